@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// The desired state as values: what an operator asked for, validated, with the
+// defaults filled in. No I/O here. Copied freely; compared with ==.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dataplane/abi/net_types.hpp"
+
+namespace sluice::model {
+
+using milliseconds = std::chrono::milliseconds;
+
+enum class protocol : std::uint8_t { tcp = 6, udp = 17 };
+
+enum class scheduler_kind : std::uint8_t { maglev = 1 };
+
+// Values are the ABI's forward_mode (dataplane/abi/service_table.hpp); checked there.
+enum class forward_mode : std::uint8_t { dsr_l2 = 1, ipip = 2 };
+
+enum class health_kind : std::uint8_t { none, tcp, http };
+
+// A port, a range, or any (first 0, last 65535). Host order.
+struct port_range {
+  std::uint16_t first{};
+  std::uint16_t last{};
+
+  [[nodiscard]] bool any() const noexcept { return first == 0; }
+  [[nodiscard]] bool single() const noexcept { return first == last; }
+  auto operator<=>(const port_range&) const = default;
+};
+
+struct health_check {
+  health_kind kind{health_kind::none};
+  std::string path{"/"};                  // http: the request target
+  std::string host;                       // http: Host header; empty: the backend's address
+  std::uint16_t port{};                   // 0: the service's port
+  std::uint16_t expect_first{200};        // http: accepted status codes, inclusive
+  std::uint16_t expect_last{399};
+  milliseconds interval{2000};
+  milliseconds timeout{1000};
+  std::uint32_t rise{2};
+  std::uint32_t fall{3};
+
+  bool operator==(const health_check&) const = default;
+};
+
+// What an operator asked of a backend. What health says is kept elsewhere.
+enum class admin_state : std::uint8_t { enabled, drain };
+
+struct backend {
+  ip_address address;
+  std::uint32_t weight{100};              // 0 to 65535; 0: no new connections
+  std::uint8_t tier{0};
+  admin_state admin{admin_state::enabled};
+
+  bool operator==(const backend&) const = default;
+};
+
+struct service {
+  std::string name;                       // [a-z0-9][a-z0-9._-]{0,47}
+  ip_address address;
+  model::protocol protocol{model::protocol::tcp};
+  port_range port;
+  scheduler_kind scheduler{scheduler_kind::maglev};
+  std::uint32_t table_size{65537};        // prime, 251 to 16777213
+  forward_mode forward{forward_mode::ipip};
+  health_check health;
+  std::vector<backend> backends;          // sorted by address
+
+  bool operator==(const service&) const = default;
+};
+
+// The whole desired state; services sorted by name.
+struct desired_state {
+  std::vector<service> services;
+
+  bool operator==(const desired_state&) const = default;
+};
+
+}  // namespace sluice::model
