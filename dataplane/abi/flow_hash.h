@@ -18,11 +18,15 @@
 #define SLUICE_U32 std::uint32_t
 #define SLUICE_FN inline
 #define SLUICE_NOEXCEPT noexcept
+#define SLUICE_TO64(v) (static_cast<std::uint64_t>(v))
+#define SLUICE_TO32(v) (static_cast<std::uint32_t>(v))
 #else
 #define SLUICE_U64 unsigned long long
 #define SLUICE_U32 unsigned int
 #define SLUICE_FN static inline __attribute__((always_inline))
 #define SLUICE_NOEXCEPT
+#define SLUICE_TO64(v) ((unsigned long long)(v))
+#define SLUICE_TO32(v) ((unsigned int)(v))
 #endif
 
 SLUICE_FN SLUICE_U64 sluice_mix64(SLUICE_U64 x) SLUICE_NOEXCEPT {
@@ -38,9 +42,9 @@ SLUICE_FN SLUICE_U64 sluice_mix64(SLUICE_U64 x) SLUICE_NOEXCEPT {
 SLUICE_FN SLUICE_U64 sluice_flow_hash4(SLUICE_U64 seed, SLUICE_U32 source, SLUICE_U32 destination,
                                        SLUICE_U32 source_port, SLUICE_U32 destination_port,
                                        SLUICE_U32 protocol) SLUICE_NOEXCEPT {
-  const SLUICE_U64 a = source | ((SLUICE_U64)destination << 32);
-  const SLUICE_U64 b = (SLUICE_U64)source_port | ((SLUICE_U64)destination_port << 16) |
-                       ((SLUICE_U64)protocol << 32);
+  const SLUICE_U64 a = source | (SLUICE_TO64(destination) << 32);
+  const SLUICE_U64 b = SLUICE_TO64(source_port) | (SLUICE_TO64(destination_port) << 16) |
+                       (SLUICE_TO64(protocol) << 32);
   return sluice_mix64(sluice_mix64(seed ^ a) ^ b);
 }
 
@@ -50,8 +54,8 @@ SLUICE_FN SLUICE_U64 sluice_flow_hash6(SLUICE_U64 seed, SLUICE_U64 source_high,
                                        SLUICE_U64 destination_low, SLUICE_U32 source_port,
                                        SLUICE_U32 destination_port,
                                        SLUICE_U32 protocol) SLUICE_NOEXCEPT {
-  const SLUICE_U64 b = (SLUICE_U64)source_port | ((SLUICE_U64)destination_port << 16) |
-                       ((SLUICE_U64)protocol << 32);
+  const SLUICE_U64 b = SLUICE_TO64(source_port) | (SLUICE_TO64(destination_port) << 16) |
+                       (SLUICE_TO64(protocol) << 32);
   SLUICE_U64 h = sluice_mix64(seed ^ source_high);
   h = sluice_mix64(h ^ source_low);
   h = sluice_mix64(h ^ destination_high);
@@ -61,7 +65,7 @@ SLUICE_FN SLUICE_U64 sluice_flow_hash6(SLUICE_U64 seed, SLUICE_U64 source_high,
 
 /* sluice_slot: a table slot in [0, size) from a flow hash, without a division. */
 SLUICE_FN SLUICE_U32 sluice_slot(SLUICE_U64 hash, SLUICE_U32 size) SLUICE_NOEXCEPT {
-  return (SLUICE_U32)(((hash >> 32) * size) >> 32);
+  return SLUICE_TO32(((hash >> 32) * size) >> 32);
 }
 
 #endif

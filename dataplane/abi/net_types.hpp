@@ -60,9 +60,7 @@ struct ip_address {
     return v4({static_cast<std::uint8_t>(h >> 24), static_cast<std::uint8_t>(h >> 16),
                static_cast<std::uint8_t>(h >> 8), static_cast<std::uint8_t>(h)});
   }
-  static constexpr ip_address v6(std::array<std::uint8_t, 16> b) noexcept {
-    return ip_address{b};
-  }
+  static constexpr ip_address v6(std::array<std::uint8_t, 16> b) noexcept { return ip_address{b}; }
 
   [[nodiscard]] constexpr bool is_v4() const noexcept {
     for (std::size_t i = 0; i < 10; ++i)

@@ -9,9 +9,9 @@ namespace sluice::abi {
 
 inline constexpr std::uint32_t abi_version = 1;
 
-inline constexpr std::uint64_t config_magic = 0x31474643'43554c53ull;        // "SLUCCFG1"
-inline constexpr std::uint64_t observation_magic = 0x31534254'43554c53ull;   // "SLUCTBS1"
-inline constexpr std::uint64_t connection_magic = 0x314e4e43'43554c53ull;    // "SLUCCNN1"
+inline constexpr std::uint64_t config_magic = 0x31474643'43554c53ull;       // "SLUCCFG1"
+inline constexpr std::uint64_t observation_magic = 0x31534254'43554c53ull;  // "SLUCTBS1"
+inline constexpr std::uint64_t connection_magic = 0x314e4e43'43554c53ull;   // "SLUCCNN1"
 
 inline constexpr unsigned max_workers = 64;
 inline constexpr unsigned max_ports = 32;
