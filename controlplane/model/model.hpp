@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dataplane/abi/net_types.hpp"
@@ -36,10 +37,10 @@ struct port_range {
 
 struct health_check {
   health_kind kind{health_kind::none};
-  std::string path{"/"};                  // http: the request target
-  std::string host;                       // http: Host header; empty: the backend's address
-  std::uint16_t port{};                   // 0: the service's port
-  std::uint16_t expect_first{200};        // http: accepted status codes, inclusive
+  std::string path{"/"};            // http: the request target
+  std::string host;                 // http: Host header; empty: the backend's address
+  std::uint16_t port{};             // 0: the service's port
+  std::uint16_t expect_first{200};  // http: accepted status codes, inclusive
   std::uint16_t expect_last{399};
   milliseconds interval{2000};
   milliseconds timeout{1000};
@@ -54,7 +55,7 @@ enum class admin_state : std::uint8_t { enabled, drain };
 
 struct backend {
   ip_address address;
-  std::uint32_t weight{100};              // 0 to 65535; 0: no new connections
+  std::uint32_t weight{100};  // 0 to 65535; 0: no new connections
   std::uint8_t tier{0};
   admin_state admin{admin_state::enabled};
 
@@ -62,15 +63,15 @@ struct backend {
 };
 
 struct service {
-  std::string name;                       // [a-z0-9][a-z0-9._-]{0,47}
+  std::string name;  // [a-z0-9][a-z0-9._-]{0,47}
   ip_address address;
   model::protocol protocol{model::protocol::tcp};
   port_range port;
   scheduler_kind scheduler{scheduler_kind::maglev};
-  std::uint32_t table_size{65537};        // prime, 251 to 16777213
+  std::uint32_t table_size{65537};  // prime, 251 to 16777213
   forward_mode forward{forward_mode::ipip};
   health_check health;
-  std::vector<backend> backends;          // sorted by address
+  std::vector<backend> backends;  // sorted by address
 
   bool operator==(const service&) const = default;
 };
@@ -81,5 +82,15 @@ struct desired_state {
 
   bool operator==(const desired_state&) const = default;
 };
+
+// normalise() sorts services by name and backends by address.
+void normalise(service& s);
+void normalise(desired_state& s);
+
+// find_service() and find_backend() return null when there is none. The state is normalised.
+[[nodiscard]] const service* find_service(const desired_state& s, std::string_view name) noexcept;
+[[nodiscard]] service* find_service(desired_state& s, std::string_view name) noexcept;
+[[nodiscard]] const backend* find_backend(const service& s, const ip_address& address) noexcept;
+[[nodiscard]] backend* find_backend(service& s, const ip_address& address) noexcept;
 
 }  // namespace sluice::model

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// The desired state and its history on disk (SQLite, WAL, synchronous=FULL): when
+// commit() has returned, the revision survives kill -9 and loss of power. Also the last
+// known health verdicts, so that a restart comes back as it was.
+//
+// A state_store is used by one thread at a time; the file by one process (an advisory
+// lock in SQLite; a second one is refused with a clear error).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "controlplane/model/model.hpp"
+
+namespace sluice::store {
+
+using revision_number = std::uint64_t;  // from 1, without gaps
+
+struct revision_info {
+  revision_number number{};
+  std::chrono::system_clock::time_point time;  // to the millisecond
+  std::string author;
+  std::string reason;
+};
+
+struct revision {
+  revision_info info;
+  model::desired_state state;
+};
+
+// verdict: what health checks last said of a backend.
+struct verdict {
+  std::string service;
+  ip_address backend;
+  bool healthy{};
+  std::chrono::system_clock::time_point since;  // to the millisecond
+
+  bool operator==(const verdict&) const = default;
+};
+
+template <class T>
+using result = tl::expected<T, std::string>;  // the error names the file
+
+class state_store {
+ public:
+  // open() opens or makes the file (its directory must exist). Refuses a file that is
+  // damaged, newer than this version, no Sluice state, or open in another process.
+  [[nodiscard]] static result<state_store> open(const std::string& path);
+
+  state_store(state_store&&) noexcept;
+  state_store& operator=(state_store&&) noexcept;
+  ~state_store();
+
+  // load_latest() returns the newest revision; nothing when none was ever committed.
+  [[nodiscard]] result<std::optional<revision>> load_latest() const;
+  // commit() makes a new revision, durable on return.
+  [[nodiscard]] result<revision_number> commit(const model::desired_state& state,
+                                               std::string_view author, std::string_view reason);
+  // history() returns the newest n, newest first.
+  [[nodiscard]] result<std::vector<revision_info>> history(std::size_t n) const;
+  // get() returns nothing when there is no such revision.
+  [[nodiscard]] result<std::optional<revision>> get(revision_number number) const;
+
+  // save_verdicts() writes all of these in one transaction, replacing older ones of the
+  // same (service, backend). Batch: each call costs one fsync.
+  [[nodiscard]] result<void> save_verdicts(const std::vector<verdict>& verdicts);
+  // forget_verdicts_except() removes those of backends that `state` does not have.
+  [[nodiscard]] result<void> forget_verdicts_except(const model::desired_state& state);
+  [[nodiscard]] result<std::vector<verdict>> load_verdicts() const;
+
+ private:
+  struct connection;
+  explicit state_store(std::unique_ptr<connection> c);
+  std::unique_ptr<connection> connection_;
+};
+
+}  // namespace sluice::store

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// node.yaml: what this host offers, read once at start by both daemons (and by the
+// tools that run the packet path). docs/configuration.md explains every key.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/net_types.hpp"
+#include "dataplane/abi/yaml_reader.hpp"
+
+namespace sluice {
+
+enum class device_kind : std::uint8_t { af_xdp, pci, vdev };
+
+struct port_config {
+  std::string name;    // [a-z0-9][a-z0-9._-]{0,31}, unique
+  std::string device;  // as in the file
+  device_kind kind{device_kind::vdev};
+  std::string interface;                // af_xdp: the kernel's interface; otherwise empty
+  std::optional<unsigned> queues;       // receive queues; nothing: as the device and workers allow
+  std::optional<mac_address> next_hop;  // nothing: the kernel's routes and neighbours decide
+};
+
+enum class worker_selection : std::uint8_t { automatic, count, list };
+
+struct workers_config {
+  worker_selection selection{worker_selection::automatic};
+  unsigned count{};            // for count
+  std::vector<unsigned> cpus;  // for list: in the order given, each once
+};
+
+enum class idle_mode : std::uint8_t { busy, yield, sleep };
+enum class hugepage_mode : std::uint8_t { automatic, on, off };
+
+struct dataplane_config {
+  workers_config workers;
+  std::vector<port_config> ports;              // may be empty: then only replay can use this file
+  std::optional<ip_prefix> encap_source_ipv4;  // single(): one address; otherwise the host bits
+  std::optional<ip_prefix> encap_source_ipv6;  //   of each packet come from its flow's hash
+  std::uint32_t connections{1'000'000};        // per worker
+  idle_mode idle{idle_mode::busy};
+  hugepage_mode hugepages{hugepage_mode::automatic};
+  std::optional<unsigned> memory_mib;  // EAL's memory; nothing: computed
+  unsigned burst{32};                  // packets, 8 to 256
+  std::vector<std::string> eal_args;   // appended to EAL's own, one argument each
+};
+
+struct limits_config {
+  std::uint32_t services{4096};
+  std::uint32_t backends{65536};
+  std::uint32_t table_memory_mib{512};  // for the lookup tables of one generation
+};
+
+struct controlplane_config {
+  std::string state{"/var/lib/sluice/state.db"};
+  std::string api_socket;                 // default: runtime_dir/api.sock
+  unsigned api_mode{0660};                // permission bits of the socket
+  std::optional<ip_port> metrics_listen;  // nothing: off
+  limits_config limits;
+};
+
+struct node_config {
+  std::string file;                        // where it was read from
+  std::string name;                        // default: the host's name
+  std::string runtime_dir{"/run/sluice"};  // absolute, no '/' at the end
+  std::uint64_t hash_seed{0};
+  dataplane_config dataplane;
+  controlplane_config controlplane;
+
+  // Files in runtime_dir that both daemons agree on.
+  [[nodiscard]] std::string config_segment_path() const { return runtime_dir + "/config.shm"; }
+  [[nodiscard]] std::string observation_segment_path() const {
+    return runtime_dir + "/observations.shm";
+  }
+  [[nodiscard]] std::string dataplane_lock_path() const { return runtime_dir + "/dataplane.lock"; }
+  [[nodiscard]] std::string controlplane_lock_path() const {
+    return runtime_dir + "/controlplane.lock";
+  }
+  [[nodiscard]] const port_config* find_port(std::string_view port_name) const noexcept;
+};
+
+// load_node_file() reads and validates node.yaml. Any thread.
+[[nodiscard]] tl::expected<node_config, std::vector<config_error>> load_node_file(
+    const std::string& path);
+// parse_node_text() is the same for text in memory; file_name is for the errors.
+[[nodiscard]] tl::expected<node_config, std::vector<config_error>> parse_node_text(
+    std::string_view text, std::string_view file_name);
+
+// read_text_file() returns a file's content, at most yaml::max_bytes.
+[[nodiscard]] tl::expected<std::string, config_error> read_text_file(const std::string& path);
+
+}  // namespace sluice
