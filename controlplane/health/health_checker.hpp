@@ -17,8 +17,8 @@
 //   doubt (a failure seen in up, a success in down) the next one starts after
 //   min(interval, fast_interval). A target that stops answering is therefore down
 //   after at most max(interval, timeout) * fall + timeout.
-// - A lack of our own (descriptors, local ports, memory) delays a probe and is never
-//   held against the target.
+// - A lack of our own (descriptors, memory) delays a probe and is never held against the
+//   target.
 //
 // Threading: everything on the loop's thread; see event_loop::invoke().
 #pragma once
@@ -103,7 +103,7 @@ struct checker_counters {
   std::uint64_t started{};
   std::uint64_t succeeded{};
   std::uint64_t failed{};
-  std::uint64_t deferred{};  // had to wait for a descriptor, a local port or memory
+  std::uint64_t deferred{};  // had to wait for a descriptor or memory
   std::size_t in_flight{};
   std::size_t waiting{};
 };

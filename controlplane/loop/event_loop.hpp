@@ -3,9 +3,9 @@
 // Health checks, netlink and the reconciler live on one of these.
 //
 // Threading: post(), invoke() and stop() may be called from any thread. All
-// else belongs to the loop's thread (the one inside run()), or to the thread
-// that owns the loop while run() is not active. Callbacks run on the loop's
-// thread, one at a time, and must not block.
+// else belongs to the loop's thread: the one inside run(), or the one that made
+// the loop while nobody is in run(). Callbacks run on the loop's thread, one at a
+// time, and must not block.
 // Errors: the constructor throws std::system_error; an exception that leaves a
 // callback leaves run(), and run() may be called again.
 #pragma once
@@ -56,12 +56,12 @@ class event_loop {
 
   // post() has fn called on the loop's thread, in the order of posting. Any thread.
   void post(task fn);
-  // in_loop_thread() is true on the thread inside run(), and on any thread while
-  // run() is not active.
+  // in_loop_thread() is true on the loop's thread, as said above.
   [[nodiscard]] bool in_loop_thread() const noexcept;
-  // invoke() calls fn on the loop's thread and returns what it returns; called on
-  // that thread it is a plain call. From another thread it waits for the loop; it
-  // throws std::future_error when the loop is destroyed before it got to it.
+  // invoke() calls fn on the loop's thread and returns what it returns (or throws what
+  // it throws); on that thread it is a plain call. Another thread waits until the loop
+  // gets to it, also when run() has yet to begin; std::future_error is thrown when the
+  // loop is destroyed first.
   template <class Fn>
   auto invoke(Fn&& fn) -> std::invoke_result_t<Fn&>;
 

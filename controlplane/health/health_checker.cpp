@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+// The schedule: who is probed when. Results become states in judge.hpp.
+#include "controlplane/health/health_checker.hpp"
+
+#include <algorithm>
+#include <deque>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include "controlplane/health/judge.hpp"
+#include "controlplane/health/probe.hpp"
+
+namespace sluice::health {
+
+namespace {
+
+using clock = std::chrono::steady_clock;
+using time_point = clock::time_point;
+using std::chrono::milliseconds;
+
+constexpr milliseconds first_probe_within{200};
+// How long nothing is started after a lack of descriptors or memory: long enough not to
+// spin, short beside any interval.
+constexpr milliseconds shortage_pause{50};
+
+milliseconds at_least_one(milliseconds d) noexcept {
+  return std::max(d, milliseconds{1});
+}
+
+struct entry {
+  entry(event_loop& loop, target t, std::uint64_t h) : what{std::move(t)}, hash{h}, check{loop} {}
+
+  const target what;
+  const std::uint64_t hash;
+  probe check;
+  judge state;
+  bool waiting{false};  // in the queue for a descriptor
+  bool removed{false};
+  bool spread{false};             // the move to its own place in the interval was made
+  event_loop::timer_id timer{0};  // of the next start, or of the running probe's timeout
+  time_point due{};               // when the current probe should have started
+  time_point started{};
+  std::string last_result;
+  std::chrono::microseconds latency{};
+  std::uint64_t checks{0};
+  std::uint64_t failed{0};
+  std::chrono::system_clock::time_point last_change{};
+};
+
+// Targets of one backend port: what a changed check takes its state over from.
+struct endpoint {
+  ip_address address;
+  std::uint16_t port;
+  bool operator==(const endpoint&) const = default;
+};
+struct endpoint_hash {
+  std::size_t operator()(const endpoint& e) const noexcept {
+    return (e.address.low() ^ (e.address.high() * 31) ^ e.port) * 0x9e3779b97f4a7c15;
+  }
+};
+
+}  // namespace
+
+class health_checker::impl {
+ public:
+  impl(event_loop& loop, verdict_callback on_verdict, checker_options options)
+      : loop_{loop}, on_verdict_{std::move(on_verdict)}, options_{std::move(options)} {
+    const std::size_t limit = raise_file_limit();
+    if (options_.max_in_flight == 0) options_.max_in_flight = limit - limit / 4;
+    options_.max_in_flight = std::max<std::size_t>(options_.max_in_flight, 1);
+  }
+
+  ~impl() {
+    for (auto& [what, e] : entries_) retire(*e);
+    loop_.cancel(resume_timer_);
+  }
+
+  void set_targets(const std::vector<wanted_target>& wanted);
+  bool probe_now(const target& t);
+
+  [[nodiscard]] health_state state_of(const target& t) const {
+    const auto it = entries_.find(t);
+    return it == entries_.end() ? health_state::unknown : it->second->state.state();
+  }
+  [[nodiscard]] std::vector<target_status> snapshot() const;
+  [[nodiscard]] checker_counters counters() const {
+    checker_counters c = counters_;
+    c.in_flight = in_flight_;
+    c.waiting = waiting_.size();
+    return c;
+  }
+
+ private:
+  using entry_ptr = std::shared_ptr<entry>;
+
+  void schedule(entry& e, time_point at);
+  void due(entry& e);
+  void pump();
+  void start(const entry_ptr& e);
+  void finish(entry& e, probe_result result);
+  void postpone(entry& e, const std::string& why);
+  void retire(entry& e) noexcept;
+  [[nodiscard]] time_point next_start(entry& e) const;
+
+  event_loop& loop_;
+  verdict_callback on_verdict_;
+  checker_options options_;
+  std::unordered_map<target, entry_ptr, target_hash> entries_;
+  std::deque<entry_ptr> waiting_;
+  std::size_t in_flight_{0};
+  bool pumping_{false};
+  event_loop::timer_id resume_timer_{0};  // set while paused after a shortage
+  checker_counters counters_;
+};
+
+void health_checker::impl::set_targets(const std::vector<wanted_target>& wanted) {
+  std::unordered_map<target, entry_ptr, target_hash> next;
+  next.reserve(wanted.size());
+  std::vector<std::pair<entry*, health_state>> added;
+  for (const wanted_target& w : wanted) {
+    if (w.target.check.kind == model::health_kind::none || next.contains(w.target)) continue;
+    if (const auto it = entries_.find(w.target); it != entries_.end()) {
+      next.insert(entries_.extract(it));
+      continue;
+    }
+    auto e = std::make_shared<entry>(loop_, w.target, target_hash{}(w.target));
+    added.emplace_back(e.get(), w.initial);
+    next.emplace(w.target, std::move(e));
+  }
+  // What is left in entries_ goes. A new target at the same place takes over its state;
+  // if several kinds of check stood there, that of the same kind.
+  std::unordered_multimap<endpoint, const entry*, endpoint_hash> leaving;
+  for (const auto& [what, e] : entries_)
+    leaving.emplace(endpoint{what.address, what.port}, e.get());
+  const time_point now = loop_.now();
+  for (auto& [e, initial] : added) {
+    const entry* before = nullptr;
+    const auto [from, to] = leaving.equal_range({e->what.address, e->what.port});
+    for (auto it = from; it != to; ++it)
+      if (before == nullptr || it->second->what.check.kind == e->what.check.kind)
+        before = it->second;
+    if (before != nullptr && before->state.state() != health_state::unknown) {
+      e->state = judge{before->state.state()};
+      e->last_result = before->last_result;
+      e->last_change = before->last_change;
+    } else {
+      e->state = judge{initial};
+    }
+    const milliseconds window = std::min(at_least_one(e->what.check.interval), first_probe_within);
+    schedule(*e, now + milliseconds{e->hash % static_cast<std::uint64_t>(window.count())});
+  }
+  for (auto& [what, e] : entries_) retire(*e);
+  entries_ = std::move(next);
+  pump();
+}
+
+bool health_checker::impl::probe_now(const target& t) {
+  const auto it = entries_.find(t);
+  if (it == entries_.end()) return false;
+  entry& e = *it->second;
+  if (e.check.running() || e.waiting) return true;
+  loop_.cancel(e.timer);
+  e.due = loop_.now();
+  due(e);
+  return true;
+}
+
+void health_checker::impl::schedule(entry& e, time_point at) {
+  e.due = at;
+  e.timer = loop_.call_at(at, [this, p = &e] { due(*p); });
+}
+
+// due() queues the entry; pump() starts it at once unless others have to wait too.
+void health_checker::impl::due(entry& e) {
+  e.timer = 0;
+  e.waiting = true;
+  waiting_.push_back(entries_.find(e.what)->second);
+  if (resume_timer_ != 0 || in_flight_ >= options_.max_in_flight) ++counters_.deferred;
+  pump();
+}
+
+void health_checker::impl::pump() {
+  // Results that are known at once come back here through finish(): a loop, not a recursion.
+  if (pumping_) return;
+  pumping_ = true;
+  struct reset {
+    bool& flag;
+    ~reset() { flag = false; }
+  } const guard{pumping_};
+  while (!waiting_.empty() && resume_timer_ == 0 && in_flight_ < options_.max_in_flight) {
+    const entry_ptr e = std::move(waiting_.front());
+    waiting_.pop_front();
+    if (!e->removed) start(e);
+  }
+}
+
+void health_checker::impl::start(const entry_ptr& e) {
+  e->waiting = false;
+  e->started = loop_.now();
+  ++in_flight_;
+  auto result = e->check.start(e->what, options_.make_socket, [this, p = e.get()](probe_result r) {
+    loop_.cancel(p->timer);
+    finish(*p, std::move(r));
+  });
+  if (!result || result->outcome != probe_outcome::shortage) ++counters_.started;
+  if (result) {
+    finish(*e, std::move(*result));
+    return;
+  }
+  e->timer = loop_.call_at(e->started + at_least_one(e->what.check.timeout),
+                           [this, p = e.get()] { finish(*p, p->check.timed_out()); });
+}
+
+time_point health_checker::impl::next_start(entry& e) const {
+  const milliseconds interval = at_least_one(e.what.check.interval);
+  milliseconds wait = interval;
+  if (e.state.in_doubt()) {
+    wait = std::min(interval, at_least_one(options_.fast_interval));
+  } else if (!e.spread) {
+    // Once, and only towards earlier: the promise on detection holds for the first rounds too.
+    e.spread = true;
+    wait = milliseconds{1 + (e.hash >> 20) % static_cast<std::uint64_t>(interval.count())};
+  }
+  // Counted from when it should have started, or lateness of a millisecond each time would
+  // stretch the interval; unless it had to wait for its turn.
+  const time_point base = e.started - e.due < interval / 8 ? e.due : e.started;
+  return std::max(base + wait, loop_.now());
+}
+
+// postpone() puts the entry back in front of the queue and stops starting for a while.
+void health_checker::impl::postpone(entry& e, const std::string& why) {
+  ++counters_.deferred;
+  e.last_result = "not probed: ";
+  e.last_result += why;
+  e.waiting = true;
+  waiting_.push_front(entries_.find(e.what)->second);
+  if (resume_timer_ != 0) return;
+  resume_timer_ = loop_.call_after(shortage_pause, [this] {
+    resume_timer_ = 0;
+    pump();
+  });
+}
+
+void health_checker::impl::finish(entry& e, probe_result result) {
+  --in_flight_;
+  if (result.outcome == probe_outcome::shortage) {
+    postpone(e, result.text);
+    return;
+  }
+  const time_point now = loop_.now();
+  const bool ok = result.outcome == probe_outcome::ok;
+  ++e.checks;
+  ok ? ++counters_.succeeded : ++counters_.failed;
+  if (ok)
+    e.latency = std::chrono::duration_cast<std::chrono::microseconds>(now - e.started);
+  else
+    ++e.failed;
+  const health_state before = e.state.state();
+  const bool tell = e.state.record(ok, e.what.check.rise, e.what.check.fall);
+  const auto wall = std::chrono::system_clock::now();
+  if (e.state.state() != before) e.last_change = wall;
+  e.last_result = std::move(result.text);
+  schedule(e, next_start(e));
+  if (tell && on_verdict_) {
+    // Copies: the callback may replace the targets and with them this entry.
+    const target what = e.what;
+    on_verdict_(what, verdict{ok, e.last_result, wall, now});
+  }
+  pump();
+}
+
+void health_checker::impl::retire(entry& e) noexcept {
+  loop_.cancel(e.timer);
+  if (e.check.running()) {
+    e.check.stop();
+    --in_flight_;
+  }
+  e.removed = true;
+}
+
+std::vector<target_status> health_checker::impl::snapshot() const {
+  std::vector<target_status> all;
+  all.reserve(entries_.size());
+  for (const auto& [what, e] : entries_) {
+    target_status& s = all.emplace_back();
+    s.target = what;
+    s.state = e->state.state();
+    s.confirmed = e->state.confirmed();
+    s.last_result = e->last_result;
+    s.last_ok = e->state.last_ok();
+    s.consecutive = e->state.consecutive();
+    s.latency = e->latency;
+    s.checks = e->checks;
+    s.failed = e->failed;
+    s.last_change = e->last_change;
+  }
+  return all;
+}
+
+health_checker::health_checker(event_loop& loop, verdict_callback on_verdict,
+                               checker_options options)
+    : impl_{std::make_unique<impl>(loop, std::move(on_verdict), std::move(options))} {}
+health_checker::~health_checker() = default;
+
+void health_checker::set_targets(const std::vector<wanted_target>& wanted) {
+  impl_->set_targets(wanted);
+}
+bool health_checker::probe_now(const target& t) {
+  return impl_->probe_now(t);
+}
+health_state health_checker::state_of(const target& t) const {
+  return impl_->state_of(t);
+}
+std::vector<target_status> health_checker::snapshot() const {
+  return impl_->snapshot();
+}
+checker_counters health_checker::counters() const {
+  return impl_->counters();
+}
+
+}  // namespace sluice::health

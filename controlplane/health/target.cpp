@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a target is, and how the socket of its probe is made.
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <string_view>
+
+#include "controlplane/health/health_checker.hpp"
+
+namespace sluice::health {
+
+bool operator==(const target& a, const target& b) noexcept {
+  const model::health_check& x = a.check;
+  const model::health_check& y = b.check;
+  if (a.address != b.address || a.port != b.port || x.kind != y.kind || x.interval != y.interval ||
+      x.timeout != y.timeout || x.rise != y.rise || x.fall != y.fall)
+    return false;
+  return x.kind != model::health_kind::http ||
+         (x.path == y.path && x.host == y.host && x.expect_first == y.expect_first &&
+          x.expect_last == y.expect_last);
+}
+
+std::size_t target_hash::operator()(const target& t) const noexcept {
+  // FNV-1a: also the source of each target's place in time, so the same in every process.
+  std::uint64_t h = 0xcbf29ce484222325;
+  const auto mix_byte = [&h](std::uint8_t b) { h = (h ^ b) * 0x100000001b3; };
+  const auto mix = [&](std::uint64_t v) {
+    for (int i = 0; i < 8; ++i, v >>= 8) mix_byte(static_cast<std::uint8_t>(v));
+  };
+  for (const std::uint8_t b : t.address.bytes) mix_byte(b);
+  mix((std::uint64_t{t.port} << 8) | static_cast<std::uint64_t>(t.check.kind));
+  mix(static_cast<std::uint64_t>(t.check.interval.count()));
+  mix(static_cast<std::uint64_t>(t.check.timeout.count()));
+  mix((std::uint64_t{t.check.rise} << 32) | t.check.fall);
+  if (t.check.kind == model::health_kind::http) {
+    for (const char c : t.check.path) mix_byte(static_cast<std::uint8_t>(c));
+    mix_byte(0);
+    for (const char c : t.check.host) mix_byte(static_cast<std::uint8_t>(c));
+    mix((std::uint64_t{t.check.expect_first} << 16) | t.check.expect_last);
+  }
+  // FNV's low bits are poor for short inputs (murmur3's finalizer mends them).
+  h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
+  h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
+  return h ^ (h >> 33);
+}
+
+target make_target(const ip_address& backend, std::uint16_t service_port,
+                   const model::health_check& check) {
+  return {backend, check.port != 0 ? check.port : service_port, check};
+}
+
+const char* to_string(health_state s) noexcept {
+  switch (s) {
+    case health_state::unknown:
+      return "unknown";
+    case health_state::up:
+      return "up";
+    case health_state::down:
+      return "down";
+  }
+  return "?";
+}
+
+tl::expected<int, std::error_code> make_plain_socket(const target& t) {
+  const int fd = ::socket(t.address.is_v4() ? AF_INET : AF_INET6,
+                          SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return tl::unexpected(std::error_code{errno, std::system_category()});
+  return fd;
+}
+
+std::size_t raise_file_limit() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  if (limit.rlim_cur < limit.rlim_max) {
+    const rlimit wanted{limit.rlim_max, limit.rlim_max};
+    if (::setrlimit(RLIMIT_NOFILE, &wanted) == 0) limit = wanted;
+  }
+  return limit.rlim_cur;
+}
+
+}  // namespace sluice::health
