@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The control plane's HTTP API over its Unix socket (docs/api.md), as the CLI calls it.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace sluice::cli {
+
+using json = nlohmann::ordered_json;
+
+// failure: what the user is told on stderr, one line each; the exit code is 1.
+class failure : public std::runtime_error {
+ public:
+  explicit failure(const std::string& line) : std::runtime_error{line}, lines_{line} {}
+  explicit failure(std::vector<std::string> lines)
+      : std::runtime_error{lines.empty() ? "failed" : lines.front()}, lines_{std::move(lines)} {}
+  [[nodiscard]] const std::vector<std::string>& lines() const noexcept { return lines_; }
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+// unreachable: nobody answers on the socket.
+class unreachable : public failure {
+ public:
+  using failure::failure;
+};
+
+using query = std::vector<std::pair<std::string, std::string>>;
+
+class client {
+ public:
+  client(std::string socket, std::chrono::seconds timeout)
+      : socket_{std::move(socket)}, timeout_{timeout} {}
+
+  // Each call returns the body of a 2xx answer, or throws failure with the errors that
+  // the server gave (FILE:LINE: key: message).
+  json get(std::string_view path, const query& q = {});
+  std::string get_text(std::string_view path, const query& q = {});
+  json put(std::string_view path, const query& q, const std::string& body);
+  json post(std::string_view path, const json& body);
+  json patch(std::string_view path, const json& body);
+  json remove(std::string_view path);
+
+  [[nodiscard]] const std::string& socket() const noexcept { return socket_; }
+  void set_reason(std::string reason) { reason_ = std::move(reason); }
+
+ private:
+  std::string call(const std::string& method, const std::string& path, const query& q,
+                   const std::string& body);
+
+  std::string socket_;
+  std::chrono::seconds timeout_;
+  std::string reason_;
+};
+
+// percent_encode() makes a name safe as one path segment or query value.
+std::string percent_encode(std::string_view text);
+
+}  // namespace sluice::cli

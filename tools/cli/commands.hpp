@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CLI's commands. Each register_ function adds its subcommands to the parser;
+// a subcommand's callback does the work, throws failure, or sets `exit_code`.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "tools/cli/client.hpp"
+#include "tools/cli/output.hpp"
+
+namespace sluice::cli {
+
+// context: the options that every command shares.
+struct context {
+  std::string socket{"/run/sluice/api.sock"};
+  bool socket_given{false};  // by --socket or $SLUICE_SOCKET
+  format output{format::table};
+  int timeout_s{10};
+  int exit_code{0};
+
+  [[nodiscard]] client connect() const { return client{socket, std::chrono::seconds{timeout_s}}; }
+};
+
+// add_output() gives a command that prints objects its -o.
+void add_output(CLI::App& command, context& c);
+
+void register_show(CLI::App& app, context& c);         // status, get, history
+void register_counters(CLI::App& app, context& c);     // stats, drops
+void register_connections(CLI::App& app, context& c);  // connections list, count
+void register_files(CLI::App& app, context& c);        // apply, diff, check
+void register_objects(CLI::App& app, context& c);      // service ..., backend ...
+void register_trace(CLI::App& app, context& c);        // explain, replay
+
+// print_changes() says what a change did, or would do.
+void print_changes(const context& c, const json& answer, bool dry_run);
+
+}  // namespace sluice::cli

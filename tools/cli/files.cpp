@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// apply, diff, check: services.yaml against the running state, another file, or itself.
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "controlplane/config/config.hpp"
+#include "controlplane/model/text.hpp"
+#include "tools/cli/commands.hpp"
+
+namespace sluice::cli {
+
+namespace {
+
+struct file_options {
+  std::string file;
+  std::string node;     // node.yaml to check against
+  std::string against;  // diff: another services.yaml
+  std::string reason;
+  bool dry_run{false};
+};
+
+std::string shown_name(const std::string& file) {
+  return file == "-" ? "standard input" : file;
+}
+
+std::string read_file(const std::string& file) {
+  if (file == "-")
+    return {std::istreambuf_iterator<char>{std::cin}, std::istreambuf_iterator<char>{}};
+  auto text = read_text_file(file);
+  if (!text) throw failure(text.error().to_string());
+  return *text;
+}
+
+[[noreturn]] void refuse(const std::vector<config_error>& errors) {
+  std::vector<std::string> lines;
+  for (const config_error& e : errors) lines.push_back(e.to_string());
+  throw failure(lines);
+}
+
+config::context node_context(const std::string& node_file) {
+  if (node_file.empty()) return {};
+  const auto node = load_node_file(node_file);
+  if (!node) refuse(node.error());
+  return config::context::of(*node);
+}
+
+model::desired_state read_state(const std::string& file, const std::string& node_file) {
+  const std::string text = read_file(file);
+  auto state = config::parse_services(text, shown_name(file), node_context(node_file));
+  if (!state) refuse(state.error());
+  return *state;
+}
+
+json changes_json(const std::vector<model::change>& changes) {
+  json list = json::array();
+  for (const model::change& ch : changes)
+    list.push_back({{"kind", model::to_string(ch.kind)},
+                    {"service", ch.service},
+                    {"backend", ch.backend ? json(format_ip(*ch.backend)) : json(nullptr)},
+                    {"text", ch.text}});
+  return json{{"changes", list}};
+}
+
+void print_diff(const context& c, const json& answer) {
+  if (c.output != format::table) return print_object(std::cout, c.output, answer);
+  for (const json& ch : answer.value("changes", json::array())) {
+    const std::string kind = ch.value("kind", "");
+    std::cout << (kind == "added"     ? "+ "
+                  : kind == "removed" ? "- "
+                                      : "~ ")
+              << ch.value("text", "") << "\n";
+  }
+  if (answer.value("changes", json::array()).empty()) std::cout << "no difference\n";
+}
+
+void run_diff(const context& c, const file_options& o) {
+  if (!o.against.empty()) {
+    const auto before = read_state(o.against, o.node);
+    print_diff(c, changes_json(model::diff(before, read_state(o.file, o.node))));
+    return;
+  }
+  const std::string text = read_file(o.file);
+  print_diff(c,
+             c.connect().put("/v1/config", {{"dry_run", "1"}, {"file", shown_name(o.file)}}, text));
+}
+
+void run_check(const context& c, const file_options& o) {
+  // A node file is known by its top-level keys; both kinds can be checked.
+  const auto state = read_state(o.file, o.node);
+  std::size_t backends = 0;
+  for (const auto& s : state.services) backends += s.backends.size();
+  if (c.output != format::table) {
+    print_object(std::cout, c.output,
+                 json{{"ok", true}, {"services", state.services.size()}, {"backends", backends}});
+    return;
+  }
+  std::cout << fmt::format("{}: ok: {} services, {} backends\n", shown_name(o.file),
+                           state.services.size(), backends);
+}
+
+}  // namespace
+
+void print_changes(const context& c, const json& answer, bool dry_run) {
+  if (c.output != format::table) return print_object(std::cout, c.output, answer);
+  const json changes = answer.value("changes", json::array());
+  for (const json& ch : changes) std::cout << ch.value("text", "") << "\n";
+  if (dry_run) {
+    std::cout << (changes.empty() ? "nothing would change\n" : "dry run: nothing was changed\n");
+  } else if (changes.empty()) {
+    std::cout << "nothing to change: revision " << cell_of(answer.value("revision", json{}))
+              << " is what the file says\n";
+  } else {
+    std::cout << "revision " << cell_of(answer.value("revision", json{})) << "\n";
+  }
+}
+
+void register_files(CLI::App& app, context& c) {
+  static file_options o;
+
+  CLI::App* apply = app.add_subcommand(
+      "apply",
+      "Make a services.yaml the desired state. What did not change is not touched.\n"
+      "Example: sluice apply -f services.yaml --dry-run");
+  apply->add_option("-f,--file", o.file, "services.yaml, or - for standard input")
+      ->required()
+      ->type_name("FILE");
+  apply->add_flag("--dry-run", o.dry_run, "only say what would change");
+  apply->add_option("--reason", o.reason, "kept with the revision")->type_name("TEXT");
+  add_output(*apply, c);
+  apply->callback([&c] {
+    const std::string text = read_file(o.file);
+    client api = c.connect();
+    api.set_reason(o.reason);
+    query q{{"file", shown_name(o.file)}};
+    if (o.dry_run) q.emplace_back("dry_run", "1");
+    print_changes(c, api.put("/v1/config", q, text), o.dry_run);
+  });
+
+  CLI::App* diff = app.add_subcommand(
+      "diff",
+      "What `apply` of a file would change in the running state; with --against, the\n"
+      "difference of two files, without a daemon.\n"
+      "Example: sluice diff -f new.yaml --against services.yaml");
+  diff->add_option("-f,--file", o.file, "services.yaml, or - for standard input")
+      ->required()
+      ->type_name("FILE");
+  diff->add_option("--against", o.against, "compare with this file, not with the running state")
+      ->type_name("FILE");
+  diff->add_option("--node", o.node, "with --against: a node.yaml, what this node offers")
+      ->type_name("FILE");
+  add_output(*diff, c);
+  diff->callback([&c] { run_diff(c, o); });
+
+  CLI::App* check =
+      app.add_subcommand("check",
+                         "Check a services.yaml without a daemon.\n"
+                         "Example: sluice check -f services.yaml --node /etc/sluice/node.yaml");
+  check->add_option("-f,--file", o.file, "services.yaml, or - for standard input")
+      ->required()
+      ->type_name("FILE");
+  check->add_option("--node", o.node, "a node.yaml: check also against what the node offers")
+      ->type_name("FILE");
+  add_output(*check, c);
+  check->callback([&c] { run_check(c, o); });
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice: the operator's command. Exit code 0: ok; 1: refused or failed; 2: wrong usage.
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+
+#include "tools/cli/commands.hpp"
+
+namespace {
+
+int run(int argc, char** argv) {
+  using namespace sluice::cli;
+  context c;
+  if (const char* socket = std::getenv("SLUICE_SOCKET"); socket != nullptr && *socket != '\0') {
+    c.socket = socket;
+    c.socket_given = true;
+  }
+
+  CLI::App app{
+      "Sluice, a layer-4 load balancer: this command talks to sluice-controlplane.\n"
+      "Example: sluice apply -f services.yaml && sluice get backends",
+      "sluice"};
+  app.set_version_flag("--version", std::string{"sluice "} + SLUICE_VERSION);
+  app.add_option_function<std::string>(
+         "--socket",
+         [&c](const std::string& s) {
+           c.socket = s;
+           c.socket_given = true;
+         },
+         "the control plane's API socket (or $SLUICE_SOCKET)")
+      ->default_str(c.socket)
+      ->type_name("PATH");
+  app.add_option("--timeout", c.timeout_s, "seconds to wait for an answer")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 3600));
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.get_formatter()->column_width(34);
+
+  register_show(app, c);
+  register_files(app, c);
+  register_objects(app, c);
+  register_counters(app, c);
+  register_connections(app, c);
+  register_trace(app, c);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& e) {
+    return app.exit(e);
+  } catch (const CLI::CallForAllHelp& e) {
+    return app.exit(e);
+  } catch (const CLI::CallForVersion& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    app.exit(e, std::cerr, std::cerr);
+    return 2;
+  }
+  return c.exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_DFL);  // `sluice get backends | head` ends quietly
+  try {
+    return run(argc, argv);
+  } catch (const sluice::cli::failure& e) {
+    std::cout.flush();
+    for (const std::string& line : e.lines()) std::cerr << line << "\n";
+  } catch (const std::exception& e) {
+    std::cout.flush();
+    std::cerr << "sluice: " << e.what() << "\n";
+  }
+  return 1;
+}
