@@ -127,10 +127,12 @@ enum class shown_health : std::uint8_t { unknown = 0, up = 1, down = 2, unchecke
 enum class shown_admin : std::uint8_t { enabled = 0, draining = 1 };
 
 struct service_cold {
-  std::array<char, 48> name;  // NUL-terminated
-  std::uint64_t reserved0[2];
+  std::array<char, 56> name;  // at most 48 characters, NUL-terminated
+  // Sums of the observation counters when the row was given to this service.
+  std::uint64_t base_packets, base_bytes, base_opened, base_dropped;
+  std::uint64_t reserved0[5];
 };
-static_assert(sizeof(service_cold) == 64);
+static_assert(sizeof(service_cold) == 128);
 
 struct backend_cold {
   std::uint32_t weight;            // as configured
@@ -173,7 +175,8 @@ struct alignas(cache_line) generation_header {
   encap_source source4;
   encap_source source6;
   std::array<std::uint16_t, connection_state_count> timeouts;  // seconds
-  std::uint64_t reserved1[5];
+  std::uint64_t base_instance;  // observation segment that the base counters refer to; 0: none
+  std::uint64_t reserved1[4];
 };
 static_assert(sizeof(generation_header) == 192);
 
