@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// flow_map: the connections of one worker and one address family.
+//
+// Caller-supplied memory (zeroed = empty; the same bytes can be taken up again by
+// another process, nothing in them is an address), one thread, no allocation, no
+// exceptions. Cache-line buckets, two-choice hashing: a connection lives in its primary
+// bucket, or in its secondary if the primary was full when it came; the primary counts
+// those that had to go (overflow, exact), so that a look-up normally reads one line.
+// (Two-choice hashing: Azar et al., STOC 1994; bucketized, without moves: entries stay
+// where they are.)
+//
+// Handles are pointers to an entry's word. They, and everything found through them, hold
+// until the next insert(), erase() or sweep(): in a burst, first find and store all that
+// is there, then insert the rest one after the other.
+//
+// Time: `now` is the table's clock, 16 bits of seconds that wrap. Timeouts are below
+// 32768 s. An entry that has been idle for 32768 to 65535 s counts as expired, one that
+// nobody has looked at for longer seems young again. So the error is bounded by the time
+// of one full sweep(): it must be well below 65536 s - 32768 s (minutes, in practice).
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "dataplane/abi/connection_layout.hpp"
+#include "dataplane/connection/bucket_hash.hpp"
+#include "dataplane/connection/bucket_probe.hpp"
+
+namespace sluice::connection {
+
+using abi::connection_state;
+using abi::connection_word;
+using timeout_table = std::array<std::uint16_t, abi::connection_state_count>;
+
+// handle: an entry's word, or null. Read it freely; write it with flow_map::store() only.
+using handle = connection_word*;
+
+enum class outcome : std::uint8_t {
+  inserted,  // into a free place
+  existing,  // the key was there (not expired): nothing changed, the handle names it
+  expired,   // in place of a connection that had been idle too long (old)
+  evicted,   // in place of one that was worth less (old)
+  no_room,   // all eight places are worth more: forward by the hash
+};
+
+struct insertion {
+  connection::handle handle;  // null: no_room
+  connection::outcome outcome;
+  connection_word old;  // outcome expired, evicted: what was there
+};
+
+template <class Family>
+class flow_map {
+ public:
+  using key_type = typename Family::key_type;
+  using bucket = typename Family::bucket;
+  static constexpr unsigned per_bucket = Family::per_bucket;
+  static_assert(sizeof(bucket) % cache_line == 0);
+
+  // memory: count buckets, aligned to the cache line, zeroed or used before under the
+  // same secret. count: 2 to 2^32. Call recount() if used before.
+  flow_map(void* memory, std::uint64_t count, const std::array<std::uint64_t, 2>& secret) noexcept
+      : buckets_{static_cast<bucket*>(memory)}, count_{count}, hasher_{secret} {}
+
+  [[nodiscard]] bucket_hash hash(const key_type& key) const noexcept { return hasher_(key); }
+
+  // prefetch() fetches the line(s) that find() will most likely need.
+  void prefetch(bucket_hash h) const noexcept { Family::prefetch(buckets_ + primary(h)); }
+
+  // find() returns the entry of a key, expired or not, or null.
+  [[nodiscard]] handle find(bucket_hash h, const key_type& key) const noexcept {
+    bucket* const first = buckets_ + primary(h);
+    if (const handle found = Family::find(*first, key); found != nullptr) return found;
+    if (!overflowed(*first)) return nullptr;
+    return Family::find(buckets_[secondary(h)], key);
+  }
+
+  // find_bulk() finds n keys at once; prefetch() them before, some tens of ns ahead. The
+  // few that are not in an overflowed primary are looked for in a second pass. Fetches
+  // what insert() will need for those that are not there.
+  void find_bulk(const key_type* keys, const bucket_hash* hashes, handle* found,
+                 unsigned n) const noexcept {
+    while (n > 64) {
+      find_chunk(keys, hashes, found, 64);
+      keys += 64, hashes += 64, found += 64, n -= 64;
+    }
+    find_chunk(keys, hashes, found, n);
+  }
+
+  // expired() tells whether an entry has been idle for longer than its state allows.
+  [[nodiscard]] bool expired(connection_word w, std::uint16_t now) const noexcept {
+    return idle(w, now) > timeouts_[static_cast<std::size_t>(w.state()) & 7u];
+  }
+  static std::uint16_t idle(connection_word w, std::uint16_t now) noexcept {
+    return static_cast<std::uint16_t>(now - w.seen());
+  }
+  // set_timeouts(): seconds by state; values of 32768 and more are cut to 32767.
+  void set_timeouts(const timeout_table& t) noexcept {
+    for (std::size_t i = 0; i < t.size(); ++i)
+      timeouts_[i] = t[i] > max_timeout ? max_timeout : t[i];
+  }
+  [[nodiscard]] const timeout_table& timeouts() const noexcept { return timeouts_; }
+
+  // insert() enters a connection with this word (its VIP the key's, its time now, its
+  // state not free), unless it is there already. See flow_map_insert.hpp for what gives
+  // way to what.
+  insertion insert(bucket_hash h, const key_type& key, connection_word word) noexcept;
+
+  // store() gives an entry a new word (backend, state, time). The VIP must stay. Stores
+  // only if something changes: a line that is only read stays clean.
+  void store(handle at, connection_word word) noexcept {
+    const std::uint64_t before = at->value;
+    const std::uint64_t after =
+        (word.value & ~connection_word::spare_mask) | (before & connection_word::spare_mask);
+    if (after == before) return;
+    const auto was = connection_word{before}.state();
+    if (was != word.state()) {
+      --by_state_[static_cast<std::size_t>(was) & 7u];
+      ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
+    }
+    write(at, after);
+  }
+
+  // erase() removes the entry that a handle names.
+  void erase(handle at) noexcept;
+
+  // sweep() removes the expired entries of n buckets from `from` on, calls
+  // gone(connection_word) for each, and returns where to go on (wraps to 0).
+  template <class Gone>
+  std::uint64_t sweep(std::uint64_t from, std::uint64_t n, std::uint16_t now,
+                      Gone&& gone) noexcept {
+    return erase_if(
+        from, n, [this, now](connection_word w) { return expired(w, now); }, gone);
+  }
+  // erase_if() is sweep() with another question: remove(connection_word) -> bool.
+  template <class Remove, class Gone>
+  std::uint64_t erase_if(std::uint64_t from, std::uint64_t n, Remove&& remove,
+                         Gone&& gone) noexcept;
+
+  // for_each() calls fn(key, word) for every entry. Slow; for lists and tests.
+  template <class Function>
+  void for_each(Function&& fn) const {
+    for (std::uint64_t b = 0; b < count_; ++b)
+      for (unsigned i = 0; i < per_bucket; ++i)
+        if (const auto& e = buckets_[b].entries[i]; e.word.state() != connection_state::free)
+          fn(Family::key_of(e), connection_word{e.word.value & ~connection_word::spare_mask});
+  }
+
+  [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+  [[nodiscard]] std::uint64_t size(connection_state s) const noexcept {
+    return by_state_[static_cast<std::size_t>(s) & 7u];
+  }
+  [[nodiscard]] std::uint64_t capacity() const noexcept { return count_ * per_bucket; }
+  [[nodiscard]] std::uint64_t bucket_count() const noexcept { return count_; }
+
+  // recount() sets size() from the memory, after taking up a used table.
+  void recount() noexcept;
+  // consistent() checks every count, overflow counter and placement. Slow; for tests and
+  // before a table that another process left behind is used.
+  [[nodiscard]] bool consistent() const noexcept;
+
+ private:
+  static constexpr std::uint16_t max_timeout = 32767;
+
+  // Multiply-high range reduction (Lemire): any number of buckets, no division.
+  [[nodiscard]] std::uint64_t primary(bucket_hash h) const noexcept {
+    return (h.value >> 32) * count_ >> 32;
+  }
+  [[nodiscard]] std::uint64_t secondary(bucket_hash h) const noexcept {
+    const std::uint64_t second = (h.value & 0xffffffffu) * count_ >> 32;
+    if (second != primary(h)) return second;
+    return second + 1 == count_ ? 0 : second + 1;
+  }
+
+  // The overflow counter is spread over the spare bits of the bucket's words. The first
+  // digit is never 0 unless the count is, so that one word tells whether there is any:
+  // count 0 is all zeros; count c > 0 is digit 1 + (c - 1) % 15 and (c - 1) / 15 above.
+  // At its maximum it sticks: look-ups then always go on to the secondary.
+  static constexpr std::uint32_t max_overflow = 15u << (4 * (per_bucket - 1));
+  static bool overflowed(const bucket& b) noexcept {
+    return (b.entries[0].word.value & connection_word::spare_mask) != 0;
+  }
+  static std::uint32_t overflow(const bucket& b) noexcept {
+    const auto digit = [&b](unsigned i) {
+      return static_cast<std::uint32_t>(b.entries[i].word.value >> connection_word::spare_shift);
+    };
+    if (digit(0) == 0) return 0;
+    std::uint32_t high = 0;
+    for (unsigned i = per_bucket - 1; i > 0; --i) high = high << 4 | digit(i);
+    return high * 15 + digit(0);
+  }
+  static void set_overflow(bucket& b, std::uint32_t count) noexcept {
+    std::uint32_t digits = count == 0 ? 0 : ((count - 1) / 15) << 4 | (1 + (count - 1) % 15);
+    for (unsigned i = 0; i < per_bucket; ++i, digits >>= 4) {
+      connection_word& w = b.entries[i].word;
+      const std::uint64_t value = (w.value & ~connection_word::spare_mask) |
+                                  std::uint64_t{digits & 0xf} << connection_word::spare_shift;
+      if (value != w.value) write(&w, value);
+    }
+  }
+
+  static void write(handle at, std::uint64_t value) noexcept {
+    std::atomic_ref<std::uint64_t>{at->value}.store(value, std::memory_order_release);
+  }
+  static bool full(const bucket& b) noexcept {
+    for (unsigned i = 0; i < per_bucket; ++i)
+      if (b.entries[i].word.state() == connection_state::free) return false;
+    return true;
+  }
+
+  struct place {
+    bucket* in;
+    unsigned at;
+    std::uint32_t worth;  // how gladly it is given up; 0: not at all
+  };
+  std::uint32_t readiness(connection_word w, connection_state newcomer,
+                          std::uint16_t now) const noexcept;
+  void consider(bucket& b, connection_state newcomer, std::uint16_t now,
+                place& best) const noexcept;
+  void remove(bucket& b, unsigned at) noexcept;
+  void find_chunk(const key_type* keys, const bucket_hash* hashes, handle* found,
+                  unsigned n) const noexcept;
+
+  bucket* buckets_;
+  std::uint64_t count_;
+  bucket_hasher hasher_;
+  timeout_table timeouts_{abi::default_timeouts};
+  std::uint64_t size_{0};
+  std::array<std::uint64_t, abi::connection_state_count> by_state_{};
+  unsigned rotor_{0};  // where the search among equals starts
+};
+
+}  // namespace sluice::connection
+
+#include "dataplane/connection/flow_map_insert.hpp"

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// flow_map's members that write: insert, erase, sweep, and who gives way to whom.
+// Included by flow_map.hpp only.
+//
+// Order of giving way: free, expired (primary bucket first in both); then, among all
+// places of both buckets: closed; the embryonic (syn, learned, udp_new), oldest first;
+// closing, oldest first; udp and established only if
+//   - the newcomer is not embryonic itself (a connection adopted from elsewhere), or
+//   - udp: idle for more than a quarter of its timeout, or
+//   - established: the same, and the newcomer is `learned`: it has been a connection
+//     somewhere, whereas a SYN may be one of a flood.
+// So a flood of SYNs turns over the embryonic entries and takes nothing from live ones.
+#pragma once
+
+#include "dataplane/connection/flow_map.hpp"
+
+namespace sluice::connection {
+
+constexpr bool embryonic(connection_state s) noexcept {
+  return s == connection_state::syn || s == connection_state::learned ||
+         s == connection_state::udp_new;
+}
+
+template <class Family>
+void flow_map<Family>::find_chunk(const key_type* keys, const bucket_hash* hashes, handle* found,
+                                  unsigned n) const noexcept {
+  std::uint64_t again = 0;
+  for (unsigned i = 0; i < n; ++i) {
+    bucket* const first = buckets_ + primary(hashes[i]);
+    found[i] = Family::find(*first, keys[i]);
+    if (found[i] == nullptr) [[unlikely]] {
+      // Overflowed: may be there. Full: insert() will want to look there.
+      if (overflowed(*first)) again |= std::uint64_t{1} << i;
+      if (overflowed(*first) || full(*first)) Family::prefetch(buckets_ + secondary(hashes[i]));
+    }
+  }
+  for (; again != 0; again &= again - 1) {
+    const auto i = static_cast<unsigned>(__builtin_ctzll(again));
+    found[i] = Family::find(buckets_[secondary(hashes[i])], keys[i]);
+  }
+}
+
+// readiness() grows with how gladly an entry is given up; 0: not for this newcomer.
+template <class Family>
+std::uint32_t flow_map<Family>::readiness(connection_word w, connection_state newcomer,
+                                          std::uint16_t now) const noexcept {
+  const auto ranked = [&](std::uint32_t rank) { return rank << 16 | idle(w, now); };
+  const connection_state s = w.state();
+  const bool stale = idle(w, now) > timeouts_[static_cast<std::size_t>(s) & 7u] / 4;
+  switch (s) {
+    case connection_state::closed:
+      return ranked(5);
+    case connection_state::syn:
+    case connection_state::learned:
+    case connection_state::udp_new:
+      return ranked(4);
+    case connection_state::closing:
+      return ranked(3);
+    case connection_state::udp:
+      return stale || !embryonic(newcomer) ? ranked(2) : 0;
+    case connection_state::established:
+      return !embryonic(newcomer) || (stale && newcomer == connection_state::learned) ? ranked(1)
+                                                                                      : 0;
+    default:  // a state that no version of ours writes: corrupted memory
+      return ranked(5);
+  }
+}
+
+// consider() improves `best` with the entries of one bucket. Among equals (a flood fills
+// a bucket within a second) the choice rotates, or each newcomer would be the next to go.
+template <class Family>
+void flow_map<Family>::consider(bucket& b, connection_state newcomer, std::uint16_t now,
+                                place& best) const noexcept {
+  for (unsigned n = 0; n < per_bucket; ++n) {
+    const unsigned i = (rotor_ + n) % per_bucket;
+    const std::uint32_t r = readiness(b.entries[i].word, newcomer, now);
+    if (r > best.worth) best = {&b, i, r};
+  }
+}
+
+template <class Family>
+insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
+                                   connection_word word) noexcept {
+  const std::uint16_t now = word.seen();
+  bucket& first = buckets_[primary(h)];
+  bucket* second = nullptr;
+  handle found = Family::find(first, key);
+  if (found == nullptr && overflowed(first)) {
+    second = buckets_ + secondary(h);
+    found = Family::find(*second, key);
+  }
+  if (found != nullptr) {
+    const connection_word old{found->value & ~connection_word::spare_mask};
+    if (!expired(old, now)) return {found, outcome::existing, {}};
+    store(found, word);
+    return {found, outcome::expired, old};
+  }
+
+  const auto vacant = [&](bucket& b, place& out) {
+    unsigned stale = per_bucket;
+    for (unsigned i = 0; i < per_bucket; ++i) {
+      const connection_word w = b.entries[i].word;
+      if (w.state() == connection_state::free) {
+        out = {&b, i, 0};
+        return true;
+      }
+      if (stale == per_bucket && expired(w, now)) stale = i;
+    }
+    out = {&b, stale, 0};
+    return stale != per_bucket;
+  };
+  place to{};
+  bool idle_place = vacant(first, to);
+  if (!idle_place) {
+    second = buckets_ + secondary(h);
+    idle_place = vacant(*second, to);
+  }
+  if (!idle_place) {
+    to = {nullptr, 0, 0};
+    consider(first, word.state(), now, to);
+    consider(*second, word.state(), now, to);
+    ++rotor_;
+    if (to.in == nullptr) return {nullptr, outcome::no_room, {}};
+  }
+
+  auto& entry = to.in->entries[to.at];
+  const connection_word old{entry.word.value & ~connection_word::spare_mask};
+  outcome result = outcome::inserted;
+  if (old.state() != connection_state::free) {
+    result = idle_place ? outcome::expired : outcome::evicted;
+    remove(*to.in, to.at);
+  }
+  if (to.in != &first) {
+    const std::uint32_t n = overflow(first);
+    if (n < max_overflow) set_overflow(first, n + 1);
+  }
+  Family::set_key(entry, key);
+  // The word last: a reader in another process then sees no half entry.
+  write(&entry.word, (word.value & ~(connection_word::spare_mask | connection_word::vip_mask)) |
+                         key.vip_bits | (entry.word.value & connection_word::spare_mask));
+  ++size_;
+  ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
+  return {&entry.word, result, old};
+}
+
+// remove() frees a place that is in use and takes it off its primary's overflow count if
+// it was not there.
+template <class Family>
+void flow_map<Family>::remove(bucket& b, unsigned at) noexcept {
+  auto& entry = b.entries[at];
+  const bucket_hash h = hasher_(Family::key_of(entry));
+  --size_;
+  --by_state_[static_cast<std::size_t>(entry.word.state()) & 7u];
+  write(&entry.word, entry.word.value & connection_word::spare_mask);
+  Family::set_key(entry, key_type{});
+  bucket& home = buckets_[primary(h)];
+  if (&home == &b) return;
+  const std::uint32_t n = overflow(home);
+  if (n != 0 && n != max_overflow) set_overflow(home, n - 1);
+}
+
+template <class Family>
+void flow_map<Family>::erase(handle at) noexcept {
+  const auto offset = static_cast<std::uint64_t>(reinterpret_cast<const std::byte*>(at) -
+                                                 reinterpret_cast<const std::byte*>(buckets_));
+  bucket& b = buckets_[offset / sizeof(bucket)];
+  remove(b, static_cast<unsigned>(offset % sizeof(bucket) / sizeof(b.entries[0])));
+}
+
+template <class Family>
+template <class Remove, class Gone>
+std::uint64_t flow_map<Family>::erase_if(std::uint64_t from, std::uint64_t n, Remove&& remove_it,
+                                         Gone&& gone) noexcept {
+  if (from >= count_) from = 0;
+  for (; n > 0; --n) {
+    bucket& b = buckets_[from];
+    for (unsigned i = 0; i < per_bucket; ++i) {
+      const connection_word w{b.entries[i].word.value & ~connection_word::spare_mask};
+      if (w.state() == connection_state::free || !remove_it(w)) continue;
+      remove(b, i);
+      gone(w);
+    }
+    if (++from == count_) from = 0;
+  }
+  return from;
+}
+
+template <class Family>
+void flow_map<Family>::recount() noexcept {
+  size_ = 0;
+  by_state_ = {};
+  for (std::uint64_t b = 0; b < count_; ++b)
+    for (unsigned i = 0; i < per_bucket; ++i)
+      if (const connection_state s = buckets_[b].entries[i].word.state();
+          s != connection_state::free) {
+        ++size_;
+        ++by_state_[static_cast<std::size_t>(s) & 7u];
+      }
+}
+
+template <class Family>
+bool flow_map<Family>::consistent() const noexcept {
+  // Every entry sits in one of its two buckets, and every bucket's overflow is the number
+  // of those that sit in their other one. Counted per bucket by walking the whole table
+  // twice with a running difference: sum over entries and a per-bucket check by key.
+  std::uint64_t entries = 0;
+  std::uint64_t displaced = 0;
+  std::uint64_t counted = 0;
+  bool sticky = false;
+  for (std::uint64_t b = 0; b < count_; ++b) {
+    const bucket& here = buckets_[b];
+    const std::uint32_t over = overflow(here);
+    counted += over;
+    sticky = sticky || over == max_overflow;
+    for (unsigned i = 0; i < per_bucket; ++i) {
+      const auto& e = here.entries[i];
+      const std::uint64_t word = e.word.value & ~connection_word::spare_mask;
+      if (e.word.state() == connection_state::free) {
+        if (word != 0 || !(Family::key_of(e) == key_type{})) return false;
+        continue;
+      }
+      if (static_cast<std::size_t>(e.word.state()) >= abi::connection_state_count) return false;
+      const bucket_hash h = hasher_(Family::key_of(e));
+      if (b != primary(h)) {
+        if (b != secondary(h) || !overflowed(buckets_[primary(h)])) return false;
+        ++displaced;
+      }
+      ++entries;
+    }
+  }
+  return entries == size_ && (sticky || displaced == counted);
+}
+
+}  // namespace sluice::connection
