@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// FNV-1a (Fowler, Noll, Vo), 64 bits, over 64-bit words or bytes: digests for comparing
+// tables between nodes. Not for hash tables that an attacker may aim at.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace sluice::maglev {
+
+class fnv1a {
+ public:
+  constexpr void add(std::uint64_t word) noexcept { value_ = (value_ ^ word) * prime; }
+  constexpr void add(std::string_view text) noexcept {
+    for (const char c : text) add(std::uint64_t{static_cast<unsigned char>(c)});
+  }
+  [[nodiscard]] constexpr std::uint64_t value() const noexcept { return value_; }
+
+ private:
+  static constexpr std::uint64_t prime = 0x100000001b3ull;
+  std::uint64_t value_{0xcbf29ce484222325ull};
+};
+
+}  // namespace sluice::maglev
