@@ -251,10 +251,14 @@ struct config_layout {
 };
 
 // vip_hash: place of (address, protocol). Only the control plane inserts, at load <= 0.5.
-inline std::uint32_t vip_hash(const ip_address& a, std::uint8_t protocol) noexcept {
-  std::uint64_t h = (a.low() ^ (a.high() * 0x9e3779b97f4a7c15ull)) + protocol;
+inline std::uint32_t vip_hash(std::uint64_t high, std::uint64_t low,
+                              std::uint8_t protocol) noexcept {
+  std::uint64_t h = (low ^ (high * 0x9e3779b97f4a7c15ull)) + protocol;
   h *= 0xbf58476d1ce4e5b9ull;
   return static_cast<std::uint32_t>(h >> 32) ^ static_cast<std::uint32_t>(h >> 11);
+}
+inline std::uint32_t vip_hash(const ip_address& a, std::uint8_t protocol) noexcept {
+  return vip_hash(a.high(), a.low(), protocol);
 }
 inline std::uint32_t port_hash(vip_id vip, std::uint16_t port) noexcept {
   const std::uint32_t k = static_cast<std::uint32_t>(vip) << 16 | port;
@@ -308,9 +312,12 @@ class config_view {
   // by the table, whatever its content.
   [[nodiscard]] const vip_row* find_vip(const ip_address& address,
                                         std::uint8_t protocol) const noexcept {
-    const std::uint32_t start = vip_hash(address, protocol);
-    const std::uint64_t high = address.high();
-    const std::uint64_t low = address.low();
+    return find_vip(address.high(), address.low(), protocol);
+  }
+  // The same with the address's halves as they are in memory (ip_address::high(), low()).
+  [[nodiscard]] const vip_row* find_vip(std::uint64_t high, std::uint64_t low,
+                                        std::uint8_t protocol) const noexcept {
+    const std::uint32_t start = vip_hash(high, low, protocol);
     for (std::uint32_t i = 0; i <= header_.vip_mask; ++i) {
       const vip_row& row = vips_[(start + i) & header_.vip_mask];
       if (row.protocol == 0) return nullptr;
