@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a forwarding mode writes into the frame. Pure: pointers and values, no mbufs.
+//
+// dsr-l2  MAC addresses only. The IP packet is delivered, not routed: the backend owns
+//         the VIP, so the TTL stays, and so does padding.
+// ipip    4in4 (RFC 2003), 6in6 and 4in6 (RFC 2473), 6in4 (RFC 4213). We are the hop
+//         that enters the tunnel: the inner TTL or hop limit goes down by one (RFC 2003
+//         section 3.1), nothing else of the inner packet changes. Outer: TTL 64; DSCP
+//         and ECN copied from the inner (RFC 2983 uniform model, RFC 6040 normal mode);
+//         IPv4 with DF set and id 0 (an atomic datagram, RFC 6864 section 4.1: we never
+//         fragment); IPv6 with a flow label from the flow (RFC 6438) and without the
+//         encapsulation limit option (RFC 2473 section 4.1.1 leaves it to the tunnel).
+//
+// VLAN tags stay as they came: the frame goes out with the tags it came in with.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "dataplane/abi/net_types.hpp"
+#include "dataplane/abi/service_table.hpp"
+#include "dataplane/packet/checksum.hpp"
+#include "dataplane/packet/headers.hpp"
+
+namespace sluice::wire {
+
+inline constexpr std::uint8_t outer_ttl = 64;
+
+// outer_source4() and outer_source6(): the tunnel's source for a flow. Host bits beyond
+// the prefix come from the low half of the flow hash (the slot uses the high half), so
+// that one tunnel spreads over the queues of the backend's NIC. The first and last host
+// of an IPv4 prefix (network, broadcast) and the first of an IPv6 prefix (subnet-router
+// anycast, RFC 4291 section 2.6.1) are left out. At most 32 bits of an IPv6 address vary.
+inline be32 outer_source4(const abi::encap_source& source, std::uint64_t flow_hash) noexcept {
+  const unsigned bits = source.prefix < 32 ? 32u - source.prefix : 0u;
+  const std::uint32_t base = source.base.v4_raw().host();
+  if (bits == 0) return be32{base};
+  const std::uint64_t random = flow_hash & 0xffffffff;
+  const std::uint64_t hosts = std::uint64_t{1} << bits;
+  const std::uint64_t host = bits == 1 ? random >> 31 : 1 + ((random * (hosts - 2)) >> 32);
+  return be32{(base & static_cast<std::uint32_t>(~(hosts - 1))) | static_cast<std::uint32_t>(host)};
+}
+inline ip_address outer_source6(const abi::encap_source& source, std::uint64_t flow_hash) noexcept {
+  ip_address a = source.base;
+  const unsigned prefix = source.prefix;
+  if (prefix >= 128) return a;
+  const unsigned bits = 128 - prefix < 32 ? 128 - prefix : 32;
+  const std::uint64_t hosts = std::uint64_t{1} << bits;
+  const std::uint64_t host = 1 + (((flow_hash & 0xffffffff) * (hosts - 1)) >> 32);
+  std::uint32_t raw;
+  std::memcpy(&raw, a.bytes.data() + 12, 4);
+  const std::uint32_t low = be32::from_raw(raw).host();
+  const std::uint32_t out =
+      be32{(low & static_cast<std::uint32_t>(~(hosts - 1))) | static_cast<std::uint32_t>(host)}
+          .raw();
+  std::memcpy(a.bytes.data() + 12, &out, 4);
+  return a;
+}
+
+// flow_label() is never 0, which would mean "not labelled" (RFC 6437 section 2).
+inline std::uint32_t flow_label(std::uint64_t flow_hash) noexcept {
+  const auto label = static_cast<std::uint32_t>(flow_hash) & 0xfffff;
+  return label != 0 ? label : 1;
+}
+
+// decrement_ttl() keeps the header checksum right (RFC 1624). The TTL is above 1.
+inline void decrement_ttl(ipv4_header& ip) noexcept {
+  // The word of TTL and protocol loses 0x0100, so the complement of the sum gains it. A
+  // result of 0xffff is written as 0: eqn. 3 never gives 0xffff.
+  const std::uint32_t sum = std::uint32_t{ip.checksum.raw()} + be16{0x0100}.raw();
+  ip.checksum = be16::from_raw(static_cast<std::uint16_t>(sum + (sum >= 0xffff ? 1 : 0)));
+  --ip.ttl;
+}
+inline void decrement_ttl(ipv6_header& ip) noexcept {
+  --ip.hop_limit;
+}
+
+// make_outer4() writes a 20-byte IPv4 header in front of `inner_length` bytes, which
+// with it are no more than 65535.
+inline void make_outer4(void* at, std::uint32_t inner_length, ip_proto inner, std::uint8_t tos,
+                        be32 source, be32 destination) noexcept {
+  const std::uint32_t length = inner_length + std::uint32_t{sizeof(ipv4_header)};
+  // Word by word in memory order; the checksum of what is known costs a few additions.
+  const std::uint64_t first = std::uint64_t{0x45u | std::uint32_t{tos} << 8} |
+                              std::uint64_t{be16{static_cast<std::uint16_t>(length)}.raw()} << 16 |
+                              std::uint64_t{be16{ipv4_header::dont_fragment}.raw()} << 48;
+  static_assert(std::endian::native == std::endian::little);
+  const std::uint32_t ttl_protocol = std::uint32_t{outer_ttl} | static_cast<std::uint32_t>(inner)
+                                                                    << 8;
+  const std::uint64_t total = (first & 0xffffffff) + (first >> 32) + ttl_protocol + source.raw() +
+                              std::uint64_t{destination.raw()};
+  const std::uint64_t second = std::uint64_t{ttl_protocol} |
+                               std::uint64_t{checksum(total).raw()} << 16 |
+                               std::uint64_t{source.raw()} << 32;
+  const std::uint32_t third = destination.raw();
+  auto* to = static_cast<std::byte*>(at);
+  std::memcpy(to, &first, 8);
+  std::memcpy(to + 8, &second, 8);
+  std::memcpy(to + 16, &third, 4);
+}
+
+// make_outer6() writes a 40-byte IPv6 header in front of `inner_length` bytes, no more
+// than 65535.
+inline void make_outer6(void* at, std::uint32_t inner_length, ip_proto inner,
+                        std::uint8_t traffic_class, std::uint32_t label, const ip_address& source,
+                        const ip_address& destination) noexcept {
+  ipv6_header h;
+  h.version_class_label = be32{6u << 28 | std::uint32_t{traffic_class} << 20 | label};
+  h.payload_length = be16{static_cast<std::uint16_t>(inner_length)};
+  h.next_header = static_cast<std::uint8_t>(inner);
+  h.hop_limit = outer_ttl;
+  h.source = source.bytes;
+  h.destination = destination.bytes;
+  std::memcpy(at, &h, sizeof h);
+}
+
+// write_macs() readdresses the frame in place.
+inline void write_macs(std::byte* frame, const mac_address& destination,
+                       const mac_address& source) noexcept {
+  std::memcpy(frame, destination.data(), 6);
+  std::memcpy(frame + 6, source.data(), 6);
+}
+
+// move_ethernet() writes the Ethernet header of a frame whose IP header is now at
+// `to + l3`: addresses, the VLAN tags of the old frame, and the outer packet's type.
+// l3 is 14, 18 or 22. `to` may overlap the old frame: it lies at or before it.
+inline void move_ethernet(std::byte* to, const std::byte* old, unsigned l3, ether_type type,
+                          const mac_address& destination, const mac_address& source) noexcept {
+  if (l3 != sizeof(ethernet_header)) [[unlikely]]
+    std::memmove(to + 12, old + 12, l3 - sizeof(ethernet_header));
+  write_macs(to, destination, source);
+  const std::uint16_t raw = be16{static_cast<std::uint16_t>(type)}.raw();
+  std::memcpy(to + l3 - 2, &raw, 2);
+}
+
+}  // namespace sluice::wire

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The packet path: bursts of frames in, verdicts out. One per worker; owns nothing but
+// its scratch memory. No DPDK: the worker, `sluice replay`, the tests and the fuzzer all
+// run this same object.
+//
+// Threading: all calls by the worker that owns it, and none of them throws, allocates
+// or makes a system call. Counters are written here and read by anybody.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "dataplane/abi/counters.hpp"
+#include "dataplane/abi/net_types.hpp"
+#include "dataplane/abi/service_table.hpp"
+#include "dataplane/abi/version.hpp"
+#include "dataplane/abi/worker_state.hpp"
+#include "dataplane/connection/table.hpp"
+#include "dataplane/connection/tcp_state.hpp"
+#include "dataplane/packet/parse.hpp"
+#include "dataplane/path/packet.hpp"
+
+namespace sluice {
+
+// path_port: what the path knows about a port of the data plane.
+struct path_port {
+  mac_address mac{};                  // source of the frames sent there
+  bool leaves_rest_to_kernel{false};  // packets not for a service get verdict::kernel
+};
+
+// path_counters: where to count. All belong to this worker alone and outlive the path.
+struct path_counters {
+  abi::counter* worker{nullptr};             // worker_block::counters, all of them
+  abi::service_counters* services{nullptr};  // observation_map::services(i)
+  std::uint32_t service_rows{0};
+  abi::backend_counters* backends{nullptr};  // observation_map::backends(i)
+  std::uint32_t backend_rows{0};
+};
+
+class packet_path {
+ public:
+  static constexpr std::size_t max_burst = 256;
+
+  // The table outlives the path. At most abi::max_ports ports; more are cut off. Ports
+  // are numbered as in backend_row::out_port and packet::in_port.
+  packet_path(connection::connection_table& table, const path_counters& counters,
+              std::span<const path_port> ports) noexcept;
+
+  packet_path(const packet_path&) = delete;
+  packet_path& operator=(const packet_path&) = delete;
+
+  // set_view() takes up a generation, between bursts. The view is copied; an empty one
+  // makes every IP packet a no_tables drop. When it returns nothing of the generation
+  // before is in use.
+  void set_view(const abi::config_view& view) noexcept;
+  [[nodiscard]] const abi::config_view& view() const noexcept { return view_; }
+
+  // process() decides on a burst. More than max_burst packets are decided on in several
+  // bursts. now_ns: CLOCK_MONOTONIC (replay: the capture's clock); never goes back.
+  // Counts everything but RX, TX and the loop, which are the worker's.
+  void process(std::span<packet> burst, std::uint64_t now_ns) noexcept;
+
+  // maintain() removes idle connections, a few buckets per call; call it between bursts,
+  // as often as convenient. Returns how many connections left.
+  std::size_t maintain(std::uint64_t now_ns) noexcept;
+
+ private:
+  // What is known of the packets of one family that belong to a service's address.
+  template <class Family>
+  struct batch {
+    unsigned size;
+    std::array<typename Family::key_type, max_burst> keys;
+    std::array<connection::bucket_hash, max_burst> hashes;
+    std::array<connection::handle, max_burst> found;
+    std::array<std::uint8_t, max_burst> at;  // which packet of the burst
+    static_assert(max_burst - 1 <= UINT8_MAX);
+  };
+  // A packet without a connection, on its way to a backend.
+  struct newcomer {
+    const abi::service_row* service;
+    const std::uint16_t* slot;  // of the scheduler's table
+    abi::backend_ref backend;
+    std::uint8_t in_batch;
+  };
+  // Counts of one burst, added to the shared counters at its end.
+  struct tally {
+    std::uint64_t forwarded, hits, opened, closed, expired, evicted, moved, untracked, to_kernel;
+  };
+  struct choice {
+    const abi::backend_row* row;  // null: `reason` says why
+    abi::backend_ref ref;
+    abi::counter_id reason;
+  };
+
+  // Stage 1: parse, find the VIP, key, hash, prefetch the bucket. packet_path.cpp
+  void classify(std::size_t i) noexcept;
+  void classify_any(std::size_t i) noexcept;
+  void enter4(std::size_t i, const abi::vip_row& vip) noexcept;
+  void enter6(std::size_t i, const abi::vip_row& vip) noexcept;
+  void judge_rest(packet& p, const wire::parsed& m) noexcept;
+  void process_some(std::span<packet> burst, std::uint16_t now) noexcept;
+  // Stage 2: connections, backends, rewriting. connections.cpp
+  template <class Family>
+  void resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept;
+  template <class Family>
+  void resolve_new(batch<Family>& b, connection::flow_map<Family>& map, unsigned count) noexcept;
+  template <class Family>
+  void hit(connection::flow_map<Family>& map, connection::handle found, std::size_t i) noexcept;
+  template <class Family>
+  void hit_slow(connection::flow_map<Family>& map, connection::handle found, std::size_t i,
+                connection::transition next) noexcept;
+  [[nodiscard]] const abi::backend_row* kept_backend(abi::backend_ref ref,
+                                                     const abi::vip_row& vip) noexcept;
+  [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
+  [[nodiscard]] choice choose(std::size_t i) const noexcept;
+  [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
+  void send(std::size_t i, abi::backend_ref ref, const abi::backend_row& row) noexcept;
+  void count_opened(abi::backend_ref ref) noexcept;
+  void count_closed(abi::backend_ref ref) noexcept;
+
+  void drop(packet& p, abi::counter_id reason) noexcept;
+  // leave() gives a packet to the kernel if its port has one, else drops it.
+  void leave(packet& p, kernel_reason why, abi::counter_id otherwise) noexcept;
+
+  abi::config_view view_{};
+  connection::connection_table& table_;
+  path_counters counters_;
+  std::array<path_port, abi::max_ports> ports_{};
+  unsigned port_count_;
+  std::uint16_t now_{0};
+  std::uint32_t checked_pair_{no_pair};  // service and VIP that belong together
+  static constexpr std::uint32_t no_pair = 0xffffffff;
+  connection::sweeper sweeper_{};
+
+  packet* burst_{nullptr};  // during process()
+  tally tally_{};
+  std::array<wire::parsed, max_burst> parsed_;
+  std::array<const abi::vip_row*, max_burst> vips_;
+  batch<connection::ipv4> batch4_;
+  batch<connection::ipv6> batch6_;
+  std::array<newcomer, max_burst> newcomers_;
+};
+
+}  // namespace sluice
