@@ -22,6 +22,7 @@ struct context {
   bool encap_ipv6{true};
   std::uint32_t max_services{4096};
   std::uint32_t max_backends{65536};  // of all services together
+  std::uint32_t table_memory_mib{0};  // for the lookup tables; 0: not checked
 
   static context of(const node_config& node);
 };

@@ -94,8 +94,15 @@ class value {
 
   // text() reads a scalar that is not empty, quoted or not.
   [[nodiscard]] std::optional<std::string> text() const;
-  // integer() reads an unquoted decimal number, no sign, no leading zeros.
-  [[nodiscard]] std::optional<std::uint64_t> integer(std::uint64_t min, std::uint64_t max) const;
+  // quoted() tells whether a scalar is written in quotes; is_word() whether it is this.
+  [[nodiscard]] bool quoted() const noexcept { return node_->quoted; }
+  [[nodiscard]] bool is_word(std::string_view word) const noexcept {
+    return node_->kind == node_kind::scalar && node_->text == word;
+  }
+  // integer() reads an unquoted decimal number, no sign, no leading zeros. `or_word`
+  // names in the error what else the caller takes.
+  [[nodiscard]] std::optional<std::uint64_t> integer(std::uint64_t min, std::uint64_t max,
+                                                     std::string_view or_word = {}) const;
   // boolean() reads true or false.
   [[nodiscard]] std::optional<bool> boolean() const;
   // duration() reads a whole number with a unit: ms, s, m or h.

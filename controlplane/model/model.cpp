@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/model/model.hpp"
+
+#include <algorithm>
+
+namespace sluice::model {
+namespace {
+
+// Templates, so that const and non-const finders share one search.
+template <class State>
+auto* service_in(State& s, std::string_view name) noexcept {
+  const auto at = std::lower_bound(s.services.begin(), s.services.end(), name,
+                                   [](const service& a, std::string_view b) { return a.name < b; });
+  return at != s.services.end() && at->name == name ? &*at : nullptr;
+}
+
+template <class Service>
+auto* backend_in(Service& s, const ip_address& address) noexcept {
+  const auto at =
+      std::lower_bound(s.backends.begin(), s.backends.end(), address,
+                       [](const backend& a, const ip_address& b) { return a.address < b; });
+  return at != s.backends.end() && at->address == address ? &*at : nullptr;
+}
+
+}  // namespace
+
+void normalise(service& s) {
+  std::stable_sort(s.backends.begin(), s.backends.end(),
+                   [](const backend& a, const backend& b) { return a.address < b.address; });
+}
+
+void normalise(desired_state& s) {
+  for (service& one : s.services) normalise(one);
+  std::stable_sort(s.services.begin(), s.services.end(),
+                   [](const service& a, const service& b) { return a.name < b.name; });
+}
+
+const service* find_service(const desired_state& s, std::string_view name) noexcept {
+  return service_in(s, name);
+}
+service* find_service(desired_state& s, std::string_view name) noexcept {
+  return service_in(s, name);
+}
+const backend* find_backend(const service& s, const ip_address& address) noexcept {
+  return backend_in(s, address);
+}
+backend* find_backend(service& s, const ip_address& address) noexcept {
+  return backend_in(s, address);
+}
+
+}  // namespace sluice::model

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/abi/node_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <climits>
+#include <cstring>
+
+#include "dataplane/abi/ids.hpp"
+#include "dataplane/abi/node_device.hpp"
+#include "dataplane/abi/version.hpp"
+
+namespace sluice {
+namespace {
+
+using yaml::map_value;
+using yaml::value;
+
+constexpr unsigned max_cpu = 1023;
+
+// assign() puts what a value holds into `out`, which keeps its default otherwise.
+template <class T, class Number>
+void assign(T& out, const std::optional<Number>& v) {
+  if (v) out = static_cast<T>(*v);
+}
+
+bool name_ok(std::string_view name, std::size_t longest) {
+  const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  return !name.empty() && name.size() <= longest && plain(name[0]) &&
+         std::all_of(name.begin(), name.end(),
+                     [&](char c) { return plain(c) || c == '.' || c == '_' || c == '-'; });
+}
+
+std::string host_name() {
+  std::array<char, HOST_NAME_MAX + 1> buffer{};
+  if (gethostname(buffer.data(), buffer.size() - 1) != 0 || buffer[0] == '\0') return "localhost";
+  return buffer.data();
+}
+
+// absolute_path() reads a path without '/' at its end.
+std::optional<std::string> absolute_path(const value& v, std::size_t longest) {
+  auto text = v.text();
+  if (!text) return std::nullopt;
+  while (text->size() > 1 && text->back() == '/') text->pop_back();
+  if (text->front() != '/' || text->size() < 2 || text->find('\0') != text->npos) {
+    v.error("'" + *text + "' is not an absolute path; expected one that begins with '/'");
+    return std::nullopt;
+  }
+  if (text->size() > longest) {
+    v.error("the path has " + std::to_string(text->size()) + " bytes; expected at most " +
+            std::to_string(longest));
+    return std::nullopt;
+  }
+  return text;
+}
+
+// auto_or() reads "auto" (nothing) or a number.
+std::optional<unsigned> auto_or(const value& v, unsigned min, unsigned max) {
+  if (v.is_word("auto")) return std::nullopt;
+  const auto n = v.integer(min, max, "auto");
+  return n ? std::optional{static_cast<unsigned>(*n)} : std::nullopt;
+}
+
+void add_cpu(const value& v, std::vector<unsigned>& cpus, unsigned cpu) {
+  if (std::find(cpus.begin(), cpus.end(), cpu) != cpus.end())
+    v.error("cpu " + std::to_string(cpu) + " is named twice; one worker runs on each");
+  else
+    cpus.push_back(cpu);
+}
+
+// add_cpus() reads "2-3,6".
+void add_cpus(const value& v, std::string_view text, std::vector<unsigned>& cpus) {
+  const auto wrong = [&] {
+    v.error("'" + std::string{text} +
+            "' is not a cpu list; expected auto, a number of workers, or cpus such as \"2-3,6\" "
+            "or [2, 3, 6], each from 0 to " +
+            std::to_string(max_cpu));
+  };
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (true) {
+    unsigned first = 0;
+    auto r = std::from_chars(at, end, first);
+    if (r.ec != std::errc{}) return wrong();
+    unsigned last = first;
+    if (r.ptr != end && *r.ptr == '-') {
+      r = std::from_chars(r.ptr + 1, end, last);
+      if (r.ec != std::errc{}) return wrong();
+    }
+    if (first > last || last > max_cpu) return wrong();
+    for (unsigned cpu = first; cpu <= last; ++cpu) add_cpu(v, cpus, cpu);
+    if (r.ptr == end) return;
+    if (*r.ptr != ',') return wrong();
+    at = r.ptr + 1;
+  }
+}
+
+void read_workers(const value& v, workers_config& out) {
+  if (v.is_word("auto")) return;
+  if (v.kind() == yaml::node_kind::sequence) {
+    out.selection = worker_selection::list;
+    const auto items = v.items();
+    for (const value& item : *items)
+      if (const auto cpu = item.integer(0, max_cpu))
+        add_cpu(item, out.cpus, static_cast<unsigned>(*cpu));
+    if (items->empty()) v.error("the list is empty; expected at least one cpu, or auto");
+  } else {
+    const auto text = v.text();
+    if (!text) return;
+    if (text->find_first_not_of("0123456789") == text->npos) {
+      // "6" in quotes: six workers, or cpu 6?
+      if (v.quoted()) {
+        v.error("\"" + *text + "\" in quotes; expected " + *text + " for that many workers, or [" +
+                *text + "] for one worker on that cpu");
+      } else if (const auto n = v.integer(1, abi::max_workers, "auto")) {
+        out.selection = worker_selection::count;
+        out.count = static_cast<unsigned>(*n);
+      }
+      return;
+    }
+    out.selection = worker_selection::list;
+    add_cpus(v, *text, out.cpus);
+  }
+  if (out.cpus.size() > abi::max_workers)
+    v.error(std::to_string(out.cpus.size()) + " cpus; expected at most " +
+            std::to_string(abi::max_workers));
+}
+
+void read_port(const value& v, std::vector<port_config>& ports) {
+  const auto m = v.map({"name", "device", "queues"});
+  if (!m) return;
+  port_config port;
+  if (const auto name = m->require("name", "up0")) {
+    if (const auto text = name->text()) {
+      port.name = *text;
+      const auto same = [&](const port_config& p) { return p.name == port.name; };
+      if (!name_ok(*text, 32))
+        name->error("'" + *text +
+                    "' is not a port name; expected 1 to 32 of a-z, 0-9, '.', '_', '-', beginning "
+                    "with a letter or digit");
+      else if (std::any_of(ports.begin(), ports.end(), same))
+        name->error("'" + *text + "' is the name of another port; expected one of its own");
+    }
+  }
+  if (const auto device = m->require("device", "\"af_xdp:eth1\"")) {
+    if (const auto text = device->text()) {
+      port.device = *text;
+      if (const auto parsed = parse_device(*text)) {
+        port.kind = parsed->kind;
+        port.interface = parsed->interface;
+        for (const port_config& p : ports)
+          if (const auto other = parse_device(p.device); other && other->id == parsed->id)
+            device->error("'" + parsed->id + "' is the device of port '" + p.name +
+                          "' already; expected a device of its own");
+      } else {
+        device->error(parsed.error());
+      }
+    }
+  }
+  if (const auto queues = m->find("queues")) port.queues = auto_or(*queues, 1, abi::max_workers);
+  ports.push_back(std::move(port));
+}
+
+void read_next_hops(const value& v, dataplane_config& out) {
+  const auto m = v.any_map();
+  if (!m) return;
+  for (const auto& [name, mac] : m->members()) {
+    const auto port = std::find_if(out.ports.begin(), out.ports.end(),
+                                   [&n = name](const port_config& p) { return p.name == n; });
+    if (port == out.ports.end()) {
+      std::vector<std::string_view> names;
+      for (const port_config& p : out.ports) names.push_back(p.name);
+      const auto near = yaml::did_you_mean(name, names);
+      mac.error("names no port of dataplane.ports" +
+                (near.empty() ? std::string{} : "; did you mean " + std::string{near} + "?"));
+      continue;
+    }
+    const auto text = mac.text();
+    if (!text) continue;
+    const auto parsed = parse_mac(*text);
+    if (!parsed)
+      mac.error(parsed.error());
+    else if ((*parsed)[0] & 1 || *parsed == mac_address{})
+      mac.error("'" + *text + "' is a group or empty address; expected the MAC of one station");
+    else
+      port->next_hop = *parsed;
+  }
+}
+
+std::optional<ip_prefix> read_source(const value& v, bool v4) {
+  const auto text = v.text();
+  if (!text) return std::nullopt;
+  const auto prefix = parse_prefix(*text);
+  const std::string right = v4 ? "an IPv4 address, or a prefix of /8 to /32"
+                               : "an IPv6 address, or a prefix of /32 to /128";
+  if (!prefix) {
+    v.error(prefix.error() + "; expected " + right);
+    return std::nullopt;
+  }
+  if (prefix->address.is_v4() != v4) {
+    v.error("'" + *text + "' is " + (v4 ? "IPv6" : "IPv4") + "; expected " + right);
+    return std::nullopt;
+  }
+  if (prefix->length < (v4 ? 8 : 32)) {
+    v.error("'" + *text + "' is too wide; expected " + right);
+    return std::nullopt;
+  }
+  const auto& b = prefix->address.bytes;
+  const bool group =
+      v4 ? b[12] == 0 || b[12] == 127 || b[12] >= 224
+         : b[0] == 0xff || prefix->address == ip_address{} ||
+               prefix->address == ip_address::v6({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
+  if (group) {
+    v.error("'" + *text + "' cannot be a source address; expected one that the backends accept");
+    return std::nullopt;
+  }
+  return *prefix;
+}
+
+void read_dataplane(const value& v, dataplane_config& out) {
+  const auto m = v.map({"workers", "ports", "encap-source", "connections", "idle", "next-hop",
+                        "hugepages", "memory", "burst", "eal-args"});
+  if (!m) return;
+  if (const auto workers = m->find("workers")) read_workers(*workers, out.workers);
+  if (const auto ports = m->find("ports")) {
+    if (const auto items = ports->items()) {
+      if (items->empty()) ports->error("the list is empty; expected at least one port");
+      if (items->size() > abi::max_ports)
+        ports->error(std::to_string(items->size()) + " ports; expected at most " +
+                     std::to_string(abi::max_ports));
+      else
+        for (const value& item : *items) read_port(item, out.ports);
+    }
+  }
+  if (const auto next_hop = m->find("next-hop")) read_next_hops(*next_hop, out);
+  if (const auto source = m->find("encap-source")) {
+    if (const auto families = source->map({"ipv4", "ipv6"})) {
+      if (const auto a = families->find("ipv4")) out.encap_source_ipv4 = read_source(*a, true);
+      if (const auto a = families->find("ipv6")) out.encap_source_ipv6 = read_source(*a, false);
+    }
+  }
+  if (const auto n = m->find("connections"))
+    assign(out.connections, n->integer(1024, 1'000'000'000));
+  if (const auto idle = m->find("idle"))
+    assign(out.idle, idle->word<idle_mode>({{"busy", idle_mode::busy},
+                                            {"yield", idle_mode::yield},
+                                            {"sleep", idle_mode::sleep}}));
+  if (const auto huge = m->find("hugepages"))
+    assign(out.hugepages, huge->word<hugepage_mode>({{"auto", hugepage_mode::automatic},
+                                                     {"on", hugepage_mode::on},
+                                                     {"off", hugepage_mode::off}}));
+  if (const auto n = m->find("memory"))
+    if (const auto mib = n->integer(16, 1u << 20)) out.memory_mib = static_cast<unsigned>(*mib);
+  if (const auto n = m->find("burst")) assign(out.burst, n->integer(8, 256));
+  if (const auto args = m->find("eal-args"))
+    if (const auto items = args->items())
+      for (const value& item : *items)
+        if (auto text = item.text()) out.eal_args.push_back(std::move(*text));
+}
+
+void read_api(const value& v, controlplane_config& out) {
+  const auto m = v.map({"socket", "mode"});
+  if (!m) return;
+  // sun_path holds its NUL too.
+  if (const auto socket = m->find("socket"))
+    if (auto path = absolute_path(*socket, sizeof(sockaddr_un::sun_path) - 1))
+      out.api_socket = std::move(*path);
+  if (const auto mode = m->find("mode")) {
+    if (const auto text = mode->text()) {
+      unsigned bits = 0;
+      const char* const end = text->data() + text->size();
+      const auto [at, error] = std::from_chars(text->data(), end, bits, 8);
+      if (error != std::errc{} || at != end || text->size() < 3 || bits > 0777)
+        mode->error("'" + *text + "' is no permission bits; expected octal such as \"0660\"");
+      else
+        out.api_mode = bits;
+    }
+  }
+}
+
+void read_controlplane(const value& v, controlplane_config& out) {
+  const auto m = v.map({"state", "api", "metrics", "limits"});
+  if (!m) return;
+  if (const auto state = m->find("state"))
+    if (auto path = absolute_path(*state, PATH_MAX - 32)) out.state = std::move(*path);
+  if (const auto api = m->find("api")) read_api(*api, out);
+  if (const auto metrics = m->find("metrics")) {
+    if (const auto keys = metrics->map({"listen"})) {
+      const auto listen = keys->find("listen");
+      if (listen && !listen->is_word("off")) {
+        if (const auto text = listen->text()) {
+          if (const auto endpoint = parse_ip_port(*text))
+            out.metrics_listen = *endpoint;
+          else
+            listen->error(endpoint.error() + "; or off");
+        }
+      }
+    }
+  }
+  if (const auto limits = m->find("limits")) {
+    if (const auto keys = limits->map({"services", "backends", "table-memory"})) {
+      if (const auto n = keys->find("services"))
+        assign(out.limits.services, n->integer(1, abi::max_services));
+      if (const auto n = keys->find("backends"))
+        assign(out.limits.backends, n->integer(1, abi::max_backends));
+      if (const auto n = keys->find("table-memory"))
+        assign(out.limits.table_memory_mib, n->integer(1, 1u << 20));
+    }
+  }
+}
+
+void read_root(const value& root, node_config& out) {
+  const auto m = root.map({"node", "cluster", "dataplane", "controlplane"});
+  if (!m) return;
+  if (const auto node = m->find("node")) {
+    if (const auto keys = node->map({"name", "runtime-dir"})) {
+      if (const auto name = keys->find("name")) {
+        if (auto text = name->text()) {
+          if (!name_ok(*text, 64))
+            name->error("'" + *text +
+                        "' is not a node name; expected 1 to 64 of a-z, 0-9, '.', '_', '-', "
+                        "beginning with a letter or digit");
+          out.name = std::move(*text);
+        }
+      }
+      // Leaves room for the files in it in a socket's address.
+      if (const auto directory = keys->find("runtime-dir"))
+        if (auto path = absolute_path(*directory, sizeof(sockaddr_un::sun_path) - 32))
+          out.runtime_dir = std::move(*path);
+    }
+  }
+  if (const auto cluster = m->find("cluster"))
+    if (const auto keys = cluster->map({"hash-seed"}))
+      if (const auto seed = keys->find("hash-seed"))
+        assign(out.hash_seed, seed->integer(0, UINT64_MAX));
+  if (const auto dataplane = m->find("dataplane")) read_dataplane(*dataplane, out.dataplane);
+  if (const auto controlplane = m->find("controlplane"))
+    read_controlplane(*controlplane, out.controlplane);
+}
+
+}  // namespace
+
+const port_config* node_config::find_port(std::string_view port_name) const noexcept {
+  for (const port_config& p : dataplane.ports)
+    if (p.name == port_name) return &p;
+  return nullptr;
+}
+
+tl::expected<node_config, std::vector<config_error>> parse_node_text(std::string_view text,
+                                                                     std::string_view file_name) {
+  const auto document = yaml::document::parse(text, file_name);
+  if (!document) return tl::unexpected{std::vector{document.error()}};
+  yaml::error_list errors{file_name};
+  node_config out;
+  out.file = file_name;
+  read_root(document->root(errors), out);
+  if (!errors.empty()) return tl::unexpected{errors.take()};
+  if (out.name.empty()) out.name = host_name();
+  if (out.controlplane.api_socket.empty())
+    out.controlplane.api_socket = out.runtime_dir + "/api.sock";
+  return out;
+}
+
+tl::expected<node_config, std::vector<config_error>> load_node_file(const std::string& path) {
+  const auto text = read_text_file(path);
+  if (!text) return tl::unexpected{std::vector{text.error()}};
+  return parse_node_text(*text, path);
+}
+
+tl::expected<std::string, config_error> read_text_file(const std::string& path) {
+  const auto fail = [&](std::string what) {
+    return tl::unexpected{config_error{path, 0, {}, std::move(what)}};
+  };
+  const auto failed = [&](const char* call) {
+    return fail(std::string{call} + std::strerror(errno));
+  };
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return failed("cannot be opened: ");
+  struct closer {
+    int fd;
+    ~closer() { ::close(fd); }
+  } const close_at_end{fd};
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return failed("cannot be read: ");
+  if (S_ISDIR(status.st_mode)) return fail("is a directory; expected a file");
+  std::string text;
+  std::array<char, 64u << 10> buffer;
+  while (true) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return failed("cannot be read: ");
+    if (n == 0) return text;
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+    if (text.size() > yaml::max_bytes)
+      return fail("is larger than " + std::to_string(yaml::max_bytes >> 20) + " MiB");
+  }
+}
+
+}  // namespace sluice
