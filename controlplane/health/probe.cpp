@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -141,7 +142,7 @@ std::optional<probe_result> probe::start(const target& t, const socket_factory& 
   if (!result) {
     done_ = std::move(done);
     const std::error_code bad = loop_.add_fd(fd_, phase_ == phase::receiving ? EPOLLIN : EPOLLOUT,
-                                             [this](std::uint32_t events) { on_event(events); });
+                                             [this](std::uint32_t) { on_event(); });
     // epoll has its own limits (max_user_watches): a lack of ours too.
     if (bad) result = probe_result{probe_outcome::shortage, error_text(bad.value())};
   }
@@ -156,7 +157,14 @@ void probe::stop() noexcept {
   fd_ = -1;
 }
 
-probe_result probe::timed_out() noexcept {
+probe_result probe::timed_out() {
+  pollfd ready{fd_, phase_ == phase::receiving ? short{POLLIN} : short{POLLOUT}, 0};
+  if (::poll(&ready, 1, 0) > 0) {
+    if (auto result = advance()) {
+      stop();
+      return std::move(*result);
+    }
+  }
   std::string text = "timeout after " + std::to_string(target_->check.timeout.count()) + " ms";
   if (target_->check.kind == model::health_kind::http)
     text += phase_ == phase::connecting ? " while connecting"
@@ -166,31 +174,30 @@ probe_result probe::timed_out() noexcept {
   return failed(std::move(text));
 }
 
-void probe::on_event(std::uint32_t) {
-  std::optional<probe_result> result;
-  if (phase_ == phase::connecting) {
-    int error = 0;
-    socklen_t length = sizeof error;
-    ::getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &length);
-    result = error != 0 ? std::optional{failed(error_text(error))} : connected();
-    if (!result && phase_ == phase::receiving) {
-      const std::error_code bad = loop_.modify_fd(fd_, EPOLLIN);
-      if (bad) result = from_errno(bad.value());
-    }
-  } else if (phase_ == phase::sending) {
-    result = send_request();
-    if (!result && phase_ == phase::receiving) {
-      const std::error_code bad = loop_.modify_fd(fd_, EPOLLIN);
-      if (bad) result = from_errno(bad.value());
-    }
-  } else {
-    result = receive();
-  }
+void probe::on_event() {
+  auto result = advance();
   if (!result) return;
   stop();
   // The owner may destroy this probe inside the call.
   const done_callback done = std::move(done_);
   done(std::move(*result));
+}
+
+// advance() does what the socket is ready for.
+std::optional<probe_result> probe::advance() {
+  if (phase_ == phase::receiving) return receive();
+  std::optional<probe_result> result;
+  if (phase_ == phase::connecting) {
+    int error = 0;
+    socklen_t length = sizeof error;
+    ::getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &length);
+    result = error != 0 ? failed(error_text(error)) : connected();
+  } else {
+    result = send_request();
+  }
+  if (!result && phase_ == phase::receiving)
+    if (const std::error_code bad = loop_.modify_fd(fd_, EPOLLIN)) result = from_errno(bad.value());
+  return result;
 }
 
 std::optional<probe_result> probe::connected() {

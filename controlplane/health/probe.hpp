@@ -38,12 +38,14 @@ class probe {
   // stop() ends the check without a result. The connection is reset, not closed in
   // order: 10,000 targets must not leave 10,000 TIME_WAIT entries.
   void stop() noexcept;
-  // timed_out() ends the check and words the result.
-  [[nodiscard]] probe_result timed_out() noexcept;
+  // timed_out() ends the check and words the result. An answer that had already arrived
+  // counts, though the loop did not get to read it: our lateness is not the target's.
+  [[nodiscard]] probe_result timed_out();
   [[nodiscard]] bool running() const noexcept { return fd_ >= 0; }
 
  private:
-  void on_event(std::uint32_t events);
+  void on_event();
+  [[nodiscard]] std::optional<probe_result> advance();
   [[nodiscard]] std::optional<probe_result> connected();
   [[nodiscard]] std::optional<probe_result> send_request();
   [[nodiscard]] std::optional<probe_result> receive();

@@ -6,6 +6,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <iterator>
@@ -13,6 +14,8 @@
 namespace sluice {
 
 namespace {
+
+constexpr std::size_t batch_size = 256;
 
 std::error_code last_error() noexcept {
   return {errno, std::system_category()};
@@ -131,7 +134,8 @@ void event_loop::remove_fd(int fd) noexcept {
 }
 
 event_loop::timer_id event_loop::call_at(time_point t, task fn) {
-  return timers_.add(round_up(t), std::move(fn));
+  // Not in the past: a timer that renews itself there would stay ahead of all others.
+  return timers_.add(round_up(std::max(t, now())), std::move(fn));
 }
 
 event_loop::timer_id event_loop::call_after(duration d, task fn) {
@@ -160,10 +164,11 @@ void event_loop::arm_timer() noexcept {
 }
 
 void event_loop::run_timers() {
-  // Counted, so that a timer that sets itself for "now" cannot starve the rest.
+  // A batch as large as that of the descriptors: when the loop is late, answers that are
+  // waiting to be read must not fall behind the timers that would call them missing.
   const time_point t = now();
   task fn;
-  for (std::size_t left = timers_.size(); left > 0 && timers_.pop_due(t, fn); --left) {
+  for (std::size_t left = batch_size; left > 0 && timers_.pop_due(t, fn); --left) {
     fn();
     fn = nullptr;
   }
@@ -193,7 +198,7 @@ void event_loop::run_posted() {
 }
 
 void event_loop::dispatch_once() {
-  std::array<epoll_event, 256> events;
+  std::array<epoll_event, batch_size> events;
   arm_timer();
   const int n = ::epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), -1);
   if (n < 0) {

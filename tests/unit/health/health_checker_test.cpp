@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: Apache-2.0
+// The health checks against real sockets on loopback.
+#include "controlplane/health/health_checker.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <sstream>
+
+#include "tests/unit/health/test_servers.hpp"
+
+namespace sluice::health {
+namespace {
+
+using namespace std::chrono_literals;
+using model::milliseconds;
+using test::address;
+using test::http_server;
+using test::listener;
+using manner = http_server::manner;
+using clock = event_loop::clock;
+
+const ip_address local = address("127.0.0.1");
+
+std::string answer(int status) {
+  return "HTTP/1.1 " + std::to_string(status) + " x\r\nContent-Length: 0\r\n\r\n";
+}
+
+target tcp(const ip_address& a, std::uint16_t port, milliseconds interval = 50ms,
+           milliseconds timeout = 500ms, std::uint32_t rise = 2, std::uint32_t fall = 3) {
+  target t;
+  t.address = a;
+  t.port = port;
+  t.check.kind = model::health_kind::tcp;
+  t.check.interval = interval;
+  t.check.timeout = timeout;
+  t.check.rise = rise;
+  t.check.fall = fall;
+  return t;
+}
+
+target http(const ip_address& a, std::uint16_t port, milliseconds interval = 50ms,
+            milliseconds timeout = 500ms, std::uint32_t rise = 2, std::uint32_t fall = 3) {
+  target t = tcp(a, port, interval, timeout, rise, fall);
+  t.check.kind = model::health_kind::http;
+  return t;
+}
+
+struct told {
+  target what;
+  bool up;
+  std::string reason;
+  std::uint64_t checks;  // how many there were by then
+  clock::time_point at;
+};
+
+struct bench {
+  explicit bench(checker_options options = {})
+      : checker{loop,
+                [this](const target& t, const verdict& v) {
+                  std::uint64_t checks = 0;
+                  for (const target_status& s : checker.snapshot())
+                    if (s.target == t) checks = s.checks;
+                  verdicts.push_back({t, v.up, v.reason, checks, clock::now()});
+                  if (verdicts.size() >= wanted) loop.stop();
+                },
+                std::move(options)} {}
+
+  void set(const std::vector<target>& targets, health_state initial = health_state::unknown) {
+    std::vector<wanted_target> all;
+    for (const target& t : targets) all.push_back({t, initial});
+    checker.set_targets(all);
+  }
+  // Until so many verdicts were told; false after the time.
+  bool until(std::size_t count, event_loop::duration limit = 2s) {
+    wanted = count;
+    if (verdicts.size() < wanted) loop.run_for(limit);
+    return verdicts.size() >= count;
+  }
+  target_status status(const target& t) {
+    for (const target_status& s : checker.snapshot())
+      if (s.target == t) return s;
+    ADD_FAILURE() << "no such target";
+    return {};
+  }
+
+  event_loop loop;
+  std::size_t wanted{SIZE_MAX};
+  std::vector<told> verdicts;
+  health_checker checker;
+};
+
+// One target, from unknown to its first verdict.
+told first_verdict(const target& t) {
+  bench b;
+  b.set({t});
+  if (!b.until(1)) {
+    ADD_FAILURE() << "no verdict";
+    return {};
+  }
+  EXPECT_EQ(b.verdicts[0].checks, 1U);
+  EXPECT_EQ(b.status(t).last_result, b.verdicts[0].reason);
+  return b.verdicts[0];
+}
+
+TEST(health_tcp, up_on_both_families_and_refused) {
+  for (const char* text : {"127.0.0.1", "127.9.8.7", "::1"}) {
+    SCOPED_TRACE(text);
+    listener server{address(text)};
+    told v = first_verdict(tcp(address(text), server.port()));
+    EXPECT_TRUE(v.up);
+    EXPECT_EQ(v.reason, "connected");
+    server.close();
+    v = first_verdict(tcp(address(text), server.port()));
+    EXPECT_FALSE(v.up);
+    EXPECT_EQ(v.reason, "connection refused");
+  }
+}
+
+TEST(health_tcp, a_full_backlog_is_a_timeout) {
+  const test::full_listener server{local};
+  const auto begin = clock::now();
+  const target t = tcp(local, server.port(), 100ms, 80ms);
+  const told v = first_verdict(t);
+  EXPECT_FALSE(v.up);
+  EXPECT_EQ(v.reason, "timeout after 80 ms");
+  EXPECT_GE(v.at - begin, 80ms);
+}
+
+TEST(health_tcp, leaves_no_time_wait_and_nothing_to_accept) {
+  const listener server{local};
+  bench b;
+  const target t = tcp(local, server.port(), 10ms);
+  b.set({t});
+  b.loop.run_for(300ms);
+  EXPECT_GE(b.status(t).checks, 15U);
+  EXPECT_EQ(b.status(t).failed, 0U);
+  EXPECT_EQ(::accept(server.fd(), nullptr, nullptr), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  char port[16];
+  std::snprintf(port, sizeof port, ":%04X", unsigned{server.port()});
+  std::ifstream table{"/proc/net/tcp"};
+  int time_wait = 0;
+  for (std::string line; std::getline(table, line);) {
+    std::istringstream in{line};
+    std::string number, from, to, state;
+    in >> number >> from >> to >> state;
+    if (state == "06" && (from.ends_with(port) || to.ends_with(port))) ++time_wait;
+  }
+  EXPECT_EQ(time_wait, 0);
+}
+
+TEST(health_http, asks_as_told) {
+  http_server server{local, answer(200)};
+  target t = http(local, server.port());
+  t.check.path = "/healthz?deep=1";
+  EXPECT_TRUE(first_verdict(t).up);
+  t.check.host = "www.example.com";
+  EXPECT_TRUE(first_verdict(t).up);
+  const auto requests = server.requests();
+  ASSERT_GE(requests.size(), 2U);
+  EXPECT_EQ(requests[0],
+            "GET /healthz?deep=1 HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(server.port()) +
+                "\r\nUser-Agent: sluice-health\r\nAccept: */*\r\n"
+                "Connection: close\r\n\r\n");
+  EXPECT_NE(requests[1].find("\r\nHost: www.example.com\r\n"), std::string::npos);
+}
+
+TEST(health_http, over_ipv6_the_host_is_in_brackets) {
+  http_server server{address("::1"), answer(200)};
+  EXPECT_TRUE(first_verdict(http(address("::1"), server.port())).up);
+  EXPECT_NE(server.requests().at(0).find("\r\nHost: [::1]:"), std::string::npos);
+}
+
+TEST(health_http, answers_are_judged) {
+  struct row {
+    const char* what;
+    std::string text;
+    manner how;
+    bool up;
+    const char* reason;
+  };
+  const std::string long_header(100000, 'a');
+  const row rows[] = {
+      {"200", answer(200), manner::answer, true, "HTTP 200"},
+      {"399 is the end of the range", answer(399), manner::answer, true, "HTTP 399"},
+      {"400 is behind it", answer(400), manner::answer, false, "HTTP 400"},
+      {"503", answer(503), manner::answer, false, "HTTP 503"},
+      {"interim first", "HTTP/1.1 100 Continue\r\n\r\n" + answer(204), manner::answer, true,
+       "HTTP 204"},
+      {"a huge header behind the status", "HTTP/1.1 200 OK\r\nX: " + long_header, manner::answer,
+       true, "HTTP 200"},
+      {"a huge status line", "HTTP/1.1 200 " + long_header, manner::answer, false,
+       "bad response: the status line is too long"},
+      {"endless interim headers", "HTTP/1.1 100 x\r\nX: " + long_header, manner::flood, false,
+       "bad response: too many bytes before the final status line"},
+      {"garbage", "\x16\x03\x01 garbage\r\n", manner::answer, false,
+       "bad response: not an HTTP/1 response"},
+      {"cut short", "HTTP/1.1 20", manner::answer, false,
+       "connection closed within the status line"},
+      {"slow, in time", "HTTP/1.1 200 OK\r\n", manner::drip, true, "HTTP 200"},
+      {"slow, too late", "HTTP/1.1 200 " + std::string(900, 'O'), manner::drip, false,
+       "timeout after 250 ms within the response"},
+      {"silent", "", manner::silent, false, "timeout after 250 ms waiting for a response"},
+  };
+  for (const row& r : rows) {
+    SCOPED_TRACE(r.what);
+    http_server server{local, r.text, r.how};
+    const told v = first_verdict(http(local, server.port(), 250ms, 250ms));
+    EXPECT_EQ(v.up, r.up);
+    EXPECT_EQ(v.reason, r.reason);
+  }
+}
+
+TEST(health_http, the_accepted_range_is_the_models) {
+  http_server server{local, answer(404)};
+  target t = http(local, server.port());
+  t.check.expect_first = t.check.expect_last = 404;
+  EXPECT_TRUE(first_verdict(t).up);
+  server.set(answer(200));
+  EXPECT_FALSE(first_verdict(t).up);
+}
+
+TEST(health_http, a_path_that_would_smuggle_a_header_is_not_sent) {
+  http_server server{local, answer(200)};
+  target t = http(local, server.port());
+  t.check.path = "/ HTTP/1.1\r\nX: y";
+  EXPECT_EQ(first_verdict(t).reason, "the check's path or host is not valid in an HTTP request");
+  EXPECT_TRUE(server.requests().empty());
+}
+
+TEST(health_checker, rise_and_fall_count_exactly) {
+  http_server server{local, answer(200)};
+  std::deque<std::string> script;
+  // check number:          1    2    3    4    5    6    7    8    9   10   11
+  for (const int status : {200, 503, 503, 200, 503, 503, 503, 200, 503, 200, 200})
+    script.push_back(answer(status));
+  server.script(std::move(script));
+  bench b;
+  b.set({http(local, server.port(), 20ms, 500ms, 2, 3)});
+  ASSERT_TRUE(b.until(3));
+  const auto& v = b.verdicts;
+  EXPECT_TRUE(v[0].up && v[0].checks == 1);
+  EXPECT_TRUE(!v[1].up && v[1].checks == 7) << v[1].checks;
+  EXPECT_EQ(v[1].reason, "HTTP 503");
+  EXPECT_TRUE(v[2].up && v[2].checks == 11) << v[2].checks;
+}
+
+TEST(health_checker, is_down_within_interval_times_fall_plus_timeout) {
+  http_server server{local, answer(200)};
+  bench b;
+  b.set({http(local, server.port(), 100ms, 60ms, 2, 3)});
+  ASSERT_TRUE(b.until(1));
+  b.loop.run_for(330ms);
+  const auto silent_since = clock::now();
+  server.set("", manner::silent);
+  ASSERT_TRUE(b.until(2));
+  const auto took = b.verdicts[1].at - silent_since;
+  std::printf("silent backend, interval 100 ms, fall 3, timeout 60 ms: down after %lld ms\n",
+              static_cast<long long>(std::chrono::duration_cast<milliseconds>(took).count()));
+  EXPECT_FALSE(b.verdicts[1].up);
+  EXPECT_LE(took, 3 * 100ms + 60ms + 30ms);  // the last: a busy machine
+}
+
+TEST(health_checker, a_doubt_is_settled_at_the_fast_interval) {
+  http_server server{local, answer(200)};
+  checker_options options;
+  options.fast_interval = 20ms;
+  bench b{options};
+  const target t = http(local, server.port(), 400ms, 100ms, 2, 3);
+  b.set({t});
+  ASSERT_TRUE(b.until(1));
+  server.set(answer(503));
+  ASSERT_TRUE(b.until(2));
+  EXPECT_LE(b.verdicts[1].at - b.verdicts[0].at, 400ms + 2 * 20ms + 100ms);
+  const auto checks = b.status(t).checks;
+  b.loop.run_for(200ms);  // no doubt, no hurry
+  EXPECT_LE(b.status(t).checks - checks, 1U);
+}
+
+TEST(health_checker, a_new_target_is_probed_within_200_ms) {
+  std::vector<target> targets;
+  std::vector<listener> servers;
+  for (int i = 1; i <= 20; ++i) {
+    servers.emplace_back(address(("127.0.4." + std::to_string(i)).c_str()));
+    targets.push_back(tcp(address(("127.0.4." + std::to_string(i)).c_str()), servers.back().port(),
+                          30000ms, 1000ms));
+  }
+  bench b;
+  const auto begin = clock::now();
+  b.set(targets);
+  ASSERT_TRUE(b.until(targets.size()));
+  EXPECT_LE(clock::now() - begin, 250ms);
+  // And not all at once.
+  EXPECT_GE(b.verdicts.back().at - b.verdicts.front().at, 50ms);
+}
+
+TEST(health_checker, a_reload_changes_nothing_for_what_stays) {
+  const listener server{local};
+  bench b;
+  const target t = tcp(local, server.port(), 100ms);
+  b.set({t});
+  ASSERT_TRUE(b.until(1));
+  for (int i = 0; i < 50; ++i) {
+    b.set({t, t, tcp(local, static_cast<std::uint16_t>(1 + i), 60000ms)});
+    b.loop.run_for(10ms);
+  }
+  const target_status s = b.status(t);
+  EXPECT_EQ(s.state, health_state::up);
+  // 500 ms at one probe each 100 ms, wherever the first fell.
+  EXPECT_GE(s.checks, 5U);
+  EXPECT_LE(s.checks, 9U);
+  int told_of_t = 0;
+  for (const told& v : b.verdicts) told_of_t += v.what == t ? 1 : 0;
+  EXPECT_EQ(told_of_t, 1);
+}
+
+TEST(health_checker, a_changed_check_takes_over_the_state) {
+  listener server{local};
+  bench b;
+  b.set({tcp(local, server.port(), 50ms)});
+  ASSERT_TRUE(b.until(1));
+  server.close();
+  const target changed = http(local, server.port(), 60ms, 60ms, 2, 2);
+  b.set({changed});
+  EXPECT_EQ(b.checker.state_of(changed), health_state::up);
+  ASSERT_TRUE(b.until(2));
+  EXPECT_FALSE(b.verdicts[1].up);
+  EXPECT_EQ(b.verdicts[1].checks, 2U);  // by the fall rule, not at the first failure
+}
+
+TEST(health_checker, a_second_check_of_a_backend_starts_unknown) {
+  const listener server{local};
+  bench b;
+  const target first = tcp(local, server.port());
+  b.set({first});
+  ASSERT_TRUE(b.until(1));
+  const target second = http(local, server.port());
+  b.set({first, second});
+  EXPECT_EQ(b.checker.state_of(second), health_state::unknown);
+}
+
+TEST(health_checker, equal_targets_share_one_probe) {
+  http_server server{local, answer(200)};
+  target a = http(local, server.port(), 10000ms);
+  target b_same = a;
+  b_same.check.port = server.port();  // said explicitly by another service
+  bench b;
+  b.set({a, b_same, a});
+  b.loop.run_for(300ms);
+  EXPECT_EQ(b.checker.snapshot().size(), 1U);
+  EXPECT_EQ(b.verdicts.size(), 1U);
+  EXPECT_EQ(server.requests().size(), 1U);
+  EXPECT_EQ(target_hash{}(a), target_hash{}(b_same));
+  EXPECT_EQ(make_target(local, 443, b_same.check).port, server.port());
+  EXPECT_EQ(make_target(local, 443, a.check).port, 443);
+}
+
+TEST(health_checker, kind_none_is_left_out) {
+  bench b;
+  target t = tcp(local, 1);
+  t.check.kind = model::health_kind::none;
+  b.set({t});
+  EXPECT_TRUE(b.checker.snapshot().empty());
+}
+
+TEST(health_checker, a_seed_is_kept_until_the_rule_says_otherwise) {
+  listener server{local};
+  {
+    bench b;
+    const target t = tcp(local, server.port(), 20ms);
+    b.set({t}, health_state::up);
+    EXPECT_EQ(b.checker.state_of(t), health_state::up);
+    EXPECT_FALSE(b.status(t).confirmed);
+    ASSERT_TRUE(b.until(1));
+    EXPECT_TRUE(b.verdicts[0].up && b.verdicts[0].checks == 1);
+    EXPECT_TRUE(b.status(t).confirmed);
+  }
+  {
+    bench b;
+    b.set({tcp(local, server.port(), 20ms, 500ms, 4, 3)}, health_state::down);
+    ASSERT_TRUE(b.until(1));
+    EXPECT_TRUE(b.verdicts[0].up && b.verdicts[0].checks == 4);
+  }
+  server.close();
+  bench b;
+  b.set({tcp(local, server.port(), 20ms, 20ms, 2, 5)}, health_state::up);
+  ASSERT_TRUE(b.until(1));
+  EXPECT_TRUE(!b.verdicts[0].up && b.verdicts[0].checks == 5);
+}
+
+TEST(health_checker, removed_targets_are_not_heard_of_again) {
+  http_server server{local, "", manner::silent};
+  bench b;
+  b.set({http(local, server.port(), 100ms, 100ms)});
+  while (b.checker.counters().in_flight == 0) b.loop.run_for(5ms);
+  b.set({});
+  EXPECT_EQ(b.checker.counters().in_flight, 0U);
+  b.loop.run_for(200ms);
+  EXPECT_TRUE(b.verdicts.empty());
+  EXPECT_EQ(b.loop.timers(), 0U);
+}
+
+TEST(health_checker, probe_now_does_not_wait_for_the_interval) {
+  listener server{local};
+  bench b;
+  const target t = tcp(local, server.port(), 60000ms, 100ms, 2, 1);
+  b.set({t});
+  ASSERT_TRUE(b.until(1));
+  server.close();
+  EXPECT_TRUE(b.checker.probe_now(t));
+  ASSERT_TRUE(b.until(2, 100ms));
+  EXPECT_FALSE(b.verdicts[1].up);
+  EXPECT_FALSE(b.checker.probe_now(tcp(local, 1)));
+}
+
+TEST(health_checker, the_callback_may_replace_the_targets) {
+  event_loop loop;
+  int verdicts = 0;
+  health_checker* self = nullptr;
+  health_checker checker{loop, [&](const target& t, const verdict&) {
+                           ++verdicts;
+                           self->set_targets({{tcp(t.address, t.port, 10ms, 10ms, 2, 3)}});
+                           self->set_targets({});
+                           self->set_targets({{http(t.address, t.port)}});
+                         }};
+  self = &checker;
+  checker.set_targets({{tcp(local, 1, 20ms)}, {tcp(local, 2, 20ms)}});
+  loop.run_for(300ms);
+  EXPECT_GE(verdicts, 1);
+  EXPECT_EQ(checker.snapshot().size(), 1U);
+}
+
+TEST(health_checker, a_lack_of_descriptors_delays_and_does_not_condemn) {
+  const listener server{local};
+  bool lacking = true;
+  int asked = 0;
+  checker_options options;
+  options.make_socket = [&](const target& t) -> tl::expected<int, std::error_code> {
+    ++asked;
+    if (lacking) return tl::unexpected(std::make_error_code(std::errc::too_many_files_open));
+    return make_plain_socket(t);
+  };
+  bench b{options};
+  std::vector<target> targets;
+  for (int i = 1; i <= 100; ++i)
+    targets.push_back(tcp(address(("127.0.5." + std::to_string(i)).c_str()), 1, 20ms, 20ms));
+  const target t = tcp(local, server.port(), 20ms, 20ms);
+  targets.push_back(t);
+  b.set(targets);
+  b.loop.run_for(500ms);
+  EXPECT_TRUE(b.verdicts.empty());
+  EXPECT_LE(asked, 12);  // one try each 50 ms, not one per target or turn
+  EXPECT_GE(b.checker.counters().deferred, 1U);
+  EXPECT_EQ(b.checker.counters().started, 0U);
+  lacking = false;
+  ASSERT_TRUE(b.until(targets.size()));
+  EXPECT_EQ(b.checker.state_of(t), health_state::up);
+}
+
+TEST(health_checker, no_more_sockets_than_allowed) {
+  http_server server{local, "", manner::silent};
+  checker_options options;
+  options.max_in_flight = 3;
+  bench b{options};
+  std::vector<target> targets;
+  for (int i = 0; i < 12; ++i) {
+    targets.push_back(http(local, server.port(), 1000ms, 30ms));
+    targets.back().check.path += std::to_string(i);
+  }
+  b.set(targets);
+  std::size_t most = 0;
+  while (b.verdicts.size() < targets.size() && b.loop.wakeups() < 5000) {
+    b.loop.run_for(2ms);
+    most = std::max(most, b.checker.counters().in_flight);
+  }
+  EXPECT_EQ(b.verdicts.size(), targets.size());  // everyone had a turn
+  EXPECT_EQ(most, 3U);
+}
+
+TEST(health_checker, the_socket_is_the_callers_to_make) {
+  checker_options options;
+  options.make_socket = [](const target&) -> tl::expected<int, std::error_code> {
+    return tl::unexpected(std::make_error_code(std::errc::no_such_device));
+  };
+  bench b{options};
+  b.set({tcp(local, 1)});
+  ASSERT_TRUE(b.until(1));
+  EXPECT_EQ(b.verdicts[0].reason, "no such device");
+}
+
+TEST(health_checker, thousands_that_fail_at_once_are_no_recursion) {
+  // All wait behind one silent target; when it gives up, the queue runs through in one go.
+  http_server server{local, "", manner::silent};
+  constexpr int count = 10000;
+  checker_options options;
+  options.max_in_flight = 1;
+  event_loop loop;
+  int down = 0;
+  health_checker checker{loop,
+                         [&](const target&, const verdict& v) {
+                           if (!v.up && ++down == count + 1) loop.stop();
+                         },
+                         options};
+  std::vector<wanted_target> targets{{http(local, server.port(), 60000ms, 300ms)}};
+  for (int i = 1; i <= count; ++i) {
+    targets.push_back({http(local, static_cast<std::uint16_t>(i), 60000ms)});
+    targets.back().target.check.path = "bad";
+  }
+  checker.set_targets(targets);
+  for (const wanted_target& t : targets) EXPECT_TRUE(checker.probe_now(t.target));
+  EXPECT_EQ(checker.counters().waiting, static_cast<std::size_t>(count));
+  loop.run_for(2s);
+  EXPECT_EQ(down, count + 1);
+}
+
+}  // namespace
+}  // namespace sluice::health
