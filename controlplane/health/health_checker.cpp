@@ -222,10 +222,9 @@ time_point health_checker::impl::next_start(entry& e) const {
     e.spread = true;
     wait = milliseconds{1 + (e.hash >> 20) % static_cast<std::uint64_t>(interval.count())};
   }
-  // Counted from when it should have started, or lateness of a millisecond each time would
-  // stretch the interval; unless it had to wait for its turn.
-  const time_point base = e.started - e.due < interval / 8 ? e.due : e.started;
-  return std::max(base + wait, loop_.now());
+  // Counted from when it should have started: lateness must neither stretch the interval nor
+  // bunch for ever those that were late together. But not two in quick succession for it.
+  return std::max({e.due + wait, e.started + wait / 2, loop_.now()});
 }
 
 // postpone() puts the entry back in front of the queue and stops starting for a while.

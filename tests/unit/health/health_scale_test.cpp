@@ -7,10 +7,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "controlplane/health/health_checker.hpp"
 #include "tests/unit/health/test_servers.hpp"
@@ -25,6 +28,15 @@ double thread_cpu_seconds() {
   timespec t{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
+}
+
+// How long this thread was ready to run and the kernel ran others (proc(5), schedstat).
+clock::duration kept_waiting() {
+  std::ifstream in{"/proc/thread-self/schedstat"};
+  std::int64_t on_cpu = 0;
+  std::int64_t waiting = 0;
+  in >> on_cpu >> waiting;
+  return std::chrono::nanoseconds{waiting};
 }
 
 TEST(health_scale, ten_thousand_targets_each_second) {
@@ -77,9 +89,11 @@ TEST(health_scale, ten_thousand_targets_each_second) {
                          options};
   checker.set_targets(targets);
   // The kernel's delayed ACK completes a handshake now and then: make room for the next.
+  std::vector<std::pair<clock::time_point, clock::duration>> waits;
   std::function<void()> drain = [&] {
     for (const test::listener& l : plain)
       for (int fd; (fd = ::accept(l.fd(), nullptr, nullptr)) >= 0;) ::close(fd);
+    waits.emplace_back(clock::now(), kept_waiting());
     loop.call_after(50ms, drain);
   };
   drain();
@@ -96,17 +110,26 @@ TEST(health_scale, ten_thousand_targets_each_second) {
     fewest = std::min(fewest, h.probes);
   }
   const checker_counters c = checker.counters();
-  // After the first rounds the probes are spread: no tenth of a second holds many times its share.
+  // After the first rounds they are spread: no tenth of a second holds many times its share.
   const int busiest = *std::max_element(per_100_ms.begin() + 20, per_100_ms.end());
+  // Other work on the machine is not the checker's lateness: the worst within any 1.2 s.
+  waits.emplace_back(end, kept_waiting());
+  clock::duration stolen{};
+  for (std::size_t first = 0, last = 0; last < waits.size(); ++last) {
+    while (waits[last].first - waits[first].first > 1200ms) ++first;
+    stolen = std::max(stolen, waits[last].second - waits[first].second);
+  }
   const double seconds = std::chrono::duration<double>(end - begin).count();
   std::printf(
       "10000 targets, interval 1 s, %.1f s: %llu probes, fewest per target %d, longest gap %.0f "
       "ms,\n"
       "busiest 100 ms after 2 s: %d probes; CPU of the loop thread %.0f%% (%.1f us per probe,\n"
-      "with the loopback TCP of both ends); %llu wakeups\n",
+      "with the loopback TCP of both ends); %llu wakeups; others had the CPU for %.0f ms of 1.2 "
+      "s\n",
       seconds, static_cast<unsigned long long>(c.started), fewest,
       std::chrono::duration<double, std::milli>(longest).count(), busiest, 100 * cpu / seconds,
-      1e6 * cpu / static_cast<double>(c.started), static_cast<unsigned long long>(loop.wakeups()));
+      1e6 * cpu / static_cast<double>(c.started), static_cast<unsigned long long>(loop.wakeups()),
+      std::chrono::duration<double, std::milli>(stolen).count());
 
   for (const auto& [text, count] : failures) std::printf("%d: %s\n", count, text.c_str());
 
@@ -115,8 +138,8 @@ TEST(health_scale, ten_thousand_targets_each_second) {
   EXPECT_EQ(down, 0);
   EXPECT_EQ(c.failed, 0U);
   EXPECT_GE(fewest, 3);
-  EXPECT_LE(longest, interval * 12 / 10);
-  EXPECT_LE(busiest, 2000);
+  EXPECT_LE(longest, interval * 12 / 10 + stolen);
+  EXPECT_LE(busiest, 1500 + 10 * (stolen / 1ms));  // 10 are due in each millisecond
   EXPECT_LT(cpu / seconds, 0.9);
 }
 
