@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/publish/config_writer.hpp"
+
+#include <set>
+#include <utility>
+
+#include "controlplane/publish/recover.hpp"
+#include "controlplane/publish/slot_writer.hpp"
+#include "dataplane/abi/generation.hpp"
+
+namespace sluice::publish {
+
+config_writer::config_writer(config_segment segment, const writer_settings& settings,
+                             std::shared_ptr<reader_watch> watch)
+    : segment_{std::move(segment)},
+      settings_{settings},
+      watch_{std::move(watch)},
+      ids_{segment_.limits().services, segment_.limits().backends, segment_.instance()},
+      tables_{segment_, settings.hash_seed} {}
+
+std::unique_ptr<config_writer> config_writer::fresh(config_segment segment,
+                                                    const writer_settings& settings,
+                                                    std::shared_ptr<reader_watch> watch) {
+  return std::unique_ptr<config_writer>{
+      new config_writer{std::move(segment), settings, std::move(watch)}};
+}
+
+tl::expected<std::unique_ptr<config_writer>, std::string> config_writer::attach(
+    config_segment segment, const writer_settings& settings, std::shared_ptr<reader_watch> watch) {
+  const abi::generation_word word{segment.control().current.load(std::memory_order_acquire)};
+  if (word.none()) return fresh(std::move(segment), settings, std::move(watch));
+  auto found = recover(segment);
+  if (!found) return tl::unexpected{found.error()};
+  auto writer = fresh(std::move(segment), settings, std::move(watch));
+  writer->number_ = word.number();
+  writer->current_slot_ = word.slot();
+  for (unsigned i = 0; i < abi::config_slots; ++i)
+    writer->held_[i] = i == word.slot() ? word.number() : word.number() - 1;
+  writer->base_instance_ = found->base_instance;
+  for (auto& t : found->tables)
+    if (!writer->tables_.adopt(std::move(t.key), t.offset, t.digest, word.number(),
+                               found->hash_seed == settings.hash_seed))
+      return tl::unexpected{"service " + t.service + ": its lookup table is damaged"};
+  if (!writer->ids_.restore(std::move(found->ids)))
+    return tl::unexpected<std::string>{"row numbers are given out twice or out of bounds"};
+  return writer;
+}
+
+tl::expected<std::unique_ptr<config_writer>, std::string> config_writer::replace(
+    const config_segment& old, config_segment segment, const writer_settings& settings,
+    std::shared_ptr<reader_watch> watch) {
+  auto found = recover(old);
+  if (!found) return tl::unexpected{found.error()};
+  auto writer = fresh(std::move(segment), settings, std::move(watch));
+  writer->base_instance_ = found->base_instance;
+  if (!writer->ids_.restore(std::move(found->ids)))
+    return tl::unexpected<std::string>{"the rows in use do not fit the new limits"};
+  return writer;
+}
+
+bool config_writer::find_slot(unsigned& slot) {
+  bool found = false;
+  for (unsigned i = 0; i < abi::config_slots; ++i) {
+    if (number_ != 0 && i == current_slot_) continue;
+    if (!found || held_[i] < held_[slot]) slot = i;
+    found = true;
+  }
+  return held_[slot] == 0 || watch_->quiescent(held_[slot] + 1);
+}
+
+std::string config_writer::check(const published_state& state) const {
+  if (std::string error = check_state(state, segment_.limits()); !error.empty()) return error;
+  // A third of the arena: the generation before and the one before that may still be read.
+  std::uint64_t bytes = 0;
+  std::set<std::pair<std::uint64_t, std::uint32_t>> seen;
+  for (const auto& s : state.services) {
+    if (s.backends.empty()) continue;
+    const table_key key{s.table_size, members_of(s)};
+    if (seen.emplace(key.hash(), key.size).second)
+      bytes += (std::uint64_t{s.table_size} * sizeof(std::uint16_t) + arena::alignment - 1) /
+               arena::alignment * arena::alignment;
+  }
+  const std::uint64_t limit = segment_.layout().arena_bytes / 3;
+  if (bytes > limit)
+    return "the lookup tables need " + std::to_string((bytes + (1u << 20) - 1) >> 20) +
+           " MiB, this node's limit is " + std::to_string(limit >> 20) +
+           " MiB (controlplane.limits.table-memory)";
+  return {};
+}
+
+bool config_writer::collect() {
+  tables_.collect(number_, *watch_);
+  return !tables_.has_garbage(number_);
+}
+
+publish_result config_writer::publish(const published_state& state) {
+  const auto begin = std::chrono::steady_clock::now();
+  publish_result result;
+  const auto answer = [&](publish_status status, std::string text) {
+    result.status = status;
+    result.error = std::move(text);
+    result.took = std::chrono::steady_clock::now() - begin;
+    return result;
+  };
+  if (std::string error = check_state(state, segment_.limits()); !error.empty())
+    return answer(publish_status::refused, std::move(error));
+  unsigned slot = 0;
+  if (!find_slot(slot))
+    return answer(publish_status::pending, "a worker still uses an older generation");
+  tables_.collect(number_, *watch_);
+
+  const auto failed = [&](const table_cache::error& e) {
+    const bool later = e.what == table_cache::failure::full && tables_.has_garbage(number_);
+    return answer(later ? publish_status::pending : publish_status::refused, e.text);
+  };
+  std::vector<lookup_table*> tables(state.services.size());
+  for (std::size_t i = 0; i < tables.size(); ++i) {
+    table_key key{state.services[i].table_size, members_of(state.services[i])};
+    if (key.members.empty()) continue;
+    auto table = tables_.want(std::move(key));
+    if (!table) return failed(table.error());
+    tables[i] = *table;
+  }
+  auto built = tables_.build();
+  if (!built) return failed(built.error());
+  result.tables_built = *built;
+
+  if (const std::uint64_t instance = watch_->instance();
+      instance != 0 && instance != base_instance_) {
+    // The data plane has begun to count anew (or for the first time).
+    ids_.forget_bases();
+    base_instance_ = instance;
+  }
+  ids_.update(state, *watch_);
+  const std::uint64_t number = number_ + 1;
+  const std::vector<const lookup_table*> shown(tables.begin(), tables.end());
+  held_[slot] = 0;  // half-written from here on, and nobody reads it
+  if (auto written =
+          write_slot(segment_, slot, {state, settings_, ids_, shown, number, base_instance_});
+      !written)
+    return answer(publish_status::refused, written.error());
+
+  for (lookup_table* t : tables)
+    if (t != nullptr) t->last_generation = number;
+  abi::generation_writer<>::publish(segment_.control().current,
+                                    abi::generation_word::make(number, slot));
+  number_ = number;
+  current_slot_ = slot;
+  held_[slot] = number;
+  result.generation = number;
+  return answer(publish_status::published, {});
+}
+
+}  // namespace sluice::publish

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/publish/memory_config.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "controlplane/publish/config_writer.hpp"
+#include "controlplane/publish/effective.hpp"
+
+namespace sluice::publish {
+
+memory_config_options options_of(const node_config& node) {
+  memory_config_options options;
+  options.settings.hash_seed = node.hash_seed;
+  options.settings.source4 = to_encap_source(node.dataplane.encap_source_ipv4);
+  options.settings.source6 = to_encap_source(node.dataplane.encap_source_ipv6);
+  const auto& ports = node.dataplane.ports;
+  const auto port = std::find_if(ports.begin(), ports.end(),
+                                 [](const port_config& p) { return p.next_hop.has_value(); });
+  if (port != ports.end()) {
+    const hop way{*port->next_hop, static_cast<std::uint8_t>(port - ports.begin())};
+    options.find_hop = [way](const ip_address&) { return std::optional{way}; };
+  }
+  return options;
+}
+
+published_state all_healthy(const model::desired_state& state,
+                            const memory_config_options& options) {
+  published_state out;
+  out.revision = options.revision;
+  out.services.reserve(state.services.size());
+  for (const auto& s : state.services) {
+    std::vector<condition> conditions(s.backends.size());
+    for (std::size_t i = 0; i < conditions.size(); ++i) {
+      conditions[i].health = abi::shown_health::up;
+      conditions[i].next_hop = options.find_hop ? options.find_hop(s.backends[i].address)
+                                                : hop{{0x02, 0, 0, 0, 0, 0xfe}, 0};
+    }
+    out.services.push_back(effective(s, conditions));
+  }
+  return out;
+}
+
+tl::expected<config_segment, std::string> make_config(const model::desired_state& state,
+                                                      const memory_config_options& options) {
+  const published_state wanted = all_healthy(state, options);
+  abi::config_limits limits{};
+  limits.services = static_cast<std::uint32_t>(std::max<std::size_t>(wanted.services.size(), 1));
+  std::size_t backends = 1;
+  limits.arena_bytes = 4096;
+  for (const auto& s : wanted.services) {
+    backends += s.backends.size();
+    limits.arena_bytes += std::uint64_t{s.table_size} * sizeof(std::uint16_t) + arena::alignment;
+  }
+  limits.backends = static_cast<std::uint32_t>(std::min<std::size_t>(backends, abi::max_backends));
+  auto segment = config_segment::in_memory(limits);
+  if (!segment) return segment;
+  const auto writer =
+      config_writer::fresh(std::move(*segment), options.settings, std::make_shared<reader_watch>());
+  if (const publish_result done = writer->publish(wanted); done.status != publish_status::published)
+    return tl::unexpected{done.error};
+  return std::move(*writer).release();
+}
+
+}  // namespace sluice::publish

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the workers shall use: every decision (health, tiers, drain, panic, next hops) is
+// already made. Plain values; reconcile/ and memory_config make it, config_writer writes it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/net_types.hpp"
+#include "dataplane/abi/service_table.hpp"
+
+namespace sluice::publish {
+
+// hop: where the frame to a backend goes.
+struct hop {
+  mac_address mac{};
+  std::uint8_t port{};      // index into the data plane's ports
+  std::uint16_t mtu{1500};  // bytes of IP packet that fit the link
+
+  bool operator==(const hop&) const = default;
+};
+
+struct published_backend {
+  ip_address address;
+  std::uint32_t weight{};            // as configured
+  std::uint32_t effective_weight{};  // share of new connections; 0: not in the table
+  std::uint8_t tier{};
+  abi::shown_health health{abi::shown_health::unknown};
+  abi::shown_admin admin{abi::shown_admin::enabled};
+  bool keeps_connections{true};
+  std::optional<hop> next_hop;
+
+  bool operator==(const published_backend&) const = default;
+};
+
+struct published_service {
+  std::string name;  // at most 48 characters
+  ip_address address;
+  std::uint8_t protocol{};  // ip_proto
+  std::uint16_t port_first{};
+  std::uint16_t port_last{};  // any: 0 to 65535
+  abi::forward_mode mode{abi::forward_mode::none};
+  abi::scheduler kind{abi::scheduler::maglev};
+  std::uint32_t table_size{65537};
+  std::vector<published_backend> backends;  // sorted by address
+
+  bool operator==(const published_service&) const = default;
+};
+
+struct published_state {
+  std::uint64_t revision{};
+  std::vector<published_service> services;  // sorted by name
+
+  bool operator==(const published_state&) const = default;
+};
+
+// writer_settings: what comes from node.yaml and is the same in every generation.
+struct writer_settings {
+  std::uint64_t hash_seed{};
+  abi::encap_source source4{};
+  abi::encap_source source6{};
+  std::array<std::uint16_t, abi::connection_state_count> timeouts{abi::default_timeouts};
+};
+
+// to_encap_source() is not configured without a prefix.
+[[nodiscard]] abi::encap_source to_encap_source(const std::optional<ip_prefix>& prefix);
+
+}  // namespace sluice::publish

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/publish/slot_writer.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <map>
+#include <new>
+#include <tuple>
+
+#include "controlplane/maglev/fnv.hpp"
+#include "dataplane/abi/address_text.hpp"
+
+namespace sluice::publish {
+namespace {
+
+bool is_any(const published_service& s) {
+  return s.port_first == 0 && s.port_last == 0xffff;
+}
+bool is_single(const published_service& s) {
+  return s.port_first == s.port_last;
+}
+
+std::uint32_t hash_mask(std::size_t rows) {
+  return static_cast<std::uint32_t>(std::bit_ceil(std::max<std::size_t>(rows, 1) * 2) - 1);
+}
+
+// rows of one kind in a slot, cleared before they are filled.
+template <class Row>
+class row_array {
+ public:
+  row_array(config_segment& segment, std::uint64_t offset, std::size_t count)
+      : rows_{reinterpret_cast<Row*>(segment.data() + offset)}, count_{count} {
+    const std::uint64_t bytes = count * sizeof(Row);
+    if (auto memory = segment.reserve(offset, bytes); !memory) {
+      error_ = memory.error();
+      return;
+    }
+    std::memset(static_cast<void*>(rows_), 0, bytes);
+  }
+  [[nodiscard]] const std::string& error() const noexcept { return error_; }
+  [[nodiscard]] std::size_t size() const noexcept { return count_; }
+  Row& operator[](std::size_t i) const noexcept { return rows_[i]; }
+
+ private:
+  Row* rows_;
+  std::size_t count_;
+  std::string error_;
+};
+
+struct slot_rows {
+  slot_rows(config_segment& segment, unsigned slot, const slot_content& c, std::size_t members,
+            std::size_t single_ports, std::size_t range_count)
+      : base{segment.layout().slots + slot * segment.layout().slot_bytes},
+        header{segment, base, 1},
+        vips{segment, base + segment.layout().vips, hash_mask(c.ids.vips().size()) + 1u},
+        ports{segment, base + segment.layout().ports, hash_mask(single_ports) + 1u},
+        ranges{segment, base + segment.layout().range_rows, range_count},
+        services{segment, base + segment.layout().service_rows, c.ids.service_rows()},
+        backends{segment, base + segment.layout().backend_rows, c.ids.backend_rows()},
+        member_refs{segment, base + segment.layout().member_rows, members},
+        service_colds{segment, base + segment.layout().service_colds, c.ids.service_rows()},
+        backend_colds{segment, base + segment.layout().backend_colds, c.ids.backend_rows()} {}
+
+  [[nodiscard]] std::string error() const {
+    for (const std::string* e :
+         {&header.error(), &vips.error(), &ports.error(), &ranges.error(), &services.error(),
+          &backends.error(), &member_refs.error(), &service_colds.error(), &backend_colds.error()})
+      if (!e->empty()) return *e;
+    return {};
+  }
+
+  std::uint64_t base;
+  row_array<abi::generation_header> header;
+  row_array<abi::vip_row> vips;
+  row_array<abi::port_row> ports;
+  row_array<abi::range_row> ranges;
+  row_array<abi::service_row> services;
+  row_array<abi::backend_row> backends;
+  row_array<abi::backend_ref> member_refs;
+  row_array<abi::service_cold> service_colds;
+  row_array<abi::backend_cold> backend_colds;
+};
+
+// write_vips() enters the VIPs and what listens on their ports.
+void write_vips(const slot_content& c, const slot_rows& rows) {
+  const auto vip_mask = static_cast<std::uint32_t>(rows.vips.size() - 1);
+  const auto port_mask = static_cast<std::uint32_t>(rows.ports.size() - 1);
+  std::map<vip_key, std::vector<const published_service*>> ranges;
+  std::map<vip_key, abi::service_id> any;
+  for (const auto& s : c.state.services) {
+    const vip_key key{s.address, s.protocol};
+    const abi::service_id id = c.ids.service(s.name).id;
+    if (is_any(s)) {
+      any.emplace(key, id);
+    } else if (!is_single(s)) {
+      ranges[key].push_back(&s);
+    } else {
+      const abi::vip_id vip = c.ids.vip(key);
+      std::uint32_t at = abi::port_hash(vip, s.port_first) & port_mask;
+      while (rows.ports[at].used != 0) at = (at + 1) & port_mask;
+      rows.ports[at] = {vip, s.port_first, id, 1};
+    }
+  }
+  std::uint32_t next_range = 0;
+  for (const auto& [key, id] : c.ids.vips()) {
+    std::uint32_t at = abi::vip_hash(key.first, key.second) & vip_mask;
+    while (rows.vips[at].protocol != 0) at = (at + 1) & vip_mask;
+    abi::vip_row& row = rows.vips[at];
+    row.address = key.first;
+    row.protocol = key.second;
+    row.id = id;
+    const auto whole = any.find(key);
+    row.any_service = whole == any.end() ? abi::no_service : whole->second;
+    row.range_first = next_range;
+    if (auto of_vip = ranges.find(key); of_vip != ranges.end()) {
+      std::sort(of_vip->second.begin(), of_vip->second.end(),
+                [](const auto* a, const auto* b) { return a->port_first < b->port_first; });
+      row.range_count = static_cast<std::uint16_t>(of_vip->second.size());
+      for (const auto* s : of_vip->second)
+        rows.ranges[next_range++] = {s->port_first, s->port_last, c.ids.service(s->name).id, 0};
+    }
+  }
+}
+
+void write_backend(const published_service& s, const published_backend& b, abi::service_id id,
+                   const backend_slot& book, abi::backend_row& row, abi::backend_cold& cold) {
+  row.address = b.address;
+  row.service = id;
+  row.incarnation = book.incarnation;
+  row.mode = s.mode;
+  row.flags = abi::backend_in_use;
+  if (b.keeps_connections) row.flags |= abi::backend_keeps_connections;
+  if (b.next_hop) {
+    row.flags |= abi::backend_has_next_hop;
+    row.next_hop = b.next_hop->mac;
+    row.out_port = b.next_hop->port;
+    row.mtu = b.next_hop->mtu;
+  }
+  cold.weight = b.weight;
+  cold.effective_weight = b.effective_weight;
+  cold.tier = b.tier;
+  cold.health = b.health;
+  cold.admin = b.admin;
+  cold.base_packets = book.base[0];
+  cold.base_bytes = book.base[1];
+  cold.base_opened = book.base[2];
+  cold.base_closed = book.base[3];
+}
+
+void write_services(const config_segment& segment, const slot_content& c, const slot_rows& rows) {
+  // Rows that are not in use keep their incarnation: it must outlive a restart.
+  for (std::uint32_t i = 0; i < rows.backends.size(); ++i)
+    rows.backends[i].incarnation = c.ids.row(i).incarnation;
+  for (std::size_t i = 0; i < rows.services.size(); ++i) rows.services[i].self = abi::no_service;
+
+  std::uint32_t next_member = 0;
+  for (std::size_t n = 0; n < c.state.services.size(); ++n) {
+    const published_service& s = c.state.services[n];
+    const service_ids& ids = c.ids.service(s.name);
+    const lookup_table* const table = c.tables[n];
+    const auto place = static_cast<std::size_t>(ids.id);
+    abi::service_row& row = rows.services[place];
+    row.vip = c.ids.vip({s.address, s.protocol});
+    row.self = ids.id;
+    row.port_first = s.port_first;
+    row.port_last = s.port_last;
+    row.protocol = s.protocol;
+    row.mode = s.mode;
+    row.kind = s.kind;
+    row.member_first = next_member;
+    row.table_size = s.table_size;
+    row.table_offset = table != nullptr ? table->offset : segment.layout().arena;
+    row.table_digest = table != nullptr ? table->digest : 0;
+    abi::service_cold& cold = rows.service_colds[place];
+    std::memcpy(cold.name.data(), s.name.data(), s.name.size());
+    const counter_sums& base = c.ids.service_base(ids.id);
+    cold.base_packets = base[0];
+    cold.base_bytes = base[1];
+    cold.base_opened = base[2];
+    cold.base_dropped = base[3];
+
+    for (std::size_t i = 0; i < s.backends.size(); ++i) {
+      const published_backend& b = s.backends[i];
+      const std::uint32_t index = ids.backends[i].second;
+      const backend_slot& book = c.ids.row(index);
+      write_backend(s, b, ids.id, book, rows.backends[index], rows.backend_colds[index]);
+      if (b.effective_weight == 0) continue;
+      rows.backend_colds[index].slots = table->counts[next_member - row.member_first];
+      rows.member_refs[next_member++] = abi::backend_ref::make(index, book.incarnation);
+    }
+    row.member_count = next_member - row.member_first;
+  }
+}
+
+}  // namespace
+
+abi::encap_source to_encap_source(const std::optional<ip_prefix>& prefix) {
+  abi::encap_source source{};
+  if (prefix) {
+    source.base = prefix->address;
+    source.prefix = prefix->length;
+    source.configured = 1;
+  }
+  return source;
+}
+
+std::vector<maglev::member> members_of(const published_service& service) {
+  std::vector<maglev::member> members;
+  members.reserve(service.backends.size());
+  for (const auto& b : service.backends)
+    if (b.effective_weight != 0) members.push_back({{b.address, 0}, b.effective_weight});
+  return members;
+}
+
+std::uint64_t state_digest(const published_state& state,
+                           const std::vector<const lookup_table*>& tables) {
+  maglev::fnv1a h;
+  for (std::size_t i = 0; i < state.services.size(); ++i) {
+    h.add(state.services[i].name);
+    h.add(tables[i] != nullptr ? tables[i]->digest : std::uint64_t{0});
+  }
+  return h.value();
+}
+
+std::string check_state(const published_state& state, const abi::config_limits& limits) {
+  std::size_t backends = 0;
+  using place = std::tuple<ip_address, std::uint8_t, std::uint16_t, std::uint16_t>;
+  std::vector<std::pair<place, const std::string*>> singles;
+  std::vector<std::pair<place, const std::string*>> ranges;
+  for (std::size_t i = 0; i < state.services.size(); ++i) {
+    const published_service& s = state.services[i];
+    const std::string who = "service " + s.name + ": ";
+    if (s.name.empty() || s.name.size() >= abi::service_cold{}.name.size())
+      return who + "a name has 1 to 48 characters";
+    if (i > 0 && state.services[i - 1].name >= s.name)
+      return who + "services are not sorted by name, each once";
+    if (s.protocol == 0 || s.port_first > s.port_last) return who + "impossible protocol or ports";
+    if (!maglev::is_prime(s.table_size)) return who + "table size is not a prime";
+    if (s.backends.size() > maglev::max_members)
+      return who + std::to_string(s.backends.size()) + " backends, at most " +
+             std::to_string(maglev::max_members) + " fit one table";
+    for (std::size_t b = 1; b < s.backends.size(); ++b)
+      if (s.backends[b - 1].address >= s.backends[b].address)
+        return who + "backends are not sorted by address, each once";
+    backends += s.backends.size();
+    (is_single(s) || is_any(s) ? singles : ranges)
+        .push_back({{s.address, s.protocol, s.port_first, s.port_last}, &s.name});
+  }
+  if (state.services.size() > limits.services)
+    return std::to_string(state.services.size()) + " services, this node's limit is " +
+           std::to_string(limits.services) + " (controlplane.limits.services)";
+  if (backends > limits.backends)
+    return std::to_string(backends) + " backends, this node's limit is " +
+           std::to_string(limits.backends) + " (controlplane.limits.backends)";
+  std::sort(singles.begin(), singles.end());
+  std::sort(ranges.begin(), ranges.end());
+  const auto both = [](const auto& a, const auto& b) {
+    return "services " + *a.second + " and " + *b.second + " listen on the same port";
+  };
+  for (std::size_t i = 1; i < singles.size(); ++i)
+    if (singles[i - 1].first == singles[i].first) return both(singles[i - 1], singles[i]);
+  for (std::size_t i = 1; i < ranges.size(); ++i) {
+    const auto& [address, protocol, first, last] = ranges[i].first;
+    const auto& before = ranges[i - 1].first;
+    if (std::get<0>(before) == address && std::get<1>(before) == protocol &&
+        std::get<3>(before) >= first)
+      return both(ranges[i - 1], ranges[i]);
+  }
+  return {};
+}
+
+tl::expected<void, std::string> write_slot(config_segment& segment, unsigned slot,
+                                           const slot_content& content) {
+  std::size_t members = 0;
+  std::size_t single_ports = 0;
+  std::size_t range_count = 0;
+  for (const auto& s : content.state.services) {
+    for (const auto& b : s.backends) members += b.effective_weight != 0 ? 1 : 0;
+    single_ports += is_single(s) ? 1 : 0;
+    range_count += is_single(s) || is_any(s) ? 0 : 1;
+  }
+  const slot_rows rows{segment, slot, content, members, single_ports, range_count};
+  if (std::string error = rows.error(); !error.empty()) return tl::unexpected{error};
+  write_vips(content, rows);
+  write_services(segment, content, rows);
+
+  auto* header = new (&rows.header[0]) abi::generation_header{};
+  header->number = content.number;
+  header->hash_seed = content.settings.hash_seed;
+  header->revision = content.state.revision;
+  header->digest = state_digest(content.state, content.tables);
+  header->built_at_ns = abi::clock_ns(CLOCK_REALTIME);
+  header->service_count = static_cast<std::uint32_t>(rows.services.size());
+  header->backend_count = static_cast<std::uint32_t>(rows.backends.size());
+  header->member_count = static_cast<std::uint32_t>(members);
+  header->range_count = static_cast<std::uint32_t>(range_count);
+  header->vip_mask = static_cast<std::uint32_t>(rows.vips.size() - 1);
+  header->port_mask = static_cast<std::uint32_t>(rows.ports.size() - 1);
+  header->vip_count = static_cast<std::uint32_t>(content.ids.vips().size());
+  header->source4 = content.settings.source4;
+  header->source6 = content.settings.source6;
+  header->timeouts = content.settings.timeouts;
+  header->base_instance = content.base_instance;
+  return {};
+}
+
+}  // namespace sluice::publish
