@@ -5,7 +5,7 @@
 //
 //   connection_header | IPv4 buckets | IPv6 buckets
 //
-// A bucket is 4 IPv4 entries of 16 bytes (one cache line) or 2 IPv6 entries of 32.
+// A bucket is 4 IPv4 entries of 16 bytes (one cache line) or 4 IPv6 entries of 32 (two).
 // `word` of an entry, from the lowest bit:
 //   vip 16 (complemented, so that zero is no VIP) | backend_ref 24 |
 //   last seen 16 (seconds of the table's clock, wraps) | state 4 | spare 4
@@ -59,6 +59,7 @@ struct connection_word {
   [[nodiscard]] constexpr connection_state state() const noexcept {
     return static_cast<connection_state>((value >> state_shift) & 0xf);
   }
+  constexpr bool operator==(const connection_word&) const noexcept = default;
   // with_*() return the word with one field changed.
   [[nodiscard]] constexpr connection_word with_backend(backend_ref b) const noexcept {
     constexpr std::uint64_t mask = std::uint64_t{backend_ref::none_value} << backend_shift;
@@ -93,7 +94,7 @@ struct connection_entry6 {
 static_assert(sizeof(connection_entry6) == 32);
 
 inline constexpr unsigned entries4_per_bucket = cache_line / sizeof(connection_entry4);
-inline constexpr unsigned entries6_per_bucket = cache_line / sizeof(connection_entry6);
+inline constexpr unsigned entries6_per_bucket = 2 * cache_line / sizeof(connection_entry6);
 
 struct alignas(cache_line) connection_header {
   std::uint64_t magic;     // connection_magic; written last by whoever creates the file

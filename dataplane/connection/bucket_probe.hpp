@@ -39,7 +39,7 @@ struct ipv4 {
   static void set_key(entry& e, const key4& k) noexcept { std::memcpy(&e.source, &k.tuple, 8); }
 };
 
-// ipv6: two entries in one cache line.
+// ipv6: four entries in two cache lines.
 struct ipv6 {
   using key_type = key6;
   using entry = abi::connection_entry6;

@@ -6,8 +6,8 @@
 // exceptions. Cache-line buckets, two-choice hashing: a connection lives in its primary
 // bucket, or in its secondary if the primary was full when it came; the primary counts
 // those that had to go (overflow, exact), so that a look-up normally reads one line.
-// (Two-choice hashing: Azar et al., STOC 1994; bucketized, without moves: entries stay
-// where they are.)
+// (Two-choice hashing: Azar et al., STOC 1994. When both buckets are full, residents
+// move to their other bucket, one or two steps of a cuckoo walk: Pagh and Rodler, ESA 2001.)
 //
 // Handles are pointers to an entry's word. They, and everything found through them, hold
 // until the next insert(), erase() or sweep(): in a burst, first find and store all that
@@ -76,6 +76,11 @@ class flow_map {
     return Family::find(buckets_[secondary(h)], key);
   }
 
+  // in_primary() tells where an entry that is in the table lives; for tests and statistics.
+  [[nodiscard]] bool in_primary(bucket_hash h, const key_type& key) const noexcept {
+    return Family::find(buckets_[primary(h)], key) != nullptr;
+  }
+
   // find_bulk() finds n keys at once; prefetch() them before, some tens of ns ahead. The
   // few that are not in an overflowed primary are looked for in a second pass. Fetches
   // what insert() will need for those that are not there.
@@ -126,7 +131,8 @@ class flow_map {
   void erase(handle at) noexcept;
 
   // sweep() removes the expired entries of n buckets from `from` on, calls
-  // gone(connection_word) for each, and returns where to go on (wraps to 0).
+  // gone(connection_word) for each, and returns where to go on (wraps to 0). It also
+  // moves entries back to their primary bucket where there is room again.
   template <class Gone>
   std::uint64_t sweep(std::uint64_t from, std::uint64_t n, std::uint16_t now,
                       Gone&& gone) noexcept {
@@ -203,10 +209,11 @@ class flow_map {
   static void write(handle at, std::uint64_t value) noexcept {
     std::atomic_ref<std::uint64_t>{at->value}.store(value, std::memory_order_release);
   }
-  static bool full(const bucket& b) noexcept {
-    for (unsigned i = 0; i < per_bucket; ++i)
-      if (b.entries[i].word.state() == connection_state::free) return false;
-    return true;
+  // free_place() returns the number of a free place, per_bucket if there is none.
+  static unsigned free_place(const bucket& b) noexcept {
+    unsigned i = 0;
+    while (i < per_bucket && b.entries[i].word.state() != connection_state::free) ++i;
+    return i;
   }
 
   struct place {
@@ -218,6 +225,12 @@ class flow_map {
                           std::uint16_t now) const noexcept;
   void consider(bucket& b, connection_state newcomer, std::uint16_t now,
                 place& best) const noexcept;
+  bool make_room(bucket& first, bucket& second, place& out) noexcept;
+  unsigned vacate(bucket& b, unsigned steps) noexcept;
+  void move(bucket& from, unsigned at, bucket& to, unsigned place_there, bool home) noexcept;
+  void bring_home(bucket& b, unsigned at) noexcept;
+  void add_overflow(bucket& home) noexcept;
+  void drop_overflow(bucket& home) noexcept;
   void remove(bucket& b, unsigned at) noexcept;
   void find_chunk(const key_type* keys, const bucket_hash* hashes, handle* found,
                   unsigned n) const noexcept;

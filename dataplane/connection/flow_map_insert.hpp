@@ -3,8 +3,9 @@
 // Included by flow_map.hpp only.
 //
 // Order of giving way: free, expired (primary bucket first in both); then, among all
-// places of both buckets: closed; the embryonic (syn, learned, udp_new), oldest first;
-// closing, oldest first; udp and established only if
+// places of both buckets: closed; then a resident that can move to its other bucket moves; the
+// embryonic (syn, learned, udp_new), oldest first; closing, oldest first; udp and established only
+// if
 //   - the newcomer is not embryonic itself (a connection adopted from elsewhere), or
 //   - udp: idle for more than a quarter of its timeout, or
 //   - established: the same, and the newcomer is `learned`: it has been a connection
@@ -31,7 +32,8 @@ void flow_map<Family>::find_chunk(const key_type* keys, const bucket_hash* hashe
     if (found[i] == nullptr) [[unlikely]] {
       // Overflowed: may be there. Full: insert() will want to look there.
       if (overflowed(*first)) again |= std::uint64_t{1} << i;
-      if (overflowed(*first) || full(*first)) Family::prefetch(buckets_ + secondary(hashes[i]));
+      if (overflowed(*first) || free_place(*first) == per_bucket)
+        Family::prefetch(buckets_ + secondary(hashes[i]));
     }
   }
   for (; again != 0; again &= again - 1) {
@@ -120,6 +122,10 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
     consider(first, word.state(), now, to);
     consider(*second, word.state(), now, to);
     ++rotor_;
+    // Nobody loses a closed one; for anything better, first see whether a resident can move.
+    if ((to.in == nullptr || to.in->entries[to.at].word.state() != connection_state::closed) &&
+        make_room(first, *second, to))
+      idle_place = true;
     if (to.in == nullptr) return {nullptr, outcome::no_room, {}};
   }
 
@@ -130,10 +136,7 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
     result = idle_place ? outcome::expired : outcome::evicted;
     remove(*to.in, to.at);
   }
-  if (to.in != &first) {
-    const std::uint32_t n = overflow(first);
-    if (n < max_overflow) set_overflow(first, n + 1);
-  }
+  if (to.in != &first) add_overflow(first);
   Family::set_key(entry, key);
   // The word last: a reader in another process then sees no half entry.
   write(&entry.word, (word.value & ~(connection_word::spare_mask | connection_word::vip_mask)) |
@@ -141,6 +144,87 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
   ++size_;
   ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
   return {&entry.word, result, old};
+}
+
+// make_room() frees a place in one of two full buckets by moving residents to their other
+// bucket. Without this, two-choice hashing refuses 4% of the connections at 80% load and
+// 23% after long churn; with one step 0.08% and 0.5%; with two none (tests:
+// connection_load). Lines read: 8 for a step, 32 more for two. A table that is nearly full, as in a flood, has no room
+// to make and is not worth looking through.
+template <class Family>
+bool flow_map<Family>::make_room(bucket& first, bucket& second, place& out) noexcept {
+  if (size_ > capacity() / 16 * 15) return false;
+  for (unsigned steps = 1; steps <= 2; ++steps) {
+    for (bucket* b : {&first, &second}) {
+      const unsigned at = vacate(*b, steps);
+      if (at == per_bucket) continue;
+      out = {b, at, 0};
+      return true;
+    }
+  }
+  return false;
+}
+
+// vacate() frees a place of a full bucket in exactly `steps` moves; per_bucket: it cannot.
+template <class Family>
+unsigned flow_map<Family>::vacate(bucket& b, unsigned steps) noexcept {
+  std::array<bucket*, per_bucket> other;
+  std::array<bool, per_bucket> home;
+  for (unsigned i = 0; i < per_bucket; ++i) {
+    const bucket_hash h = hasher_(Family::key_of(b.entries[i]));
+    bucket* const first = buckets_ + primary(h);
+    home[i] = first != &b;
+    other[i] = home[i] ? first : buckets_ + secondary(h);
+    Family::prefetch(other[i]);
+  }
+  for (unsigned i = 0; i < per_bucket; ++i) {
+    const unsigned there = steps == 1 ? free_place(*other[i]) : vacate(*other[i], steps - 1);
+    if (there == per_bucket) continue;
+    move(b, i, *other[i], there, home[i]);
+    return i;
+  }
+  return per_bucket;
+}
+
+// move() takes an entry to a free place in its other bucket. A reader in another process
+// may see it twice for a moment, not never.
+template <class Family>
+void flow_map<Family>::move(bucket& from, unsigned at, bucket& to, unsigned place_there,
+                            bool home) noexcept {
+  auto& old = from.entries[at];
+  auto& fresh = to.entries[place_there];
+  const key_type key = Family::key_of(old);
+  Family::set_key(fresh, key);
+  write(&fresh.word, (old.word.value & ~connection_word::spare_mask) |
+                         (fresh.word.value & connection_word::spare_mask));
+  write(&old.word, old.word.value & connection_word::spare_mask);
+  Family::set_key(old, key_type{});
+  if (home) {
+    drop_overflow(to);
+  } else {
+    add_overflow(from);
+  }
+}
+
+// bring_home() moves an entry that is in its secondary bucket to a free place in its
+// primary, if it has one by now. Without it, churn at 80% load leaves every third entry
+// in its secondary; the sweep meets each of them anyway.
+template <class Family>
+void flow_map<Family>::bring_home(bucket& b, unsigned at) noexcept {
+  bucket& home = buckets_[primary(hasher_(Family::key_of(b.entries[at])))];
+  if (&home == &b) return;
+  if (const unsigned there = free_place(home); there != per_bucket) move(b, at, home, there, true);
+}
+
+template <class Family>
+void flow_map<Family>::add_overflow(bucket& home) noexcept {
+  const std::uint32_t n = overflow(home);
+  if (n < max_overflow) set_overflow(home, n + 1);
+}
+template <class Family>
+void flow_map<Family>::drop_overflow(bucket& home) noexcept {
+  const std::uint32_t n = overflow(home);
+  if (n != 0 && n != max_overflow) set_overflow(home, n - 1);
 }
 
 // remove() frees a place that is in use and takes it off its primary's overflow count if
@@ -154,9 +238,7 @@ void flow_map<Family>::remove(bucket& b, unsigned at) noexcept {
   write(&entry.word, entry.word.value & connection_word::spare_mask);
   Family::set_key(entry, key_type{});
   bucket& home = buckets_[primary(h)];
-  if (&home == &b) return;
-  const std::uint32_t n = overflow(home);
-  if (n != 0 && n != max_overflow) set_overflow(home, n - 1);
+  if (&home != &b) drop_overflow(home);
 }
 
 template <class Family>
@@ -176,9 +258,13 @@ std::uint64_t flow_map<Family>::erase_if(std::uint64_t from, std::uint64_t n, Re
     bucket& b = buckets_[from];
     for (unsigned i = 0; i < per_bucket; ++i) {
       const connection_word w{b.entries[i].word.value & ~connection_word::spare_mask};
-      if (w.state() == connection_state::free || !remove_it(w)) continue;
-      remove(b, i);
-      gone(w);
+      if (w.state() == connection_state::free) continue;
+      if (remove_it(w)) {
+        remove(b, i);
+        gone(w);
+      } else {
+        bring_home(b, i);
+      }
     }
     if (++from == count_) from = 0;
   }
@@ -200,9 +286,8 @@ void flow_map<Family>::recount() noexcept {
 
 template <class Family>
 bool flow_map<Family>::consistent() const noexcept {
-  // Every entry sits in one of its two buckets, and every bucket's overflow is the number
-  // of those that sit in their other one. Counted per bucket by walking the whole table
-  // twice with a running difference: sum over entries and a per-bucket check by key.
+  // Every entry sits in one of its two buckets; one in its secondary has a primary that
+  // says so; the overflow counters together count exactly those.
   std::uint64_t entries = 0;
   std::uint64_t displaced = 0;
   std::uint64_t counted = 0;

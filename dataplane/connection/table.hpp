@@ -15,7 +15,7 @@ namespace sluice::connection {
 class connection_table {
  public:
   // file: mapped, with a header that is right (table_file.hpp creates and checks it).
-  // Neither copies nor owns it. Walks the table if it was used before.
+  // Neither copies nor owns it. Call recount() if the table was used before.
   explicit connection_table(std::byte* file) noexcept
       : connection_table{file, *reinterpret_cast<const abi::connection_header*>(file)} {}
 

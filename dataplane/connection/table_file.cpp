@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/connection/table_file.hpp"
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <new>
+#include <utility>
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/mempolicy.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14; Debian 12's glibc has it, older headers do not
+#endif
+
+namespace sluice::connection {
+namespace {
+
+std::string failure(const std::string& what, const std::string& where, int error) {
+  return what + " " + where + ": " + std::strerror(error);
+}
+
+// descriptor: closes on every way out.
+class descriptor {
+ public:
+  explicit descriptor(int fd) noexcept : fd_{fd} {}
+  descriptor(const descriptor&) = delete;
+  descriptor& operator=(const descriptor&) = delete;
+  ~descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  [[nodiscard]] int get() const noexcept { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// random_words() fills from getrandom(2); at start-up only, so waiting for entropy is fine.
+bool random_words(std::uint64_t* words, std::size_t n) noexcept {
+  std::size_t done = 0;
+  while (done < n * sizeof *words) {
+    const ssize_t got =
+        ::getrandom(reinterpret_cast<std::byte*>(words) + done, n * sizeof *words - done, 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    done += static_cast<std::size_t>(got);
+  }
+  return true;
+}
+
+// prefer_node() returns 0 or errno.
+int prefer_node(void* at, std::uint64_t size, int node) noexcept {
+  constexpr int max_node = 1023;
+  if (node > max_node) return EINVAL;
+  constexpr unsigned word_bits = 8 * sizeof(unsigned long);
+  std::array<unsigned long, (max_node + 1) / word_bits> mask{};
+  const auto n = static_cast<unsigned>(node);
+  mask[n / word_bits] = 1ul << (n % word_bits);
+  // The kernel reads maxnode - 1 bits.
+  return ::syscall(SYS_mbind, at, size, MPOL_PREFERRED, mask.data(),
+                   static_cast<unsigned long>(max_node) + 2, 0u) == 0
+             ? 0
+             : errno;
+}
+
+// populate() makes every page present and writable; 0 or errno.
+int populate(std::byte* at, std::uint64_t size, std::uint64_t page) noexcept {
+  if (::madvise(at, size, MADV_POPULATE_WRITE) == 0) return 0;
+  if (errno != EINVAL) return errno;
+  // Before Linux 5.14: touch them. fallocate() has made sure that there are pages.
+  for (std::uint64_t i = 0; i < size; i += page) {
+    volatile std::byte* touched = at + i;
+    *touched = std::byte{0};
+  }
+  return 0;
+}
+
+std::string mib(std::uint64_t bytes) {
+  return std::to_string((bytes + (1u << 20) - 1) >> 20) + " MiB";
+}
+
+tl::expected<abi::connection_layout, std::string> layout_of(const table_file_options& o) {
+  const auto layout = abi::connection_layout::for_connections(o.connections4, o.connections6);
+  if (layout.total == 0)
+    return tl::make_unexpected("connection table: " + std::to_string(o.connections4) +
+                               " IPv4 and " + std::to_string(o.connections6) +
+                               " IPv6 connections are more than a table can have");
+  return layout;
+}
+
+}  // namespace
+
+table_file::table_file(table_file&& other) noexcept {
+  *this = std::move(other);
+}
+
+table_file& table_file::operator=(table_file&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(path_, other.path_);
+  std::swap(note_, other.note_);
+  std::swap(place_, other.place_);
+  return *this;
+}
+
+table_file::~table_file() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+void table_file::remove() noexcept {
+  if (!path_.empty()) ::unlink(path_.c_str());
+}
+
+void table_file::initialise(const abi::connection_layout& layout, std::uint32_t worker,
+                            const std::array<std::uint64_t, 2>& secret,
+                            std::uint64_t instance) noexcept {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  auto* h = new (data_) abi::connection_header{};
+  h->version = abi::abi_version;
+  h->worker = worker;
+  h->size = size_;
+  h->instance = instance;
+  h->buckets4 = layout.buckets4;
+  h->buckets6 = layout.buckets6;
+  h->offset4 = layout.offset4;
+  h->offset6 = layout.offset6;
+  h->secret[0] = secret[0];
+  h->secret[1] = secret[1];
+  h->clock_base_ns =
+      static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
+  // The magic last: who sees it sees the rest.
+  __atomic_store_n(&h->magic, abi::connection_magic, __ATOMIC_RELEASE);
+}
+
+tl::expected<table_file, std::string> table_file::create_in(const std::string& directory, bool huge,
+                                                            const table_file_options& options,
+                                                            const abi::connection_layout& layout) {
+  const std::string path = directory + "/" + options.name;
+  struct statfs fs {};
+  if (::statfs(directory.c_str(), &fs) != 0)
+    return tl::make_unexpected(failure("connection table: directory", directory, errno));
+  if (huge && fs.f_type != HUGETLBFS_MAGIC)
+    return tl::make_unexpected("connection table: " + directory + " is not a hugetlbfs");
+  const auto page = static_cast<std::uint64_t>(huge ? fs.f_bsize : ::sysconf(_SC_PAGESIZE));
+
+  table_file file;
+  file.size_ = (layout.total + page - 1) / page * page;
+  file.place_ = huge                       ? table_place::hugetlbfs
+                : fs.f_type == TMPFS_MAGIC ? table_place::tmpfs
+                                           : table_place::disk;
+  // A new file, never the old one truncated: whoever still maps that keeps what it has.
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT)
+    return tl::make_unexpected(failure("connection table: cannot replace", path, errno));
+  const descriptor fd{::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)};
+  if (fd.get() < 0)
+    return tl::make_unexpected(failure("connection table: cannot create", path, errno));
+  file.path_ = path;
+  const auto fail = [&](const std::string& what, int error) {
+    file.remove();
+    return tl::make_unexpected(
+        failure("connection table: " + what + " of " + mib(file.size_) + " for", path, error));
+  };
+  if (::ftruncate(fd.get(), static_cast<off_t>(file.size_)) != 0) return fail("no room", errno);
+  // hugetlbfs reserves the pages here, or says ENOMEM.
+  void* const at = ::mmap(nullptr, file.size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (at == MAP_FAILED) return fail(huge ? "not enough free huge pages" : "no mapping", errno);
+  file.data_ = static_cast<std::byte*>(at);
+  if (options.numa_node >= 0) {
+    const int error = prefer_node(at, file.size_, options.numa_node);
+    if (error != 0)
+      file.note_ = failure("not placed on NUMA node", std::to_string(options.numa_node), error);
+  }
+  // tmpfs: take the pages now, or a full tmpfs would be a SIGBUS later.
+  if (!huge && ::fallocate(fd.get(), 0, 0, static_cast<off_t>(file.size_)) != 0 &&
+      errno != EOPNOTSUPP)
+    return fail("no room", errno);
+  if (const int error = populate(file.data_, file.size_, page); error != 0)
+    return fail("no memory", error);
+  return file;
+}
+
+tl::expected<table_file, std::string> table_file::create(const table_file_options& options) {
+  auto layout = layout_of(options);
+  if (!layout) return tl::make_unexpected(layout.error());
+  std::array<std::uint64_t, 3> random{};
+  if (!random_words(random.data(), random.size()))
+    return tl::make_unexpected(failure("connection table: no secret from", "getrandom(2)", errno));
+
+  std::string why;
+  tl::expected<table_file, std::string> file = tl::make_unexpected(std::string{});
+  if (!options.hugepage_dir.empty()) {
+    file = create_in(options.hugepage_dir, true, options, *layout);
+    if (!file) why = file.error();
+  }
+  if (!file) {
+    file = create_in(options.runtime_dir, false, options, *layout);
+    if (!file) return tl::make_unexpected((why.empty() ? why : why + "; ") + file.error());
+    if (!why.empty()) file->note_ += (file->note_.empty() ? "" : "; ") + why;
+    if (file->place_ == table_place::disk)
+      file->note_ += (file->note_.empty() ? "" : "; ") + file->path_ +
+                     " is not on tmpfs: the kernel will write it back to the disk";
+  }
+  file->initialise(*layout, options.worker, {random[0], random[1]}, random[2]);
+  return file;
+}
+
+tl::expected<table_file, std::string> table_file::anonymous(
+    const table_file_options& options, const std::array<std::uint64_t, 2>& secret) {
+  const auto layout = layout_of(options);
+  if (!layout) return tl::make_unexpected(layout.error());
+  std::array<std::uint64_t, 3> random{};
+  if (!random_words(random.data(), random.size()))
+    return tl::make_unexpected(failure("connection table: no secret from", "getrandom(2)", errno));
+  table_file file;
+  constexpr std::uint64_t page = 2u << 20;  // so that the kernel can give huge pages
+  file.size_ = (layout->total + page - 1) / page * page;
+  // Aligned by hand: one page more, the ends given back.
+  void* const at = ::mmap(nullptr, file.size_ + page, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED)
+    return tl::make_unexpected(failure("connection table: no memory:", mib(file.size_), errno));
+  const auto first = reinterpret_cast<std::uintptr_t>(at);
+  const std::uintptr_t aligned = (first + page - 1) / page * page;
+  if (aligned != first) ::munmap(at, aligned - first);
+  if (const std::uintptr_t tail = first + page - aligned; tail != 0)
+    ::munmap(reinterpret_cast<void*>(aligned + file.size_), tail);
+  file.data_ = reinterpret_cast<std::byte*>(aligned);
+  ::madvise(file.data_, file.size_, MADV_HUGEPAGE);  // a wish
+  if (options.numa_node >= 0) prefer_node(file.data_, file.size_, options.numa_node);
+  const bool fixed = secret[0] != 0 || secret[1] != 0;
+  file.initialise(*layout, options.worker,
+                  fixed ? secret : std::array<std::uint64_t, 2>{random[0], random[1]}, random[2]);
+  return file;
+}
+
+}  // namespace sluice::connection
