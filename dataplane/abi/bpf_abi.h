@@ -100,6 +100,7 @@ enum sluice_decap_counter {
   SLUICE_DECAP_BAD_SOURCE,  // dropped: the outer source is not allowed
   SLUICE_DECAP_BAD_VIP,     // dropped: the inner destination is not a VIP of ours
   SLUICE_DECAP_MALFORMED,   // dropped: truncated, bad length, version or checksum
+  SLUICE_DECAP_BAD_ECN,     // dropped: congestion marked on a flow without ECN (RFC 6040)
   SLUICE_DECAP_FAILED,      // dropped: the kernel refused to move the packet's head
   SLUICE_DECAP_COUNTERS
 };

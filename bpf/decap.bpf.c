@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// XDP on a backend: takes the outer header off IP-in-IP packets (4in4, 6in4, 4in6,
+// 6in6; RFC 2003, RFC 4213, RFC 2473) and hands the inner packet to the host's own
+// stack, which needs neither an ipip nor an ip6_tunnel module. Only packets to an
+// address in decap_local are touched; decap_config says what else is demanded, so that
+// the host is no open decapsulator. Attached and filled by tools/backend-setup.
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "bpf/cursor.h"
+#include "dataplane/abi/bpf_abi.h"
+
+#define ECN_MASK 3  // RFC 3168 section 5
+#define ECN_CE 3
+#define MAX_OUTER_EXTENSIONS 2  // RFC 2473 section 4.1.1: a tunnel encapsulation limit
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct sluice_decap_config);
+} decap_config SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, SLUICE_MAX_DECAP_ADDRESSES);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct sluice_address);
+  __type(value, __u32);
+} decap_local SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+  __uint(max_entries, SLUICE_MAX_DECAP_PREFIXES);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct sluice_prefix);
+  __type(value, __u32);
+} decap_sources SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, SLUICE_MAX_DECAP_ADDRESSES);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct sluice_address);
+  __type(value, __u32);
+} decap_vips SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, SLUICE_DECAP_COUNTERS);
+  __type(key, __u32);
+  __type(value, __u64);
+} decap_stats SEC(".maps");
+
+// The outer header, once it is known to be a whole tunnel packet to this host.
+struct tunnel {
+  struct sluice_prefix source;
+  struct sluice_address destination;
+  __u32 header;   // bytes from the outer IP header to the inner one
+  __u32 payload;  // bytes that the outer header says follow
+  __u8 protocol;  // IPPROTO_IPIP or IPPROTO_IPV6
+  __u8 ecn;
+  __u8 outer_is_ipv6;
+  __u8 fragment;
+};
+
+enum parse_result { PARSED, NOT_A_TUNNEL, BROKEN };
+
+static __always_inline int count(__u32 counter, int verdict) {
+  __u64* value = bpf_map_lookup_elem(&decap_stats, &counter);
+  if (value) ++*value;
+  return verdict;
+}
+
+static __always_inline __u32 add_words(const __u16* words, int n, __u32 sum) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) sum += words[i];
+  return sum;
+}
+
+static __always_inline __u16 fold(__u32 sum) {
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return (__u16)sum;
+}
+
+// parse_ipv4() checks what the kernel would have checked, had it seen the outer header.
+static __always_inline enum parse_result parse_ipv4(struct cursor* c, struct tunnel* t) {
+  const void* start = c->position;
+  const struct iphdr* ip = cursor_take(c, sizeof(*ip));
+  if (!ip) return NOT_A_TUNNEL;
+  if (ip->protocol != IPPROTO_IPIP && ip->protocol != IPPROTO_IPV6) return NOT_A_TUNNEL;
+  t->protocol = ip->protocol;
+  t->ecn = ip->tos & ECN_MASK;
+  t->fragment = (ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS)) != 0;
+  map_ipv4(t->destination.bytes, ip->daddr);
+  map_ipv4(t->source.bytes, ip->saddr);
+  if (ip->version != 4 || ip->ihl < 5) return BROKEN;
+
+  const __u32 header = ip->ihl * 4u;
+  const __u32 total = bpf_ntohs(ip->tot_len);
+  const __u32 frame = (__u32)(c->end - start);
+  __u32 sum = add_words((const __u16*)ip, sizeof(*ip) / 2, 0);
+  for (__u32 at = sizeof(*ip); at < 60; at += 4) {  // options: no meaning here, but summed
+    if (at >= header) break;
+    const __u16* option = cursor_take(c, 4);
+    if (!option) return BROKEN;
+    sum = add_words(option, 2, sum);
+  }
+  if (fold(sum) != 0xffff || total < header || total > frame) return BROKEN;
+  t->header = header;
+  t->payload = total - header;
+  return PARSED;
+}
+
+static __always_inline enum parse_result parse_ipv6(struct cursor* c, struct tunnel* t) {
+  const struct ipv6hdr* ip = cursor_take(c, sizeof(*ip));
+  if (!ip || ip->version != 6) return NOT_A_TUNNEL;
+  __builtin_memcpy(t->destination.bytes, &ip->daddr, sizeof(ip->daddr));
+  __builtin_memcpy(t->source.bytes, &ip->saddr, sizeof(ip->saddr));
+  t->outer_is_ipv6 = 1;
+  t->ecn = (ip->flow_lbl[0] >> 4) & ECN_MASK;
+  const __u32 payload = bpf_ntohs(ip->payload_len);
+  const void* after = c->position;
+  const __u32 frame = (__u32)(c->end - after);
+
+  __u32 extensions = 0;
+  __u8 next = ip->nexthdr;
+#pragma unroll
+  for (int i = 0; i < MAX_OUTER_EXTENSIONS; ++i) {
+    if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS) break;
+    const struct ipv6_extension* extension = cursor_take(c, sizeof(*extension));
+    if (!extension) return NOT_A_TUNNEL;
+    const __u32 rest = extension->length * 8u;
+    next = extension->next;
+    if (!cursor_skip(c, rest)) return NOT_A_TUNNEL;
+    extensions += sizeof(*extension) + rest;
+  }
+  if (next == IPPROTO_FRAGMENT) {
+    const struct ipv6_fragment* fragment = cursor_take(c, sizeof(*fragment));
+    if (!fragment) return NOT_A_TUNNEL;
+    next = fragment->next;
+    extensions += sizeof(*fragment);
+    // An atomic fragment (RFC 6946) is a whole packet.
+    t->fragment = (fragment->offset & bpf_htons(IPV6_FRAGMENT_OFFSET | IPV6_MORE_FRAGMENTS)) != 0;
+  }
+  if (next != IPPROTO_IPIP && next != IPPROTO_IPV6) return NOT_A_TUNNEL;
+  t->protocol = next;
+  if (payload > frame || payload < extensions) return BROKEN;
+  t->header = sizeof(*ip) + extensions;
+  t->payload = payload - extensions;
+  return PARSED;
+}
+
+// merge_ecn() carries congestion marked on the outer header over (RFC 6040 section
+// 4.2). Returns 0 when the packet has to be dropped: marked, although its sender
+// never said that it understands marks.
+static __always_inline int merge_ecn_ipv4(struct iphdr* ip) {
+  if (!(ip->tos & ECN_MASK)) return 0;
+  const __u8 before = ip->tos;
+  ip->tos |= ECN_CE;
+  // RFC 1624 section 3, eqn. 3; tos is the second byte of its word.
+  const __u32 sum = (__u16)~ip->check + (__u16)~bpf_htons(before) + bpf_htons(ip->tos);
+  ip->check = (__u16)~fold(sum);
+  return 1;
+}
+
+static __always_inline int merge_ecn_ipv6(struct ipv6hdr* ip) {
+  if (!(ip->flow_lbl[0] & (ECN_MASK << 4))) return 0;
+  ip->flow_lbl[0] |= ECN_CE << 4;
+  return 1;
+}
+
+// check_inner() returns the counter of what is wrong with the inner packet, or of the
+// kind of tunnel when it may pass. Its checksums are verified by the kernel afterwards.
+static __always_inline __u32 check_inner(struct cursor* c, const struct tunnel* t, __u32 flags) {
+  struct sluice_address inner = {};
+  __u32 length;
+  int ecn_ok = 1;
+  if (t->protocol == IPPROTO_IPIP) {
+    struct iphdr* ip = cursor_take(c, sizeof(*ip));
+    if (!ip || ip->version != 4 || ip->ihl < 5) return SLUICE_DECAP_MALFORMED;
+    length = bpf_ntohs(ip->tot_len);
+    if (length < ip->ihl * 4u) return SLUICE_DECAP_MALFORMED;
+    map_ipv4(inner.bytes, ip->daddr);
+    if (t->ecn == ECN_CE) ecn_ok = merge_ecn_ipv4(ip);
+  } else {
+    struct ipv6hdr* ip = cursor_take(c, sizeof(*ip));
+    if (!ip || ip->version != 6) return SLUICE_DECAP_MALFORMED;
+    length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+    __builtin_memcpy(inner.bytes, &ip->daddr, sizeof(ip->daddr));
+    if (t->ecn == ECN_CE) ecn_ok = merge_ecn_ipv6(ip);
+  }
+  if (length > t->payload) return SLUICE_DECAP_MALFORMED;
+  if ((flags & SLUICE_DECAP_CHECK_VIP) && !bpf_map_lookup_elem(&decap_vips, &inner))
+    return SLUICE_DECAP_BAD_VIP;
+  if (!ecn_ok) return SLUICE_DECAP_BAD_ECN;
+  if (t->outer_is_ipv6) return t->protocol == IPPROTO_IPIP ? SLUICE_DECAP_4IN6 : SLUICE_DECAP_6IN6;
+  return t->protocol == IPPROTO_IPIP ? SLUICE_DECAP_4IN4 : SLUICE_DECAP_6IN4;
+}
+
+// move_link_header() cuts `header` bytes out between the link header and what follows,
+// and writes the new ethertype, which is its last two bytes. link must be a constant.
+static __always_inline int move_link_header(struct xdp_md* ctx, __u32 link, __u32 header,
+                                            __be16 type) {
+  __u8 saved[sizeof(struct ethhdr) + SLUICE_MAX_VLAN_TAGS * sizeof(struct vlan_tag)];
+  struct cursor c = cursor_of(ctx);
+  const void* from = cursor_take(&c, link);
+  if (!from) return 0;
+  __builtin_memcpy(saved, from, link);
+  __builtin_memcpy(saved + link - sizeof(type), &type, sizeof(type));
+  if (bpf_xdp_adjust_head(ctx, (int)header) != 0) return 0;
+  c = cursor_of(ctx);
+  void* to = cursor_take(&c, link);
+  if (!to) return 0;
+  __builtin_memcpy(to, saved, link);
+  return 1;
+}
+
+static __always_inline int take_off(struct xdp_md* ctx, __u32 link, __u32 header, __be16 type) {
+  switch (link) {
+    case sizeof(struct ethhdr):
+      return move_link_header(ctx, sizeof(struct ethhdr), header, type);
+    case sizeof(struct ethhdr) + sizeof(struct vlan_tag):
+      return move_link_header(ctx, sizeof(struct ethhdr) + sizeof(struct vlan_tag), header, type);
+    default:
+      return move_link_header(ctx, sizeof(struct ethhdr) + 2 * sizeof(struct vlan_tag), header,
+                              type);
+  }
+}
+
+SEC("xdp")
+int sluice_decap(struct xdp_md* ctx) {
+  struct tunnel t = {};
+  struct cursor c = cursor_of(ctx);
+  const void* start = c.position;
+  const __be16 type = cursor_take_ethernet(&c);
+  enum parse_result parsed = NOT_A_TUNNEL;
+  const __u32 link = (__u32)(c.position - start);
+  if (type == bpf_htons(ETH_P_IP)) {
+    t.source.length = 128;
+    parsed = parse_ipv4(&c, &t);
+  } else if (type == bpf_htons(ETH_P_IPV6)) {
+    t.source.length = 128;
+    parsed = parse_ipv6(&c, &t);
+  }
+  if (parsed == NOT_A_TUNNEL || !bpf_map_lookup_elem(&decap_local, &t.destination))
+    return count(SLUICE_DECAP_PASSED, XDP_PASS);
+  if (parsed == BROKEN) return count(SLUICE_DECAP_MALFORMED, XDP_DROP);
+
+  const __u32 zero = 0;
+  const struct sluice_decap_config* config = bpf_map_lookup_elem(&decap_config, &zero);
+  const __u32 flags = config ? config->flags : 0;
+  if ((flags & SLUICE_DECAP_CHECK_SOURCE) && !bpf_map_lookup_elem(&decap_sources, &t.source))
+    return count(SLUICE_DECAP_BAD_SOURCE, XDP_DROP);
+  if (t.fragment) return count(SLUICE_DECAP_FRAGMENT, XDP_PASS);
+
+  const __u32 kind = check_inner(&c, &t, flags);
+  if (kind > SLUICE_DECAP_6IN6) return count(kind, XDP_DROP);
+  const __be16 inner_type = bpf_htons(t.protocol == IPPROTO_IPIP ? ETH_P_IP : ETH_P_IPV6);
+  if (!take_off(ctx, link, t.header, inner_type)) return count(SLUICE_DECAP_FAILED, XDP_DROP);
+  return count(kind, XDP_PASS);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
