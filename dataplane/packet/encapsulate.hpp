@@ -124,7 +124,8 @@ inline void write_macs(std::byte* frame, const mac_address& destination,
 
 // move_ethernet() writes the Ethernet header of a frame whose IP header is now at
 // `to + l3`: addresses, the VLAN tags of the old frame, and the outer packet's type.
-// l3 is 14, 18 or 22. `to` may overlap the old frame: it lies at or before it.
+// l3 is 14, 18 or 22. `to` may overlap the old frame: it lies at or before it, and the
+// old header must still be whole.
 inline void move_ethernet(std::byte* to, const std::byte* old, unsigned l3, ether_type type,
                           const mac_address& destination, const mac_address& source) noexcept {
   if (l3 != sizeof(ethernet_header)) [[unlikely]]

@@ -56,6 +56,10 @@ abi::counter_id encapsulate(packet& p, const wire::parsed& m, const abi::backend
     tos = ip.traffic_class();
     inner_type = ip_proto::ipv6;
   }
+  // First the Ethernet header: the outer one will lie where the VLAN tags are.
+  // flow_hash() still reads through p.data.
+  wire::move_ethernet(old - added, old, m.l3, outer_is_v4 ? ether_type::ipv4 : ether_type::ipv6,
+                      to.next_hop, port_mac);
   if constexpr (outer_is_v4) {
     const be32 from =
         source.prefix >= 32 ? source.base.v4_raw() : wire::outer_source4(source, flow_hash());
@@ -66,11 +70,8 @@ abi::counter_id encapsulate(packet& p, const wire::parsed& m, const abi::backend
                       wire::outer_source6(source, hash), to.address);
   }
   p.data = old - added;
-  wire::move_ethernet(p.data, old, m.l3, outer_is_v4 ? ether_type::ipv4 : ether_type::ipv6,
-                      to.next_hop, port_mac);
   p.headroom = static_cast<std::uint16_t>(p.headroom - added);
-  // What is behind the IP packet is padding: behind the outer one it would be as well, but
-  // some receivers take a frame that is longer than its IP packet ill.
+  // What is behind the IP packet is Ethernet padding, no longer needed.
   p.total_length = m.l3 + added + m.ip_length;
   const std::uint32_t contiguous = p.length + added;
   p.length = contiguous < p.total_length ? contiguous : p.total_length;

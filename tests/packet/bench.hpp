@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// A packet path on the bench: a table of connections, counters, two ports, and frames put
+// in from vectors. Every frame lies in a heap block that ends where the frame ends, so
+// that a sanitizer sees every byte read too far.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include "dataplane/abi/worker_state.hpp"
+#include "dataplane/connection/table_file.hpp"
+#include "dataplane/path/packet_path.hpp"
+#include "tests/packet/frame_builder.hpp"
+
+namespace sluice::test {
+
+inline constexpr std::uint8_t kernel_port = 0;  // leaves the rest to the kernel
+inline constexpr std::uint8_t wire_port = 1;    // has no kernel
+inline constexpr std::array<path_port, 2> bench_ports{
+    {{{2, 0, 0, 0, 0, 0x01}, true}, {{2, 0, 0, 0, 0, 0x02}, false}}};
+
+struct result {
+  verdict outcome;
+  kernel_reason why;
+  abi::counter_id reason;
+  std::uint8_t out_port;
+  abi::service_id service;
+  abi::backend_ref backend;
+  bytes frame;  // as it is now
+};
+
+struct input {
+  bytes frame;
+  std::uint8_t in_port{wire_port};
+  std::uint16_t headroom{128};
+  std::size_t first_segment{SIZE_MAX};  // bytes that are contiguous; the rest is elsewhere
+};
+
+class bench {
+ public:
+  explicit bench(const abi::config_view& view, std::uint64_t connections = 4096,
+                 std::span<const path_port> ports = bench_ports)
+      : file_{make_table(connections)},
+        table_{file_.data()},
+        services_(abi::max_services),
+        backends_(4096),
+        path_{table_,
+              {worker_.data(), services_.data(), abi::max_services, backends_.data(), 4096},
+              ports} {
+    path_.set_view(view);
+  }
+
+  // run() puts a burst through. Non-contiguous rests are carried along unseen.
+  std::vector<result> run(const std::vector<input>& in) {
+    std::vector<std::unique_ptr<std::byte[]>> buffers;
+    std::vector<packet> burst;
+    for (const input& f : in) {
+      const std::size_t contiguous = std::min(f.first_segment, f.frame.size());
+      buffers.push_back(std::make_unique<std::byte[]>(f.headroom + contiguous));
+      std::byte* data = buffers.back().get() + f.headroom;
+      if (contiguous != 0) std::memcpy(data, f.frame.data(), contiguous);
+      packet p{};
+      p.data = data;
+      p.length = static_cast<std::uint32_t>(contiguous);
+      p.total_length = static_cast<std::uint32_t>(f.frame.size());
+      p.headroom = f.headroom;
+      p.in_port = f.in_port;
+      burst.push_back(p);
+    }
+    path_.process(burst, now_ns);
+    std::vector<result> out;
+    for (std::size_t i = 0; i < burst.size(); ++i) {
+      const packet& p = burst[i];
+      const auto* at = reinterpret_cast<const std::uint8_t*>(p.data);
+      result r{
+          p.outcome, p.why, p.reason, p.out_port, p.service, p.backend, bytes(at, at + p.length)};
+      // The rest of the frame follows, as far as the path has left it.
+      const std::size_t contiguous = std::min(in[i].first_segment, in[i].frame.size());
+      for (std::size_t k = 0; k < p.total_length - p.length; ++k)
+        r.frame.push_back(in[i].frame[contiguous + k]);
+      out.push_back(std::move(r));
+    }
+    return out;
+  }
+  result run(const bytes& frame, std::uint8_t in_port = wire_port) {
+    return run(std::vector<input>{{frame, in_port}})[0];
+  }
+
+  [[nodiscard]] std::uint64_t count(abi::counter_id id) const {
+    return worker_[static_cast<std::size_t>(id)].read();
+  }
+  [[nodiscard]] const abi::service_counters& service(abi::service_id id) const {
+    return services_[static_cast<std::size_t>(id)];
+  }
+  [[nodiscard]] const abi::backend_counters& backend(std::uint32_t index) const {
+    return backends_[index];
+  }
+  packet_path& path() { return path_; }
+  connection::connection_table& table() { return table_; }
+
+  std::uint64_t now_ns{1'000'000'000'000};
+
+ private:
+  static connection::table_file make_table(std::uint64_t connections) {
+    connection::table_file_options options;
+    options.connections4 = connections;
+    options.connections6 = connections;
+    auto file =
+        connection::table_file::anonymous(options, {0x0123456789abcdef, 0xfedcba9876543210});
+    if (!file) throw std::runtime_error{file.error()};
+    // The bench's clock starts at 0, whatever the machine's says.
+    reinterpret_cast<abi::connection_header*>(file->data())->clock_base_ns = 0;
+    return std::move(*file);
+  }
+
+  connection::table_file file_;
+  connection::connection_table table_;
+  std::array<abi::counter, abi::counter_capacity> worker_{};
+  std::vector<abi::service_counters> services_;
+  std::vector<abi::backend_counters> backends_;
+  packet_path path_;
+};
+
+}  // namespace sluice::test
