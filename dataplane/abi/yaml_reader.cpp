@@ -237,7 +237,8 @@ std::optional<std::vector<value>> value::items() const {
   std::vector<value> out;
   out.reserve(node_->items.size());
   for (std::size_t i = 0; i < node_->items.size(); ++i)
-    out.emplace_back(node_->items[i], path_ + "[" + std::to_string(i) + "]", errors_);
+    out.emplace_back(node_->items[i], node_->items[i]->line, path_ + "[" + std::to_string(i) + "]",
+                     errors_);
   return out;
 }
 
@@ -253,7 +254,7 @@ std::optional<map_value> value::any_map() const {
       errors_->add(e.line, path_.empty() ? e.key : path_ + "." + e.key,
                    "is given twice; it is first given in line " + std::to_string(first->second));
   }
-  return map_value{node_, path_, errors_};
+  return map_value{node_, line_, path_, errors_};
 }
 
 std::optional<map_value> value::map(std::initializer_list<std::string_view> keys) const {
@@ -276,16 +277,23 @@ std::string map_value::child_path(std::string_view key) const {
   return path_.empty() ? std::string{key} : path_ + "." + std::string{key};
 }
 
+value map_value::child(const node::entry& e) const {
+  // The mark of an empty value is that of whatever comes next, and that of a block is
+  // its first line: the key is the better place.
+  const unsigned line = e.value->kind == node_kind::scalar ? e.value->line : e.line;
+  return {e.value, line, child_path(e.key), errors_};
+}
+
 std::optional<value> map_value::find(std::string_view key) const {
   for (const node::entry& e : node_->entries)
-    if (e.key == key) return value{e.value, child_path(key), errors_};
+    if (e.key == key) return child(e);
   return std::nullopt;
 }
 
 std::optional<value> map_value::require(std::string_view key, std::string_view example) const {
   auto found = find(key);
   if (!found)
-    errors_->add(node_->line, child_path(key), "is missing; for example " + std::string{example});
+    errors_->add(line_, child_path(key), "is missing; for example " + std::string{example});
   return found;
 }
 
@@ -293,8 +301,7 @@ std::vector<std::pair<std::string, value>> map_value::members() const {
   std::vector<std::pair<std::string, value>> out;
   std::unordered_map<std::string_view, bool> seen;
   for (const node::entry& e : node_->entries)
-    if (seen.emplace(e.key, true).second)
-      out.emplace_back(e.key, value{e.value, child_path(e.key), errors_});
+    if (seen.emplace(e.key, true).second) out.emplace_back(e.key, child(e));
   return out;
 }
 

@@ -84,10 +84,11 @@ class map_value;
 // return nothing after they have reported.
 class value {
  public:
-  value(const node* n, std::string path, error_list* errors)
-      : node_{n}, path_{std::move(path)}, errors_{errors} {}
+  value(const node* n, unsigned line, std::string path, error_list* errors)
+      : node_{n}, line_{line}, path_{std::move(path)}, errors_{errors} {}
 
-  [[nodiscard]] unsigned line() const noexcept { return node_->line; }
+  // line() is where the value stands; of one that is empty, a list or a map: its key.
+  [[nodiscard]] unsigned line() const noexcept { return line_; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] node_kind kind() const noexcept { return node_->kind; }
   void error(std::string message) const { errors_->add(line(), path_, std::move(message)); }
@@ -131,16 +132,17 @@ class value {
   void wrong_type(std::string_view expected) const;
 
   const node* node_;
+  unsigned line_;
   std::string path_;
   error_list* errors_;
 };
 
 class map_value {
  public:
-  map_value(const node* n, std::string path, error_list* errors)
-      : node_{n}, path_{std::move(path)}, errors_{errors} {}
+  map_value(const node* n, unsigned line, std::string path, error_list* errors)
+      : node_{n}, line_{line}, path_{std::move(path)}, errors_{errors} {}
 
-  [[nodiscard]] unsigned line() const noexcept { return node_->line; }
+  [[nodiscard]] unsigned line() const noexcept { return line_; }
   // find() returns the value of a key, or nothing when the key is not there.
   [[nodiscard]] std::optional<value> find(std::string_view key) const;
   // require() is find() that reports a key that is not there; `example` shows one.
@@ -150,8 +152,10 @@ class map_value {
 
  private:
   [[nodiscard]] std::string child_path(std::string_view key) const;
+  [[nodiscard]] value child(const node::entry& e) const;
 
   const node* node_;
+  unsigned line_;
   std::string path_;
   error_list* errors_;
 };
@@ -164,7 +168,7 @@ class document {
   static tl::expected<document, config_error> parse(std::string_view text,
                                                     std::string_view file_name);
   // root() returns the top of the document, reporting to `errors`, which outlives it.
-  [[nodiscard]] value root(error_list& errors) const { return {root_, {}, &errors}; }
+  [[nodiscard]] value root(error_list& errors) const { return {root_, root_->line, {}, &errors}; }
 
   document(document&&) noexcept;
   document& operator=(document&&) noexcept;

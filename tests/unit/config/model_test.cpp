@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "controlplane/config/config.hpp"
+#include "controlplane/model/text.hpp"
+#include "dataplane/abi/address_text.hpp"
+
+namespace sluice::model {
+namespace {
+
+// random_state() makes a valid state that uses every field and word of the model.
+desired_state random_state(std::mt19937& rng) {
+  const auto pick = [&](unsigned n) { return static_cast<unsigned>(rng() % n); };
+  constexpr std::uint32_t primes[] = {251, 65537, 655373, 16777213};
+  // Names that a careless writer would turn into something else.
+  const std::string names[] = {"null", "true",    "1e5", "0x10",   "off",
+                               "web",  "a-b.c_d", "443", "1.2.3.4"};
+  desired_state out;
+  const unsigned n = pick(6);
+  for (unsigned i = 0; i < n; ++i) {
+    service s;
+    s.name = names[pick(std::size(names))] + "." + std::to_string(i);
+    if (i == 0) s.name = names[pick(std::size(names))];
+    const bool v6 = pick(2) == 0;
+    const auto byte = static_cast<std::uint8_t>(i + 1);
+    s.address = v6 ? ip_address::v6({0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte})
+                   : ip_address::v4({192, 0, 2, byte});
+    s.protocol = pick(2) == 0 ? protocol::tcp : protocol::udp;
+    const auto first = static_cast<std::uint16_t>(1 + pick(60000));
+    s.port = pick(3) == 0   ? port_range{0, 65535}
+             : pick(2) == 0 ? port_range{first, first}
+                            : port_range{first, static_cast<std::uint16_t>(first + pick(5000))};
+    s.table_size = primes[pick(4)];
+    s.forward = pick(2) == 0 ? forward_mode::ipip : forward_mode::dsr_l2;
+    s.health.kind = static_cast<health_kind>(pick(3));
+    if (s.health.kind != health_kind::none) {
+      s.health.port = static_cast<std::uint16_t>(1 + pick(65535));
+      s.health.interval = milliseconds{10 + pick(100'000)};
+      s.health.timeout = milliseconds{1 + pick(static_cast<unsigned>(s.health.interval.count()))};
+      s.health.rise = 1 + pick(10);
+      s.health.fall = 1 + pick(10);
+    }
+    if (s.health.kind == health_kind::http) {
+      s.health.path = pick(2) == 0 ? "/" : "/a?b=\"c\"&d='e'#{f}:[g],\\h%20*&!|>";
+      s.health.host = pick(2) == 0 ? "" : "www.example.net:80";
+      s.health.expect_first = static_cast<std::uint16_t>(100 + pick(400));
+      s.health.expect_last = static_cast<std::uint16_t>(s.health.expect_first + pick(100));
+    }
+    const unsigned backends = pick(5);
+    for (unsigned k = 0; k < backends; ++k) {
+      const auto b = static_cast<std::uint8_t>(k + 1);
+      const bool backend_v6 = s.forward == forward_mode::dsr_l2 ? v6 : pick(2) == 0;
+      s.backends.push_back({.address = backend_v6 ? ip_address::v6({0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                                                    0, 0, 0, 0, 1, b})
+                                                  : ip_address::v4({10, 0, 1, b}),
+                            .weight = pick(65536),
+                            .tier = static_cast<std::uint8_t>(pick(3)),
+                            .admin = pick(4) == 0 ? admin_state::drain : admin_state::enabled});
+    }
+    out.services.push_back(s);
+  }
+  normalise(out);
+  return out;
+}
+
+TEST(model_text, yaml_and_json_give_the_same_state_back) {
+  std::mt19937 rng{7};
+  for (int i = 0; i < 500; ++i) {
+    const desired_state state = random_state(rng);
+    const std::string yaml = to_yaml(state);
+    const auto again = config::parse_services(yaml, "f", {});
+    ASSERT_TRUE(again) << sluice::to_string(again.error()) << "\n" << yaml;
+    ASSERT_EQ(*again, state) << yaml;
+    EXPECT_EQ(to_yaml(*again), yaml);
+    const std::string json = to_json(state).dump(i % 2 == 0 ? -1 : 2);
+    const auto from_json = config::parse_services(json, "f", {});
+    ASSERT_TRUE(from_json) << sluice::to_string(from_json.error()) << "\n" << json;
+    ASSERT_EQ(*from_json, state) << json;
+    EXPECT_TRUE(diff(state, *again).empty());
+    for (const service& s : state.services) {
+      const auto one = config::parse_service(to_json(s).dump(), "f", {});
+      ASSERT_TRUE(one);
+      EXPECT_EQ(*one, s);
+    }
+  }
+}
+
+TEST(model_text, yaml_is_for_people) {
+  desired_state state;
+  service s;
+  s.name = "web";
+  s.address = *parse_ip("2001:db8::1");
+  s.port = {443, 443};
+  s.health.kind = health_kind::http;
+  s.backends = {
+      {.address = *parse_ip("10.0.1.11")},
+      {.address = *parse_ip("10.0.1.12"), .weight = 0, .tier = 1, .admin = admin_state::drain}};
+  state.services = {s};
+  EXPECT_EQ(to_yaml(state), R"(services:
+  - name: web
+    address: "2001:db8::1"
+    protocol: tcp
+    port: 443
+    scheduler: maglev
+    table-size: 65537
+    forward: ipip
+    health: {type: http, path: /, expect: "200-399", interval: "2s", timeout: "1s", rise: 2, fall: 3}
+    backends:
+      - {address: 10.0.1.11, weight: 100}
+      - {address: 10.0.1.12, weight: 0, tier: 1, admin: draining}
+)");
+  EXPECT_EQ(to_yaml({}), "services: []\n");
+  EXPECT_EQ(identity(s), "[2001:db8::1]:443/tcp");
+}
+
+TEST(model_diff, names_every_field) {
+  const auto parse = [](std::string_view text) {
+    auto s = config::parse_services(text, "f", {});
+    EXPECT_TRUE(s);
+    return s ? *s : desired_state{};
+  };
+  const auto before = parse(
+      "services:\n"
+      "- {name: gone, address: 192.0.2.9, port: any, backends: [{address: 10.0.0.1}]}\n"
+      "- {name: same, address: 192.0.2.8, port: 80}\n"
+      "- {name: web, address: 192.0.2.1, port: 80, health: {type: tcp}, backends: [{address: "
+      "10.0.1.11}, {address: 10.0.1.12}, {address: 10.0.1.13}]}\n");
+  const auto after = parse(
+      "services:\n"
+      "- {name: new, address: 192.0.2.7, protocol: udp, port: 53}\n"
+      "- {name: same, address: 192.0.2.8, port: 80}\n"
+      "- {name: web, address: 192.0.2.1, port: 8000-8100, health: {type: http, port: 80, path: /h, "
+      "interval: 5s}, backends: [{address: 10.0.1.12, weight: 50, admin: draining}, {address: "
+      "10.0.1.13}, {address: 10.0.1.14, weight: 10}]}\n");
+  const ip_address b11 = *parse_ip("10.0.1.11");
+  const ip_address b12 = *parse_ip("10.0.1.12");
+  const ip_address b14 = *parse_ip("10.0.1.14");
+  using enum change_kind;
+  const std::vector<change> expected{
+      {removed, "gone", {}, "gone: removed, 192.0.2.9:any/tcp, 1 backend"},
+      {added, "new", {}, "new: added, 192.0.2.7:53/udp, 0 backends"},
+      {changed, "web", {}, "web: port 80 -> 8000-8100"},
+      {changed, "web", {}, "web: health.type tcp -> http"},
+      {changed, "web", {}, "web: health.interval 2s -> 5s"},
+      {changed, "web", {}, "web: health.path none -> /h"},
+      {changed, "web", {}, "web: health.expect none -> 200-399"},
+      {changed, "web", {}, "web: health.port none -> 80"},
+      {removed, "web", b11, "web: backend 10.0.1.11: removed"},
+      {changed, "web", b12, "web: backend 10.0.1.12: weight 100 -> 50"},
+      {changed, "web", b12, "web: backend 10.0.1.12: admin enabled -> draining"},
+      {added, "web", b14, "web: backend 10.0.1.14: added, weight 10"},
+  };
+  const auto changes = diff(before, after);
+  ASSERT_EQ(changes.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(changes[i].text, expected[i].text);
+  EXPECT_EQ(changes, expected);
+  EXPECT_TRUE(diff(before, before).empty());
+}
+
+}  // namespace
+}  // namespace sluice::model

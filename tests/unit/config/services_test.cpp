@@ -1,0 +1,555 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include "controlplane/config/config.hpp"
+#include "controlplane/model/text.hpp"
+#include "dataplane/abi/address_text.hpp"
+
+namespace sluice::config {
+namespace {
+
+using model::milliseconds;
+
+std::string errors_of(std::string_view text, const context& node = {}) {
+  const auto s = parse_services(text, "services.yaml", node);
+  return s ? "" : to_string(s.error());
+}
+
+// The example of the contract.
+constexpr std::string_view contract = R"(services:
+  - name: web
+    address: 198.51.100.10
+    protocol: tcp                        # tcp | udp
+    port: 443                            # a number, a range "8000-8100", or any
+    scheduler: maglev
+    table-size: 65537
+    forward: ipip
+    health: {type: http, path: /healthz, port: 80, interval: 2s, timeout: 1s, rise: 2, fall: 3}
+    backends:
+      - {address: 10.0.1.11, weight: 100}
+      - {address: 10.0.1.12, weight: 100, tier: 1}   # tier 0 is the primary tier
+)";
+
+TEST(services, reads_the_contract) {
+  const auto state = parse_services(contract, "services.yaml", {});
+  ASSERT_TRUE(state) << to_string(state.error());
+  ASSERT_EQ(state->services.size(), 1u);
+  const model::service& s = state->services[0];
+  EXPECT_EQ(s.name, "web");
+  EXPECT_EQ(format_ip(s.address), "198.51.100.10");
+  EXPECT_EQ(s.protocol, model::protocol::tcp);
+  EXPECT_EQ(s.port, (model::port_range{443, 443}));
+  EXPECT_EQ(s.table_size, 65537u);
+  EXPECT_EQ(s.forward, model::forward_mode::ipip);
+  EXPECT_EQ(s.health.kind, model::health_kind::http);
+  EXPECT_EQ(s.health.path, "/healthz");
+  EXPECT_EQ(s.health.port, 80);
+  EXPECT_EQ(s.health.interval, milliseconds{2000});
+  EXPECT_EQ(s.health.timeout, milliseconds{1000});
+  EXPECT_EQ(s.health.rise, 2u);
+  EXPECT_EQ(s.health.fall, 3u);
+  EXPECT_EQ(s.health.expect_first, 200);
+  EXPECT_EQ(s.health.expect_last, 399);
+  ASSERT_EQ(s.backends.size(), 2u);
+  EXPECT_EQ(s.backends[1].tier, 1);
+}
+
+TEST(services, defaults) {
+  const auto state = parse_services(
+      "services: [{name: a, address: 192.0.2.1, port: any}, {name: b, address: \"2001:db8::1\", "
+      "protocol: udp, port: 8000-8100, health: {type: tcp, port: 1, interval: 500ms}}]",
+      "f", {});
+  ASSERT_TRUE(state) << to_string(state.error());
+  const model::service& a = state->services[0];
+  EXPECT_EQ(a.protocol, model::protocol::tcp);
+  EXPECT_TRUE(a.port.any());
+  EXPECT_EQ(a.port.last, 65535);
+  EXPECT_EQ(a.table_size, 65537u);
+  EXPECT_EQ(a.forward, model::forward_mode::ipip);
+  EXPECT_EQ(a.health, model::health_check{});
+  EXPECT_TRUE(a.backends.empty());
+  const model::service& b = state->services[1];
+  EXPECT_EQ(b.port, (model::port_range{8000, 8100}));
+  EXPECT_EQ(b.health.timeout, milliseconds{500}) << "the default follows a short interval";
+  EXPECT_EQ(parse_services("services: []", "f", {})->services.size(), 0u);
+}
+
+TEST(services, are_sorted_whatever_the_order) {
+  const auto state = parse_services(
+      "services:\n"
+      "- {name: b, address: 192.0.2.2, port: 80, backends: [{address: 10.0.0.3}, {address: "
+      "10.0.0.1}]}\n"
+      "- {name: a, address: 192.0.2.1, port: 80}\n",
+      "f", {});
+  ASSERT_TRUE(state);
+  EXPECT_EQ(state->services[0].name, "a");
+  EXPECT_EQ(format_ip(state->services[1].backends[0].address), "10.0.0.1");
+  EXPECT_TRUE(model::find_service(*state, "b"));
+  EXPECT_TRUE(model::find_backend(state->services[1], *parse_ip("10.0.0.3")));
+  EXPECT_FALSE(model::find_backend(state->services[1], *parse_ip("10.0.0.2")));
+}
+
+TEST(services, one_address_may_serve_many_ports_and_any_takes_the_rest) {
+  EXPECT_EQ(errors_of("services:\n"
+                      "- {name: a, address: 192.0.2.1, port: 80}\n"
+                      "- {name: b, address: 192.0.2.1, port: 81-90}\n"
+                      "- {name: c, address: 192.0.2.1, port: 80, protocol: udp}\n"
+                      "- {name: d, address: 192.0.2.1, port: any}\n"
+                      "- {name: e, address: 192.0.2.2, port: 80}\n"),
+            "");
+}
+
+struct row {
+  std::string_view about;
+  std::string_view text;
+  std::string_view errors;
+};
+
+// service() is a valid service in lines 2 to 6, to which a row adds lines from 7 on.
+std::string service_with(std::string_view lines) {
+  return "services:\n"
+         "  - name: web\n"
+         "    address: 198.51.100.10\n"
+         "    port: 443\n"
+         "    backends:\n"
+         "      - {address: 10.0.1.11}\n" +
+         std::string{lines} + "\n";
+}
+
+TEST(services, bad_keys_of_a_service) {
+  const row rows[] = {
+      {"unknown key", "    schedular: maglev",
+       "services.yaml:7: services[0].schedular: unknown key; did you mean scheduler?"},
+      {"key twice", "    port: 80",
+       "services.yaml:7: services[0].port: is given twice; it is first given in line 4"},
+      {"protocol", "    protocol: sctp",
+       "services.yaml:7: services[0].protocol: 'sctp' is unknown; expected tcp or udp"},
+      {"scheduler of a later version", "    scheduler: least-connections",
+       "services.yaml:7: services[0].scheduler: 'least-connections' is not available in this "
+       "version; expected maglev"},
+      {"scheduler", "    scheduler: best",
+       "services.yaml:7: services[0].scheduler: 'best' is unknown; expected maglev"},
+      {"forward of a later version", "    forward: gue",
+       "services.yaml:7: services[0].forward: 'gue' is not available in this version; expected "
+       "dsr-l2 or ipip"},
+      {"forward", "    forward: ip-ip",
+       "services.yaml:7: services[0].forward: 'ip-ip' is unknown; expected dsr-l2 or ipip (did you "
+       "mean ipip?)"},
+      {"table size no prime", "    table-size: 65536",
+       "services.yaml:7: services[0].table-size: 65536 is not prime; expected a prime, such as "
+       "65537"},
+      {"table size range", "    table-size: 100",
+       "services.yaml:7: services[0].table-size: '100' is out of range; expected a whole number "
+       "from 251 to 16777213"},
+      {"table size type", "    table-size: \"65537\"",
+       "services.yaml:7: services[0].table-size: '65537' (quoted text) is given; expected a whole "
+       "number from 251 to 16777213"},
+      {"health without type", "    health: {interval: 2s}",
+       "services.yaml:7: services[0].health.type: is missing; for example http"},
+      {"health type", "    health: {type: https}",
+       "services.yaml:7: services[0].health.type: 'https' is unknown; expected none, tcp or http "
+       "(did you mean http?)"},
+      {"health as word", "    health: tcp",
+       "services.yaml:7: services[0].health: 'tcp' is given; expected a map (key: value)"},
+      {"timeout over interval", "    health: {type: tcp, interval: 1s, timeout: 2s}",
+       "services.yaml:7: services[0].health.timeout: the timeout (2000ms) is longer than the "
+       "interval (1000ms); expected a timeout of at most the interval"},
+      {"interval without unit", "    health: {type: tcp, interval: 5}",
+       "services.yaml:7: services[0].health.interval: '5' has no unit; expected a duration from "
+       "10ms to 1h, such as 500ms, 2s, 1m or 1h"},
+      {"rise", "    health: {type: tcp, rise: 0}",
+       "services.yaml:7: services[0].health.rise: '0' is out of range; expected a whole number "
+       "from "
+       "1 to 1000"},
+      {"health port", "    health: {type: tcp, port: 65536}",
+       "services.yaml:7: services[0].health.port: '65536' is out of range; expected a whole number "
+       "from 1 to 65535"},
+      {"path of tcp", "    health: {type: tcp, path: /x}",
+       "services.yaml:7: services[0].health.path: has no effect with this type; expected it only "
+       "with type http"},
+      {"interval of none", "    health: {type: none, interval: 1s}",
+       "services.yaml:7: services[0].health.interval: has no effect with this type; expected it "
+       "only with type tcp or http"},
+      {"path with a space", "    health: {type: http, path: /a b}",
+       "services.yaml:7: services[0].health.path: is not a request path; expected one that begins "
+       "with '/', without spaces, of at most 1024 bytes, such as /healthz"},
+      {"path that smuggles a header", "    health: {type: http, path: \"/a\\r\\nX: y\"}",
+       "services.yaml:7: services[0].health.path: is not a request path; expected one that begins "
+       "with '/', without spaces, of at most 1024 bytes, such as /healthz"},
+      {"host that smuggles a header", "    health: {type: http, host: \"a\\r\\nX: y\"}",
+       "services.yaml:7: services[0].health.host: is not a host name; expected one such as "
+       "www.example.net"},
+      {"expect", "    health: {type: http, expect: 99}",
+       "services.yaml:7: services[0].health.expect: '99' is out of range; expected a status code "
+       "from 100 to 599, or a range such as \"200-399\""},
+      {"expect backwards", "    health: {type: http, expect: 399-200}",
+       "services.yaml:7: services[0].health.expect: '399-200' runs backwards; expected a status "
+       "code from 100 to 599, or a range such as \"200-399\""},
+  };
+  for (const row& r : rows) EXPECT_EQ(errors_of(service_with(r.text)), r.errors) << r.about;
+}
+
+TEST(services, bad_backends) {
+  const row rows[] = {
+      {"address", "      - {address: 10.0.1}",
+       "services.yaml:7: services[0].backends[1].address: '10.0.1' is not an IP address; expected "
+       "one such as 192.0.2.1 or \"2001:db8::1\""},
+      {"no address", "      - {weight: 5}",
+       "services.yaml:7: services[0].backends[1].address: is missing; for example 10.0.1.11"},
+      {"a bare word", "      - 10.0.1.12",
+       "services.yaml:7: services[0].backends[1]: '10.0.1.12' is given; expected a map (key: "
+       "value)"},
+      {"weight range", "      - {address: 10.0.1.12, weight: 65536}",
+       "services.yaml:7: services[0].backends[1].weight: '65536' is out of range; expected a whole "
+       "number from 0 to 65535"},
+      {"weight sign", "      - {address: 10.0.1.12, weight: -1}",
+       "services.yaml:7: services[0].backends[1].weight: '-1' is out of range; expected a whole "
+       "number from 0 to 65535"},
+      {"weight type", "      - {address: 10.0.1.12, weight: heavy}",
+       "services.yaml:7: services[0].backends[1].weight: 'heavy' is given; expected a whole number "
+       "from 0 to 65535"},
+      {"tier", "      - {address: 10.0.1.12, tier: 256}",
+       "services.yaml:7: services[0].backends[1].tier: '256' is out of range; expected a whole "
+       "number from 0 to 255"},
+      {"admin", "      - {address: 10.0.1.12, admin: drain}",
+       "services.yaml:7: services[0].backends[1].admin: 'drain' is unknown; expected enabled or "
+       "draining"},
+      {"unknown key", "      - {address: 10.0.1.12, wieght: 1}",
+       "services.yaml:7: services[0].backends[1].wieght: unknown key; did you mean weight?"},
+      {"twice", "      - {address: 10.0.1.11}",
+       "services.yaml:7: services[0].backends[1].address: 10.0.1.11 is a backend of this service "
+       "already (line 6); expected each address once"},
+      {"the service's own VIP", "      - {address: 198.51.100.10}",
+       "services.yaml:7: services[0].backends[1].address: 198.51.100.10 is the address of service "
+       "'web' (line 2); a backend needs an address of its own, or packets would go round in "
+       "circles"},
+      {"multicast", "      - {address: 224.0.0.1}",
+       "services.yaml:7: services[0].backends[1].address: 224.0.0.1 is a multicast address; "
+       "expected a unicast address of a backend"},
+      {"loopback", "      - {address: \"::1\"}",
+       "services.yaml:7: services[0].backends[1].address: ::1 is the loopback address; expected a "
+       "unicast address of a backend"},
+      {"link-local", "      - {address: \"fe80::1\"}",
+       "services.yaml:7: services[0].backends[1].address: fe80::1 is a link-local address; "
+       "expected "
+       "a unicast address of a backend"},
+  };
+  for (const row& r : rows) EXPECT_EQ(errors_of(service_with(r.text)), r.errors) << r.about;
+}
+
+TEST(services, bad_names_addresses_and_ports) {
+  const auto with = [](std::string_view key, std::string_view v) {
+    std::string text = "services:\n";
+    for (const auto& [k, good] :
+         {std::pair{"name", "web"}, {"address", "192.0.2.1"}, {"port", "80"}})
+      text += (std::string{k} == "name" ? "  - " : "    ") + std::string{k} + ": " +
+              std::string{key == k ? v : good} + "\n";
+    return text;
+  };
+  const std::string ports =
+      "; expected a port from 1 to 65535, a range such as \"8000-8100\", or any";
+  const struct {
+    std::string_view key, value;
+    std::string error;
+  } rows[] = {
+      {"name", "Web",
+       "2: services[0].name: 'Web' is not a service name; expected 1 to 48 of a-z, 0-9, '.', '_', "
+       "'-', beginning with a letter or digit"},
+      {"name", "\"\"", "2: services[0].name: '' (quoted text) is given; expected text"},
+      {"name", "[a]", "2: services[0].name: a list is given; expected text"},
+      {"name", "../etc",
+       "2: services[0].name: '../etc' is not a service name; expected 1 to 48 of a-z, 0-9, '.', "
+       "'_', '-', beginning with a letter or digit"},
+      {"address", "192.0.2.300",
+       "3: services[0].address: '192.0.2.300' is not an IP address; expected one such as 192.0.2.1 "
+       "or \"2001:db8::1\""},
+      {"address", "192.0.2.0/24",
+       "3: services[0].address: '192.0.2.0/24' is not an IP address; expected one such as "
+       "192.0.2.1 "
+       "or \"2001:db8::1\""},
+      {"address", "0.0.0.0",
+       "3: services[0].address: 0.0.0.0 is an unspecified address (0.0.0.0/8); expected a unicast "
+       "address that clients can reach"},
+      {"address", "127.0.0.1",
+       "3: services[0].address: 127.0.0.1 is a loopback address; expected a unicast address that "
+       "clients can reach"},
+      {"address", "239.1.1.1",
+       "3: services[0].address: 239.1.1.1 is a multicast address; expected a unicast address that "
+       "clients can reach"},
+      {"address", "169.254.1.1",
+       "3: services[0].address: 169.254.1.1 is a link-local address; expected a unicast address "
+       "that clients can reach"},
+      {"address", "255.255.255.255",
+       "3: services[0].address: 255.255.255.255 is the broadcast address; expected a unicast "
+       "address that clients can reach"},
+      {"address", "\"ff02::1\"",
+       "3: services[0].address: ff02::1 is a multicast address; expected a unicast address that "
+       "clients can reach"},
+      {"address", "\"::\"",
+       "3: services[0].address: :: is the unspecified address; expected a unicast address that "
+       "clients can reach"},
+      {"port", "0", "4: services[0].port: '0' is out of range" + ports},
+      {"port", "65536", "4: services[0].port: '65536' is out of range" + ports},
+      {"port", "99999999999999999999999",
+       "4: services[0].port: '99999999999999999999999' is out of range" + ports},
+      {"port", "8100-8000", "4: services[0].port: '8100-8000' runs backwards" + ports},
+      {"port", "0-100", "4: services[0].port: '0-100' is out of range" + ports},
+      {"port", "http", "4: services[0].port: 'http' is not a number or range" + ports},
+      {"port", "80-", "4: services[0].port: '80-' is not a number or range" + ports},
+      {"port", "-80", "4: services[0].port: '-80' is not a number or range" + ports},
+      {"port", "80,81", "4: services[0].port: '80,81' is not a number or range" + ports},
+      {"port", "[80]", "4: services[0].port: a list is given; expected text"},
+      {"port", "", "4: services[0].port: is empty; expected text"},
+  };
+  for (const auto& r : rows) EXPECT_EQ(errors_of(with(r.key, r.value)), "services.yaml:" + r.error);
+  EXPECT_EQ(errors_of(with("name", std::string(48, 'a'))), "");
+  EXPECT_NE(errors_of(with("name", std::string(49, 'a'))), "");
+}
+
+TEST(services, files_that_are_none) {
+  const std::string right = "services: [{name: web, ...}], or services: [] for none";
+  EXPECT_EQ(errors_of(""), "services.yaml:1: is empty; expected a map (key: value)");
+  EXPECT_EQ(errors_of("[]"), "services.yaml:1: a list is given; expected a map (key: value)");
+  EXPECT_EQ(errors_of("services:\n"), "services.yaml:1: services: is empty; expected a list");
+  EXPECT_EQ(errors_of("{}"), "services.yaml:1: services: is missing; for example " + right);
+  EXPECT_EQ(errors_of("service: []\n"),
+            "services.yaml:1: service: unknown key; did you mean services?\n"
+            "services.yaml:1: services: is missing; for example " +
+                right);
+  EXPECT_EQ(errors_of("services:\n  - name: web\n   address: 192.0.2.1\n"),
+            "services.yaml:3: YAML syntax: end of sequence not found");
+  EXPECT_EQ(errors_of("services:\n  - ~\n"),
+            "services.yaml:2: services[0]: is empty; expected a map (key: value)");
+}
+
+TEST(services, services_that_clash) {
+  const row rows[] = {
+      {"same VIP",
+       "services:\n- {name: a, address: 192.0.2.1, port: 80}\n- {name: b, address: 192.0.2.1, "
+       "port: "
+       "80}\n",
+       "services.yaml:3: services[1].address: 192.0.2.1:80/tcp overlaps 192.0.2.1:80/tcp of "
+       "service "
+       "'a' (line 2); expected another address, protocol or port"},
+      {"a range over a port; the order in the file is not that of the ports",
+       "services:\n- {name: a, address: \"2001:db8::1\", protocol: udp, port: 4000-5000}\n"
+       "- {name: b, address: 192.0.2.1, port: 80}\n"
+       "- {name: c, address: \"2001:DB8::0:1\", protocol: udp, port: 1000-4000}\n",
+       "services.yaml:4: services[2].address: [2001:db8::1]:1000-4000/udp overlaps "
+       "[2001:db8::1]:4000-5000/udp of service 'a' (line 2); expected another address, protocol or "
+       "port"},
+      {"a wide range over two that do not touch",
+       "services:\n- {name: a, address: 192.0.2.1, port: 1-100}\n- {name: b, address: 192.0.2.1, "
+       "port: 10}\n- {name: c, address: 192.0.2.1, port: 20}\n",
+       "services.yaml:3: services[1].address: 192.0.2.1:10/tcp overlaps 192.0.2.1:1-100/tcp of "
+       "service 'a' (line 2); expected another address, protocol or port\n"
+       "services.yaml:4: services[2].address: 192.0.2.1:20/tcp overlaps 192.0.2.1:1-100/tcp of "
+       "service 'a' (line 2); expected another address, protocol or port"},
+      {"any twice",
+       "services:\n- {name: a, address: 192.0.2.1, port: any}\n- {name: b, address: 192.0.2.1, "
+       "port: any}\n",
+       "services.yaml:3: services[1].address: 192.0.2.1:any/tcp overlaps 192.0.2.1:any/tcp of "
+       "service 'a' (line 2); expected another address, protocol or port"},
+      {"same name",
+       "services:\n- {name: a, address: 192.0.2.1, port: 80}\n- {name: a, address: 192.0.2.2, "
+       "port: "
+       "80}\n",
+       "services.yaml:3: services[1].name: 'a' is the name of another service (line 2); expected a "
+       "name of its own"},
+      {"a backend is the VIP of another service",
+       "services:\n- {name: a, address: 192.0.2.1, port: 80, backends: [{address: 192.0.2.2}]}\n"
+       "- {name: b, address: 192.0.2.2, port: 80}\n",
+       "services.yaml:2: services[0].backends[0].address: 192.0.2.2 is the address of service 'b' "
+       "(line 3); a backend needs an address of its own, or packets would go round in circles"},
+      {"dsr-l2 to the other family",
+       "services:\n- name: a\n  address: 192.0.2.1\n  port: 80\n  forward: dsr-l2\n  backends:\n  "
+       "- "
+       "{address: 192.0.2.9}\n  - {address: \"2001:db8::9\"}\n",
+       "services.yaml:8: services[0].backends[1].address: 2001:db8::9 is IPv6 but the service's "
+       "address is IPv4; dsr-l2 does not change the packet, so expected the same family"},
+      {"a check needs a port",
+       "services:\n- name: a\n  address: 192.0.2.1\n  port: any\n  health: {type: tcp}\n",
+       "services.yaml:5: services[0].health.port: is missing; the service has no single port "
+       "(any), "
+       "so expected the port to check, such as 80"},
+  };
+  for (const row& r : rows) EXPECT_EQ(errors_of(r.text), r.errors) << r.about;
+}
+
+TEST(services, all_errors_are_told_in_the_order_of_the_file) {
+  EXPECT_EQ(
+      errors_of("services:\n"
+                "- name: A\n"
+                "  address: 1.2.3\n"
+                "  port: 0\n"
+                "  backends: [{address: x}, {adress: 10.0.0.1}]\n"
+                "- {name: b}\n"),
+      "services.yaml:2: services[0].name: 'A' is not a service name; expected 1 to 48 of a-z, "
+      "0-9, '.', '_', '-', beginning with a letter or digit\n"
+      "services.yaml:3: services[0].address: '1.2.3' is not an IP address; expected one such "
+      "as 192.0.2.1 or \"2001:db8::1\"\n"
+      "services.yaml:4: services[0].port: '0' is out of range; expected a port from 1 to "
+      "65535, a range such as \"8000-8100\", or any\n"
+      "services.yaml:5: services[0].backends[0].address: 'x' is not an IP address; expected "
+      "one such as 192.0.2.1 or \"2001:db8::1\"\n"
+      "services.yaml:5: services[0].backends[1].adress: unknown key; did you mean address?\n"
+      "services.yaml:5: services[0].backends[1].address: is missing; for example 10.0.1.11\n"
+      "services.yaml:6: services[1].address: is missing; for example 198.51.100.10\n"
+      "services.yaml:6: services[1].port: is missing; for example 443");
+}
+
+TEST(services, a_tunnel_needs_a_source_of_the_backends_family) {
+  const context only4{.encap_ipv4 = true, .encap_ipv6 = false};
+  const context only6{.encap_ipv4 = false, .encap_ipv6 = true};
+  const std::string text =
+      "services:\n"
+      "- name: a\n"
+      "  address: 192.0.2.1\n"
+      "  port: 80\n"
+      "  forward: ipip\n"
+      "  backends: [{address: \"2001:db8::9\"}, {address: \"2001:db8::8\"}]\n";
+  EXPECT_EQ(errors_of(text, only6), "") << "what counts is the backend's family, not the VIP's";
+  EXPECT_EQ(errors_of(text, only4),
+            "services.yaml:5: services[0].forward: ipip to 2001:db8::9 needs an outer source "
+            "address; expected dataplane.encap-source.ipv6 in node.yaml");
+  EXPECT_EQ(
+      errors_of(service_with(""), only6),
+      "services.yaml:2: services[0].forward: ipip to 10.0.1.11 needs an outer source address; "
+      "expected dataplane.encap-source.ipv4 in node.yaml");
+  EXPECT_EQ(errors_of(service_with("    forward: dsr-l2"), only6), "") << "no tunnel, no source";
+}
+
+TEST(services, limits_of_the_node) {
+  const auto many = [](int services, int backends) {
+    std::string text = "services:\n";
+    for (int i = 0; i < services; ++i) {
+      text += "- {name: s" + std::to_string(i) + ", address: 192.0.2." + std::to_string(i + 1) +
+              ", port: 80, table-size: 16777213, backends: [";
+      for (int k = 0; k < backends; ++k) text += "{address: 10.0.0." + std::to_string(k + 1) + "},";
+      text += "]}\n";
+    }
+    return text;
+  };
+  EXPECT_EQ(errors_of(many(2, 2), {.max_services = 2, .max_backends = 4}), "");
+  EXPECT_EQ(errors_of(many(3, 2), {.max_services = 2, .max_backends = 4}),
+            "services.yaml:1: services: 3 services; expected at most 2 "
+            "(controlplane.limits.services in node.yaml)\n"
+            "services.yaml:1: services: 6 backends; expected at most 4 "
+            "(controlplane.limits.backends in node.yaml)");
+  EXPECT_EQ(errors_of(many(3, 0), {.table_memory_mib = 64}),
+            "services.yaml:1: services: 96 MiB of lookup tables; expected at most 64 "
+            "(controlplane.limits.table-memory in node.yaml)");
+}
+
+TEST(services, more_backends_than_the_table_has_slots) {
+  std::string text =
+      "services:\n- name: a\n  address: 192.0.2.1\n  port: 80\n  table-size: 251\n  backends:\n";
+  for (int i = 0; i < 252; ++i) text += "  - {address: 10.0.0." + std::to_string(i + 1) + "}\n";
+  EXPECT_EQ(errors_of(text),
+            "services.yaml:5: services[0].table-size: 251 is smaller than the number of backends "
+            "(252); expected a prime, best 100 times that number or more, such as 25219");
+}
+
+TEST(one_service, is_read_from_json) {
+  const auto s = parse_service(
+      R"({"name":"web","address":"198.51.100.10","protocol":"tcp","port":443,"health":{"type":"tcp","interval":"1s","timeout":"200ms"},
+	"backends":[{"address":"10.0.1.12","weight":50},{"address":"10.0.1.11"}]})",
+      "body", {});
+  ASSERT_TRUE(s) << to_string(s.error());
+  EXPECT_EQ(s->backends.size(), 2u);
+  EXPECT_EQ(s->backends[1].weight, 50u);
+  const auto bad = parse_service("{\"name\":\"web\",\"port\":0}", "body", {});
+  ASSERT_FALSE(bad);
+  EXPECT_EQ(to_string(bad.error()),
+            "body:1: address: is missing; for example 198.51.100.10\n"
+            "body:1: port: '0' is out of range; expected a port from 1 to 65535, a range such as "
+            "\"8000-8100\", or any");
+}
+
+TEST(one_service, patch_keeps_what_is_not_named) {
+  const auto base = parse_services(contract, "f", {}).value().services[0];
+  const auto patch = [&](std::string_view text) { return parse_service(text, "body", {}, &base); };
+
+  model::service expected = base;
+  EXPECT_EQ(patch("{}").value(), base);
+  EXPECT_EQ(patch("{name: web}").value(), base);
+
+  expected.port = {8443, 8443};
+  EXPECT_EQ(patch("{port: 8443}").value(), expected);
+
+  expected = base;
+  expected.health.interval = milliseconds{5000};
+  expected.health.expect_last = 204;
+  EXPECT_EQ(patch("{health: {interval: 5s, expect: 200-204}}").value(), expected);
+
+  expected = base;
+  expected.health.kind = model::health_kind::tcp;
+  expected.health.path = "/";
+  EXPECT_EQ(patch("{health: {type: tcp}}").value(), expected);
+  expected.health = {};
+  EXPECT_EQ(patch("{health: {type: none}}").value(), expected);
+
+  expected = base;
+  expected.backends = {{.address = *parse_ip("10.0.1.99")}};
+  EXPECT_EQ(patch("{backends: [{address: 10.0.1.99}]}").value(), expected);
+
+  EXPECT_EQ(to_string(patch("{name: other}").error()),
+            "body:1: name: cannot be changed (it is 'web'); add another service instead");
+  EXPECT_EQ(to_string(patch("{health: {interval: 500ms}}").error()),
+            "body:1: health.interval: the timeout (1000ms) is longer than the interval (500ms); "
+            "expected a timeout of at most the interval");
+  EXPECT_EQ(
+      to_string(patch("{address: \"2001:db8::1\", forward: dsr-l2}").error()),
+      "body: backends[10.0.1.11]: 10.0.1.11 is IPv4 but the service's address is IPv6; dsr-l2 "
+      "does not change the packet, so expected the same family\n"
+      "body: backends[10.0.1.12]: 10.0.1.12 is IPv4 but the service's address is IPv6; dsr-l2 "
+      "does not change the packet, so expected the same family");
+}
+
+TEST(one_backend, new_and_patched) {
+  const auto b = parse_backend("{\"address\": \"10.0.1.11\", \"weight\": 7}", "body");
+  ASSERT_TRUE(b);
+  EXPECT_EQ(b->weight, 7u);
+  const auto patched = parse_backend("{tier: 1, admin: draining}", "body", &*b);
+  ASSERT_TRUE(patched);
+  EXPECT_EQ(patched->weight, 7u);
+  EXPECT_EQ(patched->admin, model::admin_state::drain);
+  EXPECT_EQ(to_string(parse_backend("{weight: 7}", "body").error()),
+            "body:1: address: is missing; for example 10.0.1.11");
+  EXPECT_EQ(to_string(parse_backend("{address: 10.0.1.12}", "body", &*b).error()),
+            "body:1: address: cannot be changed (it is 10.0.1.11); add another backend instead");
+}
+
+TEST(whole_state, is_checked_without_lines) {
+  auto state = parse_services(contract, "f", {}).value();
+  EXPECT_TRUE(check(state, {}).empty());
+  state.services[0].backends[0].address = state.services[0].address;
+  auto second = state.services[0];
+  second.name = "web2";
+  second.backends.clear();
+  state.services.push_back(second);
+  EXPECT_EQ(to_string(check(state, {.encap_ipv4 = false}, "body")),
+            "body: services[web].forward: ipip to 198.51.100.10 needs an outer source address; "
+            "expected dataplane.encap-source.ipv4 in node.yaml\n"
+            "body: services[web2].address: 198.51.100.10:443/tcp overlaps 198.51.100.10:443/tcp of "
+            "service 'web'; expected another address, protocol or port\n"
+            "body: services[web].backends[198.51.100.10]: 198.51.100.10 is the address of service "
+            "'web'; a backend needs an address of its own, or packets would go round in circles");
+}
+
+TEST(context, follows_the_node) {
+  const auto node = parse_node_text(
+      "dataplane: {encap-source: {ipv6: \"2001:db8::1\"}}\n"
+      "controlplane: {limits: {services: 5, backends: 6, table-memory: 7}}\n",
+      "n");
+  ASSERT_TRUE(node);
+  const context c = context::of(*node);
+  EXPECT_FALSE(c.encap_ipv4);
+  EXPECT_TRUE(c.encap_ipv6);
+  EXPECT_EQ(c.max_services, 5u);
+  EXPECT_EQ(c.max_backends, 6u);
+  EXPECT_EQ(c.table_memory_mib, 7u);
+}
+
+}  // namespace
+}  // namespace sluice::config
