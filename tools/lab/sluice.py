@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sluice's own programs in a lab: the two daemons, the CLI, the load generator."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import yaml
+
+from .process import LabError, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Binaries:
+    """Where the build is: $SLUICE_BUILD, or build/."""
+
+    def __init__(self, build=None):
+        self.build = Path(build or os.environ.get("SLUICE_BUILD") or ROOT / "build").resolve()
+        self.dataplane = self.build / "dataplane" / "sluice-dataplane"
+        self.controlplane = self.build / "controlplane" / "sluice-controlplane"
+        self.cli = self.build / "tools" / "cli" / "sluice"
+        self.flowgen = self.build / "tests" / "end_to_end" / "flowgen"
+        self.bpf = self.build / "bpf"
+        self.backend_setup = ROOT / "tools" / "backend-setup"
+
+    def missing(self):
+        return [str(p) for p in (self.dataplane, self.controlplane, self.cli, self.flowgen)
+                if not p.exists()]
+
+
+class Balancer:
+    """Both daemons in the scene's edge namespace."""
+
+    def __init__(self, scene, binaries=None, workers=1, idle="sleep", hugepages="auto",
+                 connections=100000, dataplane=None, controlplane=None):
+        self.scene = scene
+        self.lab = scene.lab
+        self.binaries = binaries or Binaries()
+        if missing := self.binaries.missing():
+            raise LabError(f"not built: {', '.join(missing)}")
+        self.run_directory = self.lab.path("run", "x").parent
+        self.socket = self.run_directory / "api.sock"
+        self.node_file = self.lab.path("node.yaml")
+        self.metrics = "127.0.0.1:9090"  # in the edge's namespace
+        self.node = {
+            "node": {"name": "edge1", "runtime-dir": str(self.run_directory)},
+            "cluster": {"hash-seed": 42},
+            "dataplane": {
+                "workers": workers,
+                "ports": [{"name": port, "device": f"af_xdp:{interface}"}
+                          for port, interface in scene.ports.items()],
+                "encap-source": {"ipv4": scene.edge_address(), "ipv6": scene.edge_address(True)},
+                "connections": connections,
+                "idle": idle,
+                "hugepages": hugepages,
+                "memory": 128,
+                **(dataplane or {}),
+            },
+            "controlplane": {
+                "state": str(self.lab.path("state", "state.db")),
+                "api": {"socket": str(self.socket)},
+                "metrics": {"listen": self.metrics},
+                **(controlplane or {}),
+            },
+        }
+        self.node_file.write_text(yaml.safe_dump(self.node, sort_keys=False))
+        self.dataplane = None
+        self.controlplane = None
+
+    # -- daemons -------------------------------------------------------------------------
+
+    def environment(self):
+        # memory: AF_XDP's rings and BPF maps are locked memory on older kernels; root may.
+        return {"SLUICE_SOCKET": str(self.socket), "SLUICE_BPF_DIR": str(self.binaries.bpf)}
+
+    def start_dataplane(self, timeout=30, wait=True):
+        self.dataplane = self.lab.start(
+            "edge", "dataplane", [self.binaries.dataplane, "--node", self.node_file],
+            env=self.environment())
+        if wait:
+            self.dataplane.wait_for_output("ready", timeout)
+
+    def start_controlplane(self, timeout=20, wait=True):
+        self.controlplane = self.lab.start(
+            "edge", "controlplane", [self.binaries.controlplane, "--node", self.node_file],
+            env=self.environment())
+        if wait:
+            self.controlplane.wait_for_output("ready", timeout)
+
+    def start(self):
+        self.start_controlplane(wait=False)
+        self.start_dataplane()
+        self.controlplane.wait_for_output("ready", 20)
+
+    def stop(self):
+        """stop() ends both; returns their exit codes."""
+        return self.controlplane.stop(), self.dataplane.stop()
+
+    def restart_controlplane(self, number=signal.SIGTERM):
+        self.controlplane.signal(number)
+        self.controlplane.wait(10)
+        self.start_controlplane()
+
+    # -- the CLI -------------------------------------------------------------------------
+
+    def sluice(self, *arguments, check=True, timeout=20, input=None):
+        """sluice() runs the CLI; returns the CompletedProcess."""
+        return self.lab.run("edge", [self.binaries.cli, *arguments], check=check, timeout=timeout,
+                            env=self.environment(), input=input)
+
+    def show(self, *arguments):
+        """show() runs the CLI with -o json; returns the object."""
+        result = self.sluice("-o", "json", *arguments)
+        try:
+            return json.loads(result.stdout)
+        except ValueError:
+            raise LabError(f"sluice {' '.join(map(str, arguments))} -o json printed no JSON: "
+                           f"{result.stdout[:300]!r}") from None
+
+    def apply(self, services):
+        """apply() makes services (a list as in services.yaml) the desired state."""
+        path = self.lab.path("services.yaml")
+        path.write_text(yaml.safe_dump({"services": services}, sort_keys=False))
+        return self.sluice("apply", "-f", path)
+
+    def backends(self, service):
+        """backends() returns the backends of a service by address."""
+        found = self.show("get", "backends", "--service", service)
+        rows = found["backends"] if isinstance(found, dict) else found
+        return {row["address"]: row for row in rows if row.get("service", service) == service}
+
+    def wait_for_health(self, service, up, timeout=15):
+        """wait_for_health() waits until exactly the backends up (addresses) are up."""
+        def as_wanted():
+            rows = self.backends(service)
+            return {a for a, row in rows.items() if row["health"] == "up"} == set(up)
+        try:
+            return wait_until(as_wanted, timeout, "", 0.1)
+        except LabError:
+            rows = {a: row["health"] for a, row in self.backends(service).items()}
+            raise LabError(f"{service}: waited {timeout} s for {sorted(up)} to be up, the others "
+                           f"down; there is {rows}") from None
+
+    # -- load ----------------------------------------------------------------------------
+
+    def load_command(self, target, port=80, **options):
+        """load_command() is flowgen's command line; options as its own, with _ for -."""
+        text = f"[{target}]:{port}" if ":" in target else f"{target}:{port}"
+        command = [self.binaries.flowgen, "load", "--target", text]
+        for key, value in options.items():
+            command += [f"--{key.replace('_', '-')}", str(value)]
+        return command
+
+    def load(self, target, port=80, timeout=120, **options):
+        """load() runs flowgen in the client's namespace to its end; returns its report."""
+        result = self.lab.run("client", self.load_command(target, port, **options),
+                              timeout=timeout)
+        return json.loads(result.stdout)
+
+    def start_load(self, name, target, port=80, **options):
+        """start_load() starts flowgen in the background; finish_load() returns the report."""
+        output = self.lab.path(f"{name}.json")
+        log = self.lab.path(f"{name}.tsv")
+        process = self.lab.start("client", name,
+                                 self.load_command(target, port, output=output, log=log,
+                                                   **options))
+        process.report_file, process.request_log = output, log
+        return process
+
+
+def finish_load(process, timeout=60, stop=False):
+    """finish_load() waits for a load (stop: asks it to end) and returns its report."""
+    if stop:
+        process.signal(signal.SIGTERM)
+    code = process.wait(timeout)
+    if code != 0:
+        raise LabError(f"{process.name} ended with {code}:\n{process.tail()}")
+    return json.loads(process.report_file.read_text())
+
+
+def request_log(process):
+    """request_log() returns what a load has logged so far: a dict per request."""
+    rows = []
+    for line in process.request_log.read_text().split("\n")[:-1]:
+        began, ended, outcome, local, backend, connection = line.split("\t")
+        rows.append({"began": float(began), "ended": float(ended), "outcome": outcome,
+                     "local": local, "backend": backend, "connection": int(connection)})
+    return rows
+
+
+def split_address(text):
+    """split_address() takes "192.0.2.1:80" or "[2001:db8::1]:80" apart."""
+    match = re.fullmatch(r"\[?([0-9a-fA-F.:]+?)\]?:(\d+)", text)
+    return match[1], int(match[2])
