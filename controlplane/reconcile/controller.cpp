@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/reconcile/controller.hpp"
+
+#include <algorithm>
+
+#include <spdlog/spdlog.h>
+
+#include "controlplane/publish/memory_config.hpp"
+#include "controlplane/publish/recover.hpp"
+
+namespace sluice::reconcile {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto coalesce_for = 1ms;
+constexpr auto retry_stuck = 2ms;
+constexpr auto retry_refused = 1s;
+constexpr auto look_every = 100ms;
+
+abi::shown_health to_shown(health::health_state s) noexcept {
+  switch (s) {
+    case health::health_state::up:
+      return abi::shown_health::up;
+    case health::health_state::down:
+      return abi::shown_health::down;
+    case health::health_state::unknown:
+      break;
+  }
+  return abi::shown_health::unknown;
+}
+
+health::target target_of(const model::service& s, const ip_address& backend) {
+  return health::make_target(backend, s.port.first, s.health);
+}
+
+bool is_checked(const model::service& s) {
+  return s.health.kind != model::health_kind::none;
+}
+
+publish::published_service decide(const service_runtime& s) {
+  std::vector<publish::condition> conditions;
+  conditions.reserve(s.backends.size());
+  for (const auto& b : s.backends) conditions.push_back(b.condition);
+  return publish::effective(s.config, conditions);
+}
+
+publish::writer_settings settings_of(const node_config& node) {
+  return publish::options_of(node).settings;
+}
+
+}  // namespace
+
+controller::controller(event_loop& loop, const node_config& node,
+                       std::shared_ptr<state_keeper> keeper)
+    : loop_{loop},
+      node_{node},
+      context_{config::context::of(node)},
+      settings_{settings_of(node)},
+      keeper_{std::move(keeper)},
+      observations_{
+          std::make_shared<publish::observation_follower>(node.observation_segment_path())} {}
+
+controller::~controller() {
+  for (const auto timer : {publish_timer_, await_timer_, look_timer_}) loop_.cancel(timer);
+}
+
+tl::expected<void, std::string> controller::open_segment() {
+  const std::string path = node_.config_segment_path();
+  const auto& wanted = node_.controlplane.limits;
+  // Three generations may be in use at a time when every table changes.
+  const abi::config_limits limits{wanted.services, wanted.backends,
+                                  (std::uint64_t{wanted.table_memory_mib} << 20) * 3};
+  const auto create = [&] { return publish::config_segment::create_file(path, limits); };
+  if (abi::inode_of(path) == 0) {
+    auto segment = create();
+    if (!segment) return tl::unexpected{segment.error()};
+    writer_ = publish::config_writer::fresh(std::move(*segment), settings_, observations_);
+    spdlog::info("{}: new tables", path);
+    return {};
+  }
+  std::string damage;
+  auto live = publish::config_segment::attach_file(path);
+  if (!live) {
+    damage = live.error();
+  } else if (live->limits().services == limits.services &&
+             live->limits().backends == limits.backends &&
+             live->limits().arena_bytes == limits.arena_bytes) {
+    auto writer = publish::config_writer::attach(std::move(*live), settings_, observations_);
+    if (writer) {
+      writer_ = std::move(*writer);
+      spdlog::info("{}: goes on from generation {}", path, writer_->generation());
+      return {};
+    }
+    damage = path + ": " + writer.error();
+  } else {
+    auto segment = create();
+    if (!segment) return tl::unexpected{segment.error()};
+    auto writer = live->view().empty()
+                      ? publish::config_writer::fresh(std::move(*segment), settings_, observations_)
+                      : nullptr;
+    if (!writer) {
+      auto replaced =
+          publish::config_writer::replace(*live, std::move(*segment), settings_, observations_);
+      if (!replaced) return tl::unexpected{path + ": " + replaced.error()};
+      writer = std::move(*replaced);
+    }
+    writer_ = std::move(writer);
+    spdlog::info("{}: new tables with other limits, the numbers are kept", path);
+    return {};
+  }
+  // The data plane goes on with the old file until it sees the new one.
+  spdlog::error("{}: replaced by new tables; connections may change their backends", damage);
+  auto segment = create();
+  if (!segment) return tl::unexpected{segment.error()};
+  writer_ = publish::config_writer::fresh(std::move(*segment), settings_, observations_);
+  return {};
+}
+
+void controller::load_seeds() {
+  if (auto stored = keeper_->load_verdicts()) {
+    for (const auto& v : *stored) seeds_[{v.service, v.backend}] = v.healthy;
+  } else {
+    spdlog::warn("{}: the health verdicts are lost", stored.error());
+  }
+  // The live segment is newer: the file is written a second later.
+  for (const auto& v : publish::health_shown(writer_->view()))
+    seeds_[{v.service, v.backend}] = v.up;
+}
+
+tl::expected<void, std::string> controller::start() {
+  observations_->refresh();
+  if (auto opened = open_segment(); !opened) return opened;
+  load_seeds();
+  auto latest = keeper_->load_latest();
+  if (!latest) return tl::unexpected{latest.error()};
+
+  health_ = std::make_unique<health::health_checker>(
+      loop_, [this](const auto& target, const auto& verdict) { on_verdict(target, verdict); });
+  hops_ = std::make_unique<next_hops>(loop_, node_,
+                                      [this](const auto& changed) { on_neighbours(changed); });
+  if (!hops_->netlink_error().empty()) spdlog::warn("{}", hops_->netlink_error());
+  steering_ = std::make_unique<steering>(node_);
+  if (const auto data_plane = observations_->current()) hops_->set_data_plane(*data_plane);
+
+  if (*latest) {
+    const std::lock_guard lock{change_mutex_};
+    desired_ = std::move((*latest)->state);
+    revision_ = (*latest)->info.number;
+  }
+  for (const auto& e : config::check(desired_, context_))
+    spdlog::warn("revision {}: {}", revision_, e.to_string());
+  install(desired_, revision_);
+  if (!current_ && !publish_problem_.empty())
+    spdlog::warn("not published yet: {}", publish_problem_);
+  spdlog::info("revision {}: {} services", revision_, desired_.services.size());
+  look_around();
+  return {};
+}
+
+tl::expected<change_answer, change_error> controller::change(const change_request& request) {
+  const std::lock_guard lock{change_mutex_};
+  auto next = request.make(desired_);
+  if (!next) return tl::unexpected{next.error()};
+  model::normalise(*next);
+  if (auto errors = config::check(*next, context_); !errors.empty())
+    return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
+  change_answer answer{revision_, model::diff(desired_, *next)};
+  if (*next == desired_) return answer;
+  const std::string too_much = loop_.invoke([&] {
+    return writer_->check(publish::all_healthy(*next, {settings_, {}, revision_}));
+  });
+  if (!too_much.empty())
+    return tl::unexpected{change_error{refusal::invalid, {{{}, 0, "services", too_much}}}};
+  if (request.dry_run) return answer;
+
+  const auto number = keeper_->commit(*next, request.author, request.reason);
+  if (!number) return tl::unexpected{change_error{refusal::failed, {{{}, 0, {}, number.error()}}}};
+  answer.revision = *number;
+  revision_ = *number;
+  desired_ = std::move(*next);
+  loop_.invoke([&] { install(desired_, revision_); });
+  spdlog::info("revision {} by {}: {} changes", revision_,
+               request.author.empty() ? "unknown" : request.author, answer.changes.size());
+  return answer;
+}
+
+std::pair<std::uint64_t, model::desired_state> controller::desired() const {
+  const std::lock_guard lock{change_mutex_};
+  return {revision_, desired_};
+}
+
+snapshot controller::look() {
+  return loop_.invoke([this] {
+    snapshot s;
+    s.revision = state_.revision;
+    s.generation = writer_->generation();
+    s.published = current_;
+    s.services = services_;
+    s.tables = publish::shown_tables::copy(writer_->view());
+    s.base_instance = writer_->base_instance();
+    if (!publish_problem_.empty()) s.warnings.push_back("not published: " + publish_problem_);
+    if (!hops_->netlink_error().empty()) s.warnings.push_back(hops_->netlink_error());
+    for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
+    if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
+    if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
+    for (const auto& service : services_)
+      if (publish::panics(service->published))
+        s.warnings.push_back("service " + service->config.name +
+                             ": no backend can serve, so health is ignored");
+    return s;
+  });
+}
+
+health::checker_counters controller::health_counters() {
+  return loop_.invoke([this] { return health_->counters(); });
+}
+
+health::health_state controller::seed_of(const std::string& service,
+                                         const ip_address& backend) const {
+  const auto seed = seeds_.find({service, backend});
+  if (seed == seeds_.end()) return health::health_state::unknown;
+  return seed->second ? health::health_state::up : health::health_state::down;
+}
+
+void controller::set_targets(const model::desired_state& next) {
+  std::vector<health::wanted_target> wanted;
+  by_target_.clear();
+  by_address_.clear();
+  std::vector<ip_address> addresses;
+  for (std::uint32_t i = 0; i < next.services.size(); ++i) {
+    const model::service& s = next.services[i];
+    for (std::uint32_t b = 0; b < s.backends.size(); ++b) {
+      const ip_address& address = s.backends[b].address;
+      by_address_[address].emplace_back(i, b);
+      if (!is_checked(s)) continue;
+      health::target t = target_of(s, address);
+      wanted.push_back({t, seed_of(s.name, address)});
+      by_target_[std::move(t)].emplace_back(i, b);
+    }
+  }
+  addresses.reserve(by_address_.size());
+  for (const auto& [address, where] : by_address_) addresses.push_back(address);
+  health_->set_targets(wanted);
+  hops_->set_addresses(std::move(addresses));
+}
+
+std::shared_ptr<const service_runtime> controller::make_runtime(
+    const model::service& config, const service_runtime* before) const {
+  auto next = std::make_shared<service_runtime>();
+  next->config = config;
+  next->backends.resize(config.backends.size());
+  for (std::size_t i = 0; i < config.backends.size(); ++i) {
+    const ip_address& address = config.backends[i].address;
+    backend_runtime& b = next->backends[i];
+    b.way = hops_->find(address, config.forward);
+    b.condition.next_hop = b.way.hop;
+    if (!is_checked(config)) {
+      b.health_text = "not checked";
+      continue;
+    }
+    b.condition.health = to_shown(health_->state_of(target_of(config, address)));
+    const model::backend* old = before ? model::find_backend(before->config, address) : nullptr;
+    if (old != nullptr && is_checked(before->config)) {
+      b.health_text =
+          before->backends[static_cast<std::size_t>(old - before->config.backends.data())]
+              .health_text;
+    } else {
+      b.health_text = b.condition.health == abi::shown_health::unknown
+                          ? "not probed yet"
+                          : "known from before, not probed yet";
+    }
+  }
+  next->published = decide(*next);
+  return next;
+}
+
+void controller::install(const model::desired_state& next, std::uint64_t revision) {
+  set_targets(next);
+  runtime_list services;
+  services.reserve(next.services.size());
+  publish::published_state state;
+  state.revision = revision;
+  auto old = services_.begin();
+  for (const auto& s : next.services) {
+    while (old != services_.end() && (*old)->config.name < s.name) ++old;
+    const bool known = old != services_.end() && (*old)->config.name == s.name;
+    if (known && (*old)->config == s) {
+      services.push_back(*old);
+    } else {
+      services.push_back(make_runtime(s, known ? old->get() : nullptr));
+    }
+    state.services.push_back(services.back()->published);
+  }
+  services_ = std::move(services);
+  state_ = std::move(state);
+  // Seeds are for the first state only: what is added later begins unknown.
+  seeds_.clear();
+  publish_now();
+  steering_->set(state_);
+}
+
+void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime> next) {
+  next->published = decide(*next);
+  const bool differs = next->published != state_.services[service];
+  if (differs) state_.services[service] = next->published;
+  services_[service] = std::move(next);
+  if (differs) publish_soon();
+}
+
+void controller::on_verdict(const health::target& target, const health::verdict& verdict) {
+  const auto found = by_target_.find(target);
+  if (found == by_target_.end()) return;
+  for (const auto& [service, position] : found->second) {
+    auto next = std::make_shared<service_runtime>(*services_[service]);
+    backend_runtime& b = next->backends[position];
+    const auto shown = verdict.up ? abi::shown_health::up : abi::shown_health::down;
+    if (b.condition.health != shown) {
+      spdlog::info("{}: backend {}: {} ({})", next->config.name, format_ip(target.address),
+                   verdict.up ? "up" : "down", verdict.reason);
+      if (!oldest_verdict_) oldest_verdict_ = verdict.decided;
+    }
+    b.condition.health = shown;
+    b.health_text = verdict.reason;
+    keeper_->save_later({next->config.name, target.address, verdict.up, verdict.time});
+    replace(service, std::move(next));
+  }
+}
+
+void controller::on_neighbours(const std::vector<ip_address>& changed) {
+  for (const auto& address : changed)
+    if (const auto found = by_address_.find(address); found != by_address_.end())
+      refresh_routes(found->second);
+}
+
+void controller::refresh_routes(const places& where) {
+  for (const auto& [service, position] : where) {
+    const auto& now = *services_[service];
+    route way = hops_->find(now.config.backends[position].address, now.config.forward);
+    if (way == now.backends[position].way) continue;
+    auto next = std::make_shared<service_runtime>(now);
+    next->backends[position].condition.next_hop = way.hop;
+    next->backends[position].way = std::move(way);
+    replace(service, std::move(next));
+  }
+}
+
+void controller::look_around() {
+  look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
+  const bool appeared = observations_->refresh();
+  if (const auto data_plane = observations_->current()) {
+    if (hops_->set_data_plane(*data_plane))
+      for (const auto& [address, where] : by_address_) refresh_routes(where);
+  }
+  if (appeared) {
+    spdlog::info("a data plane has appeared");
+    publish_soon();  // with counter bases for its counters
+  }
+  steering_->check();
+}
+
+void controller::publish_soon() {
+  current_ = false;
+  if (publish_timer_ == 0)
+    publish_timer_ = loop_.call_after(coalesce_for, [this] {
+      publish_timer_ = 0;
+      publish_now();
+    });
+}
+
+void controller::publish_now() {
+  loop_.cancel(std::exchange(publish_timer_, 0));
+  const publish::publish_result done = writer_->publish(state_);
+  current_ = done.status == publish::publish_status::published;
+  if (current_) {
+    if (!publish_problem_.empty()) spdlog::info("generation {}: published", done.generation);
+    publish_problem_.clear();
+    counters_.published.fetch_add(1, std::memory_order_relaxed);
+    counters_.tables_built.fetch_add(done.tables_built, std::memory_order_relaxed);
+    counters_.build.add(done.took);
+    spdlog::debug("generation {}: {} tables built, {:.2f} ms", done.generation, done.tables_built,
+                  std::chrono::duration<double, std::milli>(done.took).count());
+    if (!awaited_verdict_) awaited_verdict_ = oldest_verdict_;
+    oldest_verdict_.reset();
+    awaited_ = done.generation;
+    await_workers();
+    return;
+  }
+  const bool refused = done.status == publish::publish_status::refused;
+  (refused ? counters_.refused : counters_.deferred).fetch_add(1, std::memory_order_relaxed);
+  if (done.error != publish_problem_) spdlog::warn("not published: {}", done.error);
+  publish_problem_ = done.error;
+  publish_timer_ = loop_.call_after(
+      refused ? event_loop::duration{retry_refused} : event_loop::duration{retry_stuck}, [this] {
+        publish_timer_ = 0;
+        publish_now();
+      });
+}
+
+void controller::await_workers() {
+  loop_.cancel(std::exchange(await_timer_, 0));
+  if (!observations_->quiescent(awaited_)) {
+    await_timer_ = loop_.call_after(coalesce_for, [this] {
+      await_timer_ = 0;
+      await_workers();
+    });
+    return;
+  }
+  if (awaited_verdict_) counters_.verdict.add(event_loop::now() - *awaited_verdict_);
+  awaited_verdict_.reset();
+  writer_->collect();
+}
+
+}  // namespace sluice::reconcile

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// controller: the one owner of the desired state, what health checks and the kernel say
+// about it, and what is therefore published to the workers.
+//
+// - A change is validated, committed to the state file, then published. What is refused
+//   leaves everything as it was. A service that a change does not concern is not touched.
+// - Verdicts and next hops that arrive within a millisecond share one generation.
+// - While workers are stuck, publishing is tried again, always with the newest state.
+// - After a restart it goes on with the live segment: row numbers, tables, counter bases
+//   and health verdicts (then those of the state file) are taken over.
+//
+// Threading: made, started and destroyed on the loop's thread; "any thread" below means
+// any but the loop's.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "controlplane/config/config.hpp"
+#include "controlplane/health/health_checker.hpp"
+#include "controlplane/loop/event_loop.hpp"
+#include "controlplane/model/text.hpp"
+#include "controlplane/publish/config_writer.hpp"
+#include "controlplane/publish/effective.hpp"
+#include "controlplane/publish/observations.hpp"
+#include "controlplane/publish/shown_tables.hpp"
+#include "controlplane/reconcile/latency.hpp"
+#include "controlplane/reconcile/next_hops.hpp"
+#include "controlplane/reconcile/state_keeper.hpp"
+#include "controlplane/reconcile/steering.hpp"
+#include "dataplane/abi/node_file.hpp"
+
+namespace sluice::reconcile {
+
+struct backend_runtime {
+  publish::condition condition;
+  std::string health_text;
+  route way;
+};
+
+// service_runtime: one service with all that is known of it. Not changed once shared.
+struct service_runtime {
+  model::service config;
+  std::vector<backend_runtime> backends;  // in the order of config.backends
+  publish::published_service published;
+};
+
+struct snapshot {
+  std::uint64_t revision{};
+  std::uint64_t generation{};
+  bool published{};  // false: newer than the workers' generation, being retried
+  std::vector<std::shared_ptr<const service_runtime>> services;  // sorted by name
+  publish::shown_tables tables;                                  // read back from the segment
+  std::uint64_t base_instance{};  // observations that the tables' counter bases are of
+  std::vector<std::string> warnings;
+};
+
+enum class refusal : std::uint8_t { invalid, not_found, conflict, failed, busy };
+
+struct change_error {
+  refusal why{refusal::invalid};
+  std::vector<config_error> errors;
+};
+
+struct change_answer {
+  std::uint64_t revision{};
+  std::vector<model::change> changes;
+};
+
+// An edit makes the next desired state from the current one.
+using edit = std::function<tl::expected<model::desired_state, change_error>(
+    const model::desired_state& current)>;
+
+struct change_request {
+  edit make;
+  std::string author;
+  std::string reason;
+  bool dry_run{false};
+};
+
+struct publish_counters {
+  std::atomic<std::uint64_t> published{0};
+  std::atomic<std::uint64_t> deferred{0};  // tries that found a worker stuck
+  std::atomic<std::uint64_t> refused{0};
+  std::atomic<std::uint64_t> tables_built{0};
+  latency_histogram build;    // publish() itself
+  latency_histogram verdict;  // from a verdict until all workers use what follows from it
+};
+
+class controller {
+ public:
+  controller(event_loop& loop, const node_config& node, std::shared_ptr<state_keeper> keeper);
+  ~controller();
+  controller(const controller&) = delete;
+  controller& operator=(const controller&) = delete;
+
+  // start() takes up the state file and the segment, and publishes.
+  [[nodiscard]] tl::expected<void, std::string> start();
+
+  // change() makes one revision. Any thread; changes come one after the other.
+  [[nodiscard]] tl::expected<change_answer, change_error> change(const change_request& request);
+  // desired() returns the desired state and its revision. Any thread.
+  [[nodiscard]] std::pair<std::uint64_t, model::desired_state> desired() const;
+  // look() returns what is, as of one moment. Any thread.
+  [[nodiscard]] snapshot look();
+  // with_tables() calls fn(const abi::config_view&) on the loop's thread, where the current
+  // generation stays; fn is quick. Any thread.
+  template <class Fn>
+  auto with_tables(Fn&& fn) {
+    return loop_.invoke([&] { return fn(writer_->view()); });
+  }
+  [[nodiscard]] health::checker_counters health_counters();
+
+  // Any thread, also the loop's.
+  [[nodiscard]] const publish::observation_follower& observations() const noexcept {
+    return *observations_;
+  }
+  [[nodiscard]] const publish_counters& counters() const noexcept { return counters_; }
+  [[nodiscard]] state_keeper& keeper() noexcept { return *keeper_; }
+  [[nodiscard]] const config::context& context() const noexcept { return context_; }
+  [[nodiscard]] const node_config& node() const noexcept { return node_; }
+
+ private:
+  using runtime_list = std::vector<std::shared_ptr<const service_runtime>>;
+  // Which backends (service, position) something concerns.
+  using places = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
+
+  [[nodiscard]] tl::expected<void, std::string> open_segment();
+  void load_seeds();
+  void install(const model::desired_state& next, std::uint64_t revision);
+  [[nodiscard]] std::shared_ptr<const service_runtime> make_runtime(
+      const model::service& config, const service_runtime* before) const;
+  void set_targets(const model::desired_state& next);
+  [[nodiscard]] health::health_state seed_of(const std::string& service,
+                                             const ip_address& backend) const;
+
+  void on_verdict(const health::target& target, const health::verdict& verdict);
+  void on_neighbours(const std::vector<ip_address>& changed);
+  void refresh_routes(const places& where);
+  void replace(std::uint32_t service, std::shared_ptr<service_runtime> next);
+  void look_around();
+
+  void publish_soon();
+  void publish_now();
+  void await_workers();
+
+  event_loop& loop_;
+  const node_config& node_;
+  const config::context context_;
+  const publish::writer_settings settings_;
+  std::shared_ptr<state_keeper> keeper_;
+  std::shared_ptr<publish::observation_follower> observations_;
+  publish_counters counters_;
+
+  mutable std::mutex change_mutex_;  // held over a whole change
+  model::desired_state desired_;     // guarded by change_mutex_, as revision_
+  std::uint64_t revision_{0};
+
+  // The loop's thread only, from here on.
+  std::unique_ptr<publish::config_writer> writer_;
+  std::map<std::pair<std::string, ip_address>, bool> seeds_;  // verdicts from before the restart
+  runtime_list services_;
+  publish::published_state state_;  // of services_
+  std::unordered_map<health::target, places, health::target_hash> by_target_;
+  std::map<ip_address, places> by_address_;
+  bool current_{false};  // state_ is published
+  std::string publish_problem_;
+  event_loop::timer_id publish_timer_{0};
+  std::optional<event_loop::time_point> oldest_verdict_;   // not yet published
+  std::optional<event_loop::time_point> awaited_verdict_;  // published, not yet in use
+  std::uint64_t awaited_{0};                               // generation
+  event_loop::timer_id await_timer_{0};
+  event_loop::timer_id look_timer_{0};
+  // After what their callbacks use.
+  std::unique_ptr<next_hops> hops_;
+  std::unique_ptr<health::health_checker> health_;
+  std::unique_ptr<steering> steering_;
+};
+
+}  // namespace sluice::reconcile

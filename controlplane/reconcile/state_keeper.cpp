@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/reconcile/state_keeper.hpp"
+
+#include <chrono>
+
+namespace sluice::reconcile {
+namespace {
+
+// Verdicts of a second share one fsync; losing the last second of them costs a probe.
+constexpr std::chrono::seconds collect_for{1};
+
+}  // namespace
+
+state_keeper::state_keeper(store::state_store file)
+    : file_{std::move(file)}, thread_{[this] { run(); }} {}
+
+state_keeper::~state_keeper() {
+  {
+    const std::lock_guard lock{mutex_};
+    stop_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+store::result<std::optional<store::revision>> state_keeper::load_latest() {
+  const std::lock_guard lock{file_mutex_};
+  return file_.load_latest();
+}
+
+store::result<store::revision_number> state_keeper::commit(const model::desired_state& state,
+                                                           std::string_view author,
+                                                           std::string_view reason) {
+  const std::lock_guard lock{file_mutex_};
+  auto number = file_.commit(state, author, reason);
+  // The revision is durable; verdicts that nobody asks for are only untidy.
+  if (number) (void)file_.forget_verdicts_except(state);
+  return number;
+}
+
+store::result<std::vector<store::revision_info>> state_keeper::history(std::size_t n) {
+  const std::lock_guard lock{file_mutex_};
+  return file_.history(n);
+}
+
+store::result<std::vector<store::verdict>> state_keeper::load_verdicts() {
+  const std::lock_guard lock{file_mutex_};
+  return file_.load_verdicts();
+}
+
+void state_keeper::save_later(store::verdict v) {
+  {
+    const std::lock_guard lock{mutex_};
+    key k{v.service, v.backend};
+    waiting_.insert_or_assign(std::move(k), std::move(v));
+  }
+  wake_.notify_one();
+}
+
+std::string state_keeper::last_error() const {
+  const std::lock_guard lock{mutex_};
+  return error_;
+}
+
+void state_keeper::run() {
+  std::unique_lock lock{mutex_};
+  for (;;) {
+    wake_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
+    if (!stop_) wake_.wait_for(lock, collect_for, [this] { return stop_; });
+    std::vector<store::verdict> batch;
+    batch.reserve(waiting_.size());
+    for (auto& [k, v] : waiting_) batch.push_back(std::move(v));
+    waiting_.clear();
+    const bool last = stop_;
+    if (!batch.empty()) {
+      lock.unlock();
+      store::result<void> saved;
+      {
+        const std::lock_guard file{file_mutex_};
+        saved = file_.save_verdicts(batch);
+      }
+      lock.lock();
+      error_ = saved ? std::string{} : saved.error();
+    }
+    if (last) return;
+  }
+}
+
+}  // namespace sluice::reconcile

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_keeper: the state file for several threads. Revisions are committed by the
+// caller's thread; health verdicts are collected and written by a thread of its own, so
+// that no fsync ever stands between a verdict and the workers.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "controlplane/store/store.hpp"
+
+namespace sluice::reconcile {
+
+class state_keeper {
+ public:
+  explicit state_keeper(store::state_store file);
+  // Writes the verdicts that are left.
+  ~state_keeper();
+  state_keeper(const state_keeper&) = delete;
+  state_keeper& operator=(const state_keeper&) = delete;
+
+  // Any thread; each waits for the disk.
+  [[nodiscard]] store::result<std::optional<store::revision>> load_latest();
+  [[nodiscard]] store::result<store::revision_number> commit(const model::desired_state& state,
+                                                             std::string_view author,
+                                                             std::string_view reason);
+  [[nodiscard]] store::result<std::vector<store::revision_info>> history(std::size_t n);
+  [[nodiscard]] store::result<std::vector<store::verdict>> load_verdicts();
+
+  // save_later() takes a verdict; it is on disk within about a second. Any thread, never
+  // waits for the disk.
+  void save_later(store::verdict v);
+  // last_error() says why verdicts could not be written; empty: they were.
+  [[nodiscard]] std::string last_error() const;
+
+ private:
+  void run();
+  using key = std::pair<std::string, ip_address>;
+
+  std::mutex file_mutex_;
+  store::state_store file_;  // guarded by file_mutex_
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::map<key, store::verdict> waiting_;  // guarded by mutex_, as all below
+  std::string error_;
+  bool stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace sluice::reconcile
