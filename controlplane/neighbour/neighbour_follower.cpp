@@ -136,7 +136,8 @@ class neighbour_follower::impl {
   void learn(neighbour_entry& n, std::uint16_t state, const std::optional<mac_address>& mac);
   void tend(const neighbour_key& key);
   void ask(const neighbour_key& key, neighbour_entry& n);
-  void schedule_tend(const neighbour_key& key, neighbour_entry& n, milliseconds after);
+  void schedule_tend(const neighbour_key& key, neighbour_entry& n, event_loop::duration after);
+  [[nodiscard]] milliseconds fresh_for(const neighbour_key& key) const;
   void sweep();
 
   event_loop& loop_;
@@ -298,13 +299,18 @@ void neighbour_follower::impl::on_neighbour(const neighbour_info& info) {
   neighbour_entry& n = it->second;
   const bool was_usable = n.mac.has_value();
   learn(n, info.state, info.mac);
-  // Lost or forgotten just now: one try at once, which the debounce often hides (an `ip neigh
-  // flush`, a backend with a new MAC). Not when it was asked for a moment ago: a full kernel
-  // table forgets entries as fast as they are made.
-  const bool lost = info.state == NUD_NONE || (was_usable && !n.mac);
-  if (lost && loop_.now() - n.asked >= options_.retry_first) {
+  if (info.state == NUD_NONE || (was_usable && !n.mac)) {
+    // Lost or forgotten just now: one try at once, which the debounce often hides (an `ip
+    // neigh flush`, a backend with a new MAC). But no more often than retry_first: a full
+    // kernel table forgets entries as fast as they are made.
     n.backoff = milliseconds{0};
-    tend(key);
+    const auto since = loop_.now() - n.asked;
+    if (since >= options_.retry_first)
+      tend(key);
+    else
+      schedule_tend(key, n, options_.retry_first - since);
+  } else if (!was_usable && n.mac) {
+    schedule_tend(key, n, fresh_for(key));
   }
   for (const ip_address& a : n.users) mark(a, paths_.at(a), false);
 }
@@ -485,11 +491,7 @@ void neighbour_follower::impl::tend(const neighbour_key& key) {
   const link_info* const link = port_link(key.first);
   if (link != nullptr && link->running && (n.state & nud_fixed) == 0) ask(key, n);
   if (n.mac) {
-    // Spread, so that those learnt together are not confirmed together for ever.
-    const auto spread = options_.keep_fresh.count() / 4 + 1;
-    schedule_tend(key, n,
-                  options_.keep_fresh -
-                      milliseconds{static_cast<std::int64_t>(key.second.low() >> 40) % spread});
+    schedule_tend(key, n, fresh_for(key));
     return;
   }
   n.backoff =
@@ -504,11 +506,19 @@ void neighbour_follower::impl::ask(const neighbour_key& key, neighbour_entry& n)
 }
 
 void neighbour_follower::impl::schedule_tend(const neighbour_key& key, neighbour_entry& n,
-                                             milliseconds after) {
+                                             event_loop::duration after) {
+  loop_.cancel(n.timer);
   n.timer = loop_.call_after(after, [this, key] {
     neighbours_.at(key).timer = 0;
     tend(key);
   });
+}
+
+// fresh_for() is spread, so that neighbours learnt together are not confirmed together.
+milliseconds neighbour_follower::impl::fresh_for(const neighbour_key& key) const {
+  const auto last = (std::uint64_t{key.second.bytes[14]} << 8) | key.second.bytes[15];
+  const auto spread = static_cast<std::uint64_t>(options_.keep_fresh.count()) / 4 + 1;
+  return options_.keep_fresh - milliseconds{last * 2654435761U % spread};
 }
 
 void neighbour_follower::impl::sweep() {
