@@ -9,8 +9,10 @@ namespace {
 // Templates, so that const and non-const finders share one search.
 template <class State>
 auto* service_in(State& s, std::string_view name) noexcept {
-  const auto at = std::lower_bound(s.services.begin(), s.services.end(), name,
-                                   [](const service& a, std::string_view b) { return a.name < b; });
+  // compare(): clang 14 cannot take libstdc++ 12's < of a string and a view.
+  const auto at =
+      std::lower_bound(s.services.begin(), s.services.end(), name,
+                       [](const service& a, std::string_view b) { return a.name.compare(b) < 0; });
   return at != s.services.end() && at->name == name ? &*at : nullptr;
 }
 
