@@ -3,7 +3,6 @@
 
 import json
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -73,7 +72,6 @@ class Balancer:
     # -- daemons -------------------------------------------------------------------------
 
     def environment(self):
-        # memory: AF_XDP's rings and BPF maps are locked memory on older kernels; root may.
         return {"SLUICE_SOCKET": str(self.socket), "SLUICE_BPF_DIR": str(self.binaries.bpf)}
 
     def start_dataplane(self, timeout=30, wait=True):
@@ -113,7 +111,7 @@ class Balancer:
 
     def show(self, *arguments):
         """show() runs the CLI with -o json; returns the object."""
-        result = self.sluice("-o", "json", *arguments)
+        result = self.sluice(*arguments, "-o", "json")
         try:
             return json.loads(result.stdout)
         except ValueError:
@@ -128,7 +126,7 @@ class Balancer:
 
     def backends(self, service):
         """backends() returns the backends of a service by address."""
-        found = self.show("get", "backends", "--service", service)
+        found = self.show("get", "backends", service)
         rows = found["backends"] if isinstance(found, dict) else found
         return {row["address"]: row for row in rows if row.get("service", service) == service}
 
@@ -189,9 +187,3 @@ def request_log(process):
         rows.append({"began": float(began), "ended": float(ended), "outcome": outcome,
                      "local": local, "backend": backend, "connection": int(connection)})
     return rows
-
-
-def split_address(text):
-    """split_address() takes "192.0.2.1:80" or "[2001:db8::1]:80" apart."""
-    match = re.fullmatch(r"\[?([0-9a-fA-F.:]+?)\]?:(\d+)", text)
-    return match[1], int(match[2])

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +208,18 @@ def choose(phase, names):
     return chosen, files
 
 
+def product_files(phase):
+    """product_files() returns what a demonstration needs built: all but tests and benchmarks."""
+    files = []
+    for target in introspect(phase.directory, "targets"):
+        for name in target["filename"]:
+            path = os.path.relpath(name, phase.directory)
+            if target["build_by_default"] and (not path.startswith(("tests/", "perf/")) or
+                                               path == "tests/end_to_end/flowgen"):
+                files.append(path)
+    return files
+
+
 def build(phase, files):
     log = phase.directory / "suite-logs" / "build.log"
     progress = {"at": "", "shown": time.monotonic()}
@@ -360,6 +373,19 @@ def run_phase(phase, names, werror, tally):
     say(f"{phase.name}: done in {time.monotonic() - began:.0f} s; so far {tally.line()}")
 
 
+@contextmanager
+def tree_lock():
+    """Two runs in one tree would build into the same directories."""
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with open(ROOT / ".cache" / "suite.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another tools/test or tools/quickstart builds in this tree; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def on_signal(number, _frame):
     if child is not None and child.poll() is None:
         child.send_signal(signal.SIGTERM)
@@ -391,19 +417,11 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
 
-    # Two runs in one tree would build into the same directories.
-    (ROOT / ".cache").mkdir(exist_ok=True)
-    lock = open(ROOT / ".cache" / "suite.lock", "w", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        say("another tools/test runs in this tree; waiting for it")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-
     tally = Tally()
-    for phase in PHASES:
-        if phase.name in wanted:
-            run_phase(phase, arguments.names, werror, tally)
+    with tree_lock():
+        for phase in PHASES:
+            if phase.name in wanted:
+                run_phase(phase, arguments.names, werror, tally)
     if tally.passed + tally.failed == 0:
         say("nothing ran" + (f": no test's name contains {' or '.join(arguments.names)}"
                              if arguments.names else ""))
