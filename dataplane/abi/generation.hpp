@@ -73,6 +73,16 @@ class generation_reader {
     cell.epoch.store(now.number(), std::memory_order_release);
     return now;
   }
+  // peek() and report() are poll() in two steps, for a reader that checks a generation
+  // before it takes it up. In between it may look into the new slot: that is not
+  // overwritten while the reader still reports an older generation. A reader that refuses
+  // it does not report, and keeps what it has.
+  static generation_word peek(const Atom<std::uint64_t>& current) noexcept {
+    return {current.load(std::memory_order_acquire)};
+  }
+  static void report(epoch_cell<Atom>& cell, generation_word taken) noexcept {
+    cell.epoch.store(taken.number(), std::memory_order_release);
+  }
   static void stop(epoch_cell<Atom>& cell) noexcept {
     cell.online.store(0, std::memory_order_release);
   }

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/worker/worker.hpp"
+
+#include <rte_cycles.h>
+#include <rte_ethdev.h>
+#include <rte_prefetch.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include <algorithm>
+#include <bit>
+#include <span>
+#include <utility>
+
+#include "dataplane/abi/segment.hpp"
+#include "dataplane/worker/mbuf_packet.hpp"
+
+namespace sluice {
+namespace {
+
+using abi::counter_id;
+
+// Turns between two looks at the clock and the tables. At full bursts that is some 8000
+// packets, a few milliseconds; with nothing to do some 20 us.
+constexpr std::uint64_t turns_per_look = 256;
+
+// A burst that does not fit the TX ring is offered again this often. A 10 Gbit/s port
+// sends 32 small frames in 2 us, which is about 16 attempts; more would keep the RX queue
+// waiting, and then packets are lost there.
+constexpr unsigned tx_attempts = 16;
+
+// idle: yield and sleep poll this often before they give the CPU away: the next packet of
+// a conversation often comes within a microsecond or two.
+constexpr std::uint64_t passes_before_rest = 64;
+constexpr long shortest_sleep_ns = 2'000;
+constexpr long longest_sleep_ns = 200'000;  // bounds the delay of the first packet
+
+constexpr std::uint64_t second = 1'000'000'000;
+
+}  // namespace
+
+worker::worker(worker_setup setup)
+    : setup_{std::move(setup)},
+      table_{setup_.connections},
+      follower_{setup_.block->generation, *setup_.config} {
+  setup_.burst = std::clamp<unsigned>(setup_.burst, 1, packet_path::max_burst);
+}
+
+void worker::run() noexcept {
+  now_ns_ = second_ns_ = abi::clock_ns(CLOCK_MONOTONIC);
+  touch_counters();
+  packet_path path{table_, setup_.counters, setup_.ports};
+  setup_.block->capacity4 = table_.v4.capacity();
+  setup_.block->capacity6 = table_.v6.capacity();
+  // The kernel's default slack of 50 us would be added to every sleep.
+  if (setup_.idle == idle_mode::sleep) ::prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
+  quiescent(path);
+  setup_.block->phase.store(abi::worker_phase::running, std::memory_order_release);
+  second_cycles_ = rte_rdtsc();
+
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const std::uint64_t begin = rte_rdtsc();
+    unsigned got = 0;
+    for (const worker_rx& from : setup_.rx) got += receive(path, from);
+    ++loops_;
+    if (got != 0) {
+      ++busy_loops_;
+      empty_passes_ = 0;
+      busy_cycles_ += rte_rdtsc() - begin;
+    } else {
+      ++empty_passes_;
+    }
+    const bool resting = setup_.idle != idle_mode::busy && empty_passes_ >= passes_before_rest;
+    if (resting) rest();
+    if (resting || loops_ % turns_per_look == 0) quiescent(path);
+  }
+  path.set_view(abi::config_view{});
+  follower_.stop();
+  setup_.block->phase.store(abi::worker_phase::stopped, std::memory_order_release);
+}
+
+unsigned worker::receive(packet_path& path, const worker_rx& from) noexcept {
+  const std::uint16_t n = rte_eth_rx_burst(from.device, from.queue, mbufs_.data(),
+                                           static_cast<std::uint16_t>(setup_.burst));
+  if (n == 0) return 0;
+  for (unsigned i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(mbufs_[i], void*));
+  std::uint64_t bytes = 0;
+  for (unsigned i = 0; i < n; ++i) {
+    to_packet(*mbufs_[i], from.port, packets_[i]);
+    bytes += packets_[i].total_length;
+  }
+  count(counter_id::rx_packets, n);
+  count(counter_id::rx_bytes, bytes);
+  path.process(std::span{packets_}.first(n), now_ns_);
+
+  std::uint64_t left_over = 0;
+  for (unsigned i = 0; i < n; ++i) {
+    const packet& p = packets_[i];
+    if (p.outcome == verdict::forward) [[likely]] {
+      hand_out(mbufs_[i], p);
+    } else {
+      // No port has a twin in the kernel that a received packet could be given to.
+      left_over += p.outcome == verdict::kernel;
+      drops_[drop_count_++] = mbufs_[i];
+    }
+  }
+  for (std::uint64_t used = std::exchange(ports_used_, 0); used != 0; used &= used - 1)
+    send(static_cast<std::uint8_t>(std::countr_zero(used)));
+  if (left_over != 0) count(counter_id::drop_not_for_us, left_over);
+  if (drop_count_ != 0) rte_pktmbuf_free_bulk(drops_.data(), std::exchange(drop_count_, 0));
+  return n;
+}
+
+void worker::hand_out(rte_mbuf* m, const packet& p) noexcept {
+  if (p.out_port >= setup_.tx.size()) [[unlikely]] {  // the tables name a port we do not have
+    count(counter_id::drop_no_next_hop, 1);
+    drops_[drop_count_++] = m;
+    return;
+  }
+  from_packet(p, *m);
+  if (m->nb_segs > 1 && !setup_.tx[p.out_port].segments && rte_pktmbuf_linearize(m) != 0) {
+    count(counter_id::drop_too_big, 1);
+    drops_[drop_count_++] = m;
+    return;
+  }
+  out_queue& out = out_[p.out_port];
+  out.bytes += m->pkt_len;
+  out.mbufs[out.count++] = m;
+  ports_used_ |= std::uint64_t{1} << p.out_port;
+}
+
+void worker::send(std::uint8_t port) noexcept {
+  const worker_tx& to = setup_.tx[port];
+  out_queue& out = out_[port];
+  std::uint16_t sent = 0;
+  for (unsigned attempt = 0; attempt < tx_attempts && sent < out.count; ++attempt)
+    sent = static_cast<std::uint16_t>(
+        sent + rte_eth_tx_burst(to.device, to.queue, out.mbufs.data() + sent,
+                                static_cast<std::uint16_t>(out.count - sent)));
+  if (sent < out.count) [[unlikely]] {
+    for (unsigned i = sent; i < out.count; ++i) out.bytes -= out.mbufs[i]->pkt_len;
+    rte_pktmbuf_free_bulk(out.mbufs.data() + sent, out.count - sent);
+    count(counter_id::drop_tx_full, static_cast<std::uint64_t>(out.count - sent));
+  }
+  count(counter_id::tx_packets, sent);
+  count(counter_id::tx_bytes, out.bytes);
+  out.count = 0;
+  out.bytes = 0;
+}
+
+void worker::quiescent(packet_path& path) noexcept {
+  now_ns_ = abi::clock_ns(CLOCK_MONOTONIC);  // the vDSO: no system call
+  follower_.poll([&path](const abi::config_view& view) { path.set_view(view); });
+  path.maintain(now_ns_);
+  abi::worker_block& block = *setup_.block;
+  // The control plane reads this line rarely, but every store would take it back.
+  if (now_ns_ - block.heartbeat_ns.read() < 1'000'000) return;
+  block.heartbeat_ns.set(now_ns_);
+  block.tracked4.set(table_.v4.size());
+  block.tracked6.set(table_.v6.size());
+  auto& loops = block.counters[static_cast<std::size_t>(counter_id::loops)];
+  auto& busy = block.counters[static_cast<std::size_t>(counter_id::busy_loops)];
+  loops.set(loops_);
+  busy.set(busy_loops_);
+  if (now_ns_ - second_ns_ >= second) {
+    const std::uint64_t cycles = rte_rdtsc();
+    const std::uint64_t all = std::max<std::uint64_t>(cycles - second_cycles_, 1);
+    block.busy_permille.set(std::min<std::uint64_t>(busy_cycles_ * 1000 / all, 1000));
+    busy_cycles_ = 0;
+    second_cycles_ = cycles;
+    second_ns_ = now_ns_;
+  }
+}
+
+void worker::rest() noexcept {
+  if (setup_.idle == idle_mode::yield) {
+    ::sched_yield();
+    return;
+  }
+  const std::uint64_t doublings =
+      std::min<std::uint64_t>((empty_passes_ - passes_before_rest) / 8, 7);
+  timespec t{};
+  t.tv_nsec = std::min(shortest_sleep_ns << doublings, longest_sleep_ns);
+  ::nanosleep(&t, nullptr);
+}
+
+// touch_counters() has the pages of this worker's counters allocated now, and here: on
+// its own NUMA node, and not under the first packets.
+void worker::touch_counters() noexcept {
+  constexpr std::size_t page = 4096;
+  for (std::size_t i = 0; i < setup_.counters.service_rows;
+       i += page / sizeof(abi::service_counters))
+    setup_.counters.services[i].packets.add(0);
+  for (std::size_t i = 0; i < setup_.counters.backend_rows;
+       i += page / sizeof(abi::backend_counters))
+    setup_.counters.backends[i].packets.add(0);
+}
+
+}  // namespace sluice

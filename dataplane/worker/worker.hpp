@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// A worker: polls its RX queues, has the packet path decide, sends. One per core, shares
+// nothing with the others but read-only tables. run() is its thread; everything else is
+// for the main thread, before or after, except where said.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "dataplane/abi/node_file.hpp"
+#include "dataplane/abi/version.hpp"
+#include "dataplane/abi/worker_state.hpp"
+#include "dataplane/connection/table.hpp"
+#include "dataplane/path/packet_path.hpp"
+#include "dataplane/worker/table_follower.hpp"
+
+struct rte_mbuf;
+
+namespace sluice {
+
+struct worker_rx {
+  std::uint16_t device{};  // DPDK's port number
+  std::uint16_t queue{};
+  std::uint8_t port{};  // number of the port in node.yaml's order
+};
+
+struct worker_tx {
+  std::uint16_t device{};
+  std::uint16_t queue{};
+  bool segments{false};  // the device sends a frame from several buffers
+};
+
+struct worker_setup {
+  std::vector<worker_rx> rx;     // may be empty: a worker that only keeps its place
+  std::vector<worker_tx> tx;     // by port number
+  std::vector<path_port> ports;  // by port number
+  unsigned burst{32};
+  idle_mode idle{idle_mode::busy};
+  abi::worker_block* block{};
+  path_counters counters;
+  std::byte* connections{};  // a mapped connection table file
+  const std::atomic<const attached_config*>* config{};
+};
+
+class worker {
+ public:
+  explicit worker(worker_setup setup);
+  worker(const worker&) = delete;
+  worker& operator=(const worker&) = delete;
+
+  // run() returns after request_stop(). On the thread that is pinned to the CPU.
+  void run() noexcept;
+  void request_stop() noexcept { stop_.store(true, std::memory_order_relaxed); }  // any thread
+  [[nodiscard]] const table_follower& tables() const noexcept { return follower_; }
+
+ private:
+  struct out_queue {
+    std::uint16_t count{0};
+    std::uint64_t bytes{0};
+    std::array<rte_mbuf*, packet_path::max_burst> mbufs;
+  };
+
+  unsigned receive(packet_path& path, const worker_rx& from) noexcept;
+  void send(std::uint8_t port) noexcept;
+  void hand_out(rte_mbuf* m, const packet& p) noexcept;
+  void quiescent(packet_path& path) noexcept;
+  void rest() noexcept;
+  void touch_counters() noexcept;
+  void count(abi::counter_id id, std::uint64_t n) noexcept {
+    setup_.block->counters[static_cast<std::size_t>(id)].add(n);
+  }
+
+  worker_setup setup_;
+  connection::connection_table table_;
+  table_follower follower_;
+  std::atomic<bool> stop_{false};
+
+  std::uint64_t now_ns_{0};
+  std::uint64_t loops_{0};
+  std::uint64_t busy_loops_{0};
+  std::uint64_t empty_passes_{0};   // in a row
+  std::uint64_t busy_cycles_{0};    // of the current second
+  std::uint64_t second_cycles_{0};  // when it began
+  std::uint64_t second_ns_{0};
+  std::uint64_t ports_used_{0};  // bit i: something waits in out_[i]
+  unsigned drop_count_{0};
+  std::array<rte_mbuf*, packet_path::max_burst> mbufs_{};
+  std::array<rte_mbuf*, packet_path::max_burst> drops_{};
+  std::array<packet, packet_path::max_burst> packets_{};
+  std::array<out_queue, abi::max_ports> out_{};
+};
+
+}  // namespace sluice
