@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// lint: cold file: start-up only
 #include "dataplane/connection/table_file.hpp"
 
 #include <cerrno>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// lint: cold file: start-up only
 // The memory of a connection table: a file that another process can map (the control
 // plane to list it; later, the next data plane to take it over), or anonymous memory for
 // tests and `sluice replay`. Cold: called at start, may block, allocates.

@@ -4,7 +4,8 @@
 logging, virtual calls.
 
 Code there that does not run per packet is marked: "// lint: cold" on the line or alone on the
-line before, or "// lint: cold begin" and "// lint: cold end" around several."""
+line before, "// lint: cold begin" and "// lint: cold end" around several, or "// lint: cold
+file" in a file of which nothing does."""
 
 import re
 import sys
@@ -33,7 +34,7 @@ HEADER_TOKENS = [
                 r"shared_ptr|any)\b"), "allocates"),
 ]
 
-MARK = re.compile(r"//\s*lint: cold(?:\s+(begin|end))?\b")
+MARK = re.compile(r"//\s*lint: cold(?:\s+(begin|end|file))?\b")
 
 
 def check(root):
@@ -43,7 +44,7 @@ def check(root):
             continue
         tokens = TOKENS + (HEADER_TOKENS if path.suffix == ".hpp" else [])
         lines = common.lines_of(root / path)
-        cold = False
+        cold = any((m := MARK.search(line)) and m[1] == "file" for line in lines)
         cold_next = False
         begun = 0
         for number, (line, code) in enumerate(zip(lines, common.strip_comments(lines)), 1):
@@ -51,7 +52,7 @@ def check(root):
             if mark and mark[1] == "begin":
                 cold, begun = True, number
             elif mark and mark[1] == "end":
-                cold = False
+                cold, begun = False, 0
             skip = cold or cold_next or bool(mark)
             cold_next = bool(mark) and not mark[1] and not code.strip()
             if skip or code.lstrip().startswith("#include"):
@@ -61,7 +62,7 @@ def check(root):
                 if match:
                     findings.append(f"{path}:{number}: {match[0].strip()} {why}; where it does "
                                     "not run per packet, mark it: // lint: cold")
-        if cold:
+        if cold and begun:
             findings.append(f"{path}:{begun}: 'lint: cold begin' without an end")
     return findings
 
@@ -88,6 +89,7 @@ def self_test():
         ("region", tree("// lint: cold begin\nthrow 1;\nthrow 2;\n// lint: cold end\nthrow 3;\n"),
          1),
         ("region without end", tree("// lint: cold begin\nthrow 1;\n"), 1),
+        ("cold file", tree("throw 1;\n// lint: cold file: set-up\nthrow 2;\n"), 0),
         ("not hot", tree("throw 1;\n", "dataplane/port/x.cpp"), 0),
     ])
 
