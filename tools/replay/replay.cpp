@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/replay/replay.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "controlplane/config/config.hpp"
+#include "controlplane/publish/memory_config.hpp"
+#include "dataplane/abi/node_file.hpp"
+#include "dataplane/abi/worker_state.hpp"
+#include "dataplane/connection/table_file.hpp"
+#include "dataplane/path/packet_path.hpp"
+#include "tools/replay/capture.hpp"
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t burst_size = 32;
+constexpr std::size_t headroom = 128;  // as in an mbuf
+constexpr std::array<std::uint64_t, 2> fixed_secret{0x736c756963652072, 0x65706c6179206b65};
+
+// A capture holds no more connections than packets, and a packet takes at least its
+// record header and an Ethernet, IP and UDP header: a larger table would only cost time.
+std::uint64_t most_connections(const std::string& capture) {
+  constexpr std::uint64_t smallest_packet = 16 + 14 + 20 + 8;
+  struct stat st {};
+  const std::uint64_t bytes =
+      ::stat(capture.c_str(), &st) == 0 ? static_cast<std::uint64_t>(st.st_size) : 0;
+  return std::max<std::uint64_t>(bytes / smallest_packet, 1024);
+}
+
+std::string_view words_for(kernel_reason why) {
+  switch (why) {
+    case kernel_reason::not_ip:
+      return "not IP";
+    case kernel_reason::not_for_a_vip:
+      return "not for a service's address";
+    case kernel_reason::group_frame:
+      return "sent to an Ethernet broadcast or multicast address";
+    case kernel_reason::icmp:
+      return "ICMP to a service's address";
+    case kernel_reason::other_protocol:
+      return "to a service's address, but neither TCP nor UDP";
+    case kernel_reason::no_service_port:
+      return "to a service's address, but no service on that port";
+    case kernel_reason::none:
+    case kernel_reason::count_:
+      break;
+  }
+  return "?";
+}
+
+std::string_view words_for(abi::forward_mode mode) {
+  return mode == abi::forward_mode::ipip ? "ipip" : "dsr-l2";
+}
+
+bool same_file(const std::string& a, const std::string& b) {
+  struct stat sa {};
+  struct stat sb {};
+  return ::stat(a.c_str(), &sa) == 0 && ::stat(b.c_str(), &sb) == 0 && sa.st_dev == sb.st_dev &&
+         sa.st_ino == sb.st_ino;
+}
+
+// One worker's world: ports, tables, counters, path.
+class replayer {
+ public:
+  replayer(const node_config& node, const abi::config_view& view, connection::table_file file)
+      : file_{std::move(file)},
+        table_{start_clock(file_)},
+        services_(view.header().service_count),
+        backends_(view.header().backend_count) {
+    for (const port_config& p : node.dataplane.ports) names_.push_back(p.name);
+    if (names_.empty()) names_.emplace_back("port0");
+    for (std::size_t i = 0; i < names_.size(); ++i)
+      ports_.push_back({{2, 0, 0, 0, 1, static_cast<std::uint8_t>(i)}, true});
+    path_.emplace(table_,
+                  path_counters{counters_.data(), services_.data(),
+                                static_cast<std::uint32_t>(services_.size()), backends_.data(),
+                                static_cast<std::uint32_t>(backends_.size())},
+                  ports_);
+    path_->set_view(view);
+  }
+
+  // add() takes a packet of the capture; its bytes are copied.
+  void add(const captured& c) {
+    const std::size_t i = size_++;
+    times_[i] = c.time_ns;
+    buffers_[i].resize(headroom + c.bytes.size());
+    if (!c.bytes.empty())
+      std::memcpy(buffers_[i].data() + headroom, c.bytes.data(), c.bytes.size());
+    packet& p = packets_[i];
+    p = {};
+    p.data = buffers_[i].data() + headroom;
+    p.length = p.total_length = static_cast<std::uint32_t>(c.bytes.size());
+    p.headroom = headroom;
+  }
+  // fits() tells whether a packet of that time may join the burst: the path knows one time
+  // per burst, in seconds.
+  [[nodiscard]] bool fits(std::uint64_t time_ns) const {
+    return size_ == 0 || (size_ < burst_size &&
+                          table_.clock(clock_at(time_ns)) == table_.clock(clock_at(times_[0])));
+  }
+  // flush() runs the burst, prints the verdicts and writes what is forwarded.
+  void flush(std::ostream& out, capture_writer& file) {
+    if (size_ == 0) return;
+    // A capture's clock may go back; the path's does not.
+    const std::uint64_t now = std::max(now_ns_, clock_at(times_[0]));
+    // A worker sweeps its whole table every few seconds; here that time passes at once.
+    const std::uint64_t turns = now - now_ns_ < 1'000'000'000u
+                                    ? 1
+                                    : std::max(table_.v4.bucket_count(), table_.v6.bucket_count()) /
+                                              connection::sweeper::max_step +
+                                          1;
+    for (std::uint64_t t = 0; t < turns; ++t) path_->maintain(now);
+    now_ns_ = now;
+    path_->process({packets_.data(), size_}, now);
+    for (std::size_t i = 0; i < size_; ++i) {
+      print(out, packets_[i]);
+      if (packets_[i].outcome == verdict::forward)
+        file.write(times_[i], {packets_[i].data, packets_[i].length});
+    }
+    size_ = 0;
+  }
+
+ private:
+  // The path's clock starts here, whatever the capture's date.
+  static constexpr std::uint64_t start_ns = 1'000'000'000;
+  static std::byte* start_clock(const connection::table_file& file) {
+    reinterpret_cast<abi::connection_header*>(file.data())->clock_base_ns = 0;
+    return file.data();
+  }
+  [[nodiscard]] std::uint64_t clock_at(std::uint64_t time_ns) const {
+    if (!first_ns_) first_ns_ = time_ns;
+    return start_ns + (time_ns > *first_ns_ ? time_ns - *first_ns_ : 0);
+  }
+
+  void print(std::ostream& out, const packet& p) {
+    out << ++number_ << ": ";
+    switch (p.outcome) {
+      case verdict::forward:
+        print_forwarded(out, p);
+        break;
+      case verdict::kernel:
+        out << "left to the kernel (" << words_for(p.why) << ")";
+        break;
+      case verdict::drop: {
+        const auto& reason = abi::counter_infos[static_cast<std::size_t>(p.reason)];
+        out << "dropped: " << reason.name << " (" << reason.text << ")";
+        break;
+      }
+    }
+    out << '\n';
+  }
+  void print_forwarded(std::ostream& out, const packet& p) {
+    const abi::config_view& view = path_->view();
+    const abi::backend_row& row = *view.backend(p.backend);
+    std::string_view name{"?"};
+    if (const abi::service_cold* cold = view.cold(p.service); cold != nullptr) {
+      const std::string_view all{cold->name.data(), cold->name.size()};
+      name = all.substr(0, all.find('\0'));
+    }
+    out << "forwarded to " << format_ip(row.address) << " (service " << name << ", via "
+        << words_for(row.mode) << " on " << names_[p.out_port] << ", next hop "
+        << format_mac(row.next_hop) << ")";
+  }
+
+  std::vector<std::string> names_;
+  std::vector<path_port> ports_;
+  connection::table_file file_;
+  connection::connection_table table_;
+  std::array<abi::counter, abi::counter_capacity> counters_{};
+  std::vector<abi::service_counters> services_;
+  std::vector<abi::backend_counters> backends_;
+  std::optional<packet_path> path_;
+
+  std::array<packet, burst_size> packets_{};
+  std::array<std::vector<std::byte>, burst_size> buffers_;
+  std::array<std::uint64_t, burst_size> times_{};
+  std::size_t size_{0};
+  mutable std::optional<std::uint64_t> first_ns_;
+  std::uint64_t now_ns_{start_ns};
+  std::uint64_t number_{0};
+};
+
+template <class Errors>
+int refused(std::ostream& err, const Errors& errors) {
+  err << to_string(errors) << '\n';
+  return 1;
+}
+
+}  // namespace
+
+int run_replay(const replay_options& options, std::ostream& out, std::ostream& err) {
+  const auto node = load_node_file(options.node_file);
+  if (!node) return refused(err, node.error());
+  const auto text = read_text_file(options.services_file);
+  if (!text) {
+    err << text.error().to_string() << '\n';
+    return 1;
+  }
+  const auto state =
+      config::parse_services(*text, options.services_file, config::context::of(*node));
+  if (!state) return refused(err, state.error());
+  const auto segment = publish::make_config(*state, publish::options_of(*node));
+  if (!segment) {
+    err << options.services_file << ": " << segment.error() << '\n';
+    return 1;
+  }
+
+  auto in = capture_reader::open(options.in_file);
+  if (!in) {
+    err << in.error() << '\n';
+    return 1;
+  }
+  if (same_file(options.in_file, options.out_file)) {
+    err << options.out_file << ": is the capture to read; name another file\n";
+    return 1;
+  }
+  auto sent = capture_writer::create(options.out_file, in->nanoseconds());
+  if (!sent) {
+    err << sent.error() << '\n';
+    return 1;
+  }
+
+  connection::table_file_options sizes;
+  sizes.connections4 = sizes.connections6 =
+      std::min<std::uint64_t>(node->dataplane.connections, most_connections(options.in_file));
+  auto table = connection::table_file::anonymous(sizes, fixed_secret);
+  if (!table) {
+    err << table.error() << '\n';
+    return 1;
+  }
+  const auto worker = std::make_unique<replayer>(*node, segment->view(), std::move(*table));
+
+  int result = 0;
+  for (;;) {
+    const auto got = in->next();
+    if (!got) {
+      err << got.error() << '\n';
+      result = 1;
+      break;
+    }
+    if (!got->has_value()) break;
+    if (!worker->fits((*got)->time_ns)) worker->flush(out, *sent);
+    worker->add(**got);
+  }
+  worker->flush(out, *sent);
+  out.flush();
+  if (!out) {
+    err << "cannot write the verdicts\n";
+    result = 1;
+  }
+  if (const auto closed = sent->close(); !closed) {
+    err << closed.error() << '\n';
+    result = 1;
+  }
+  return result;
+}
+
+}  // namespace sluice
