@@ -22,7 +22,8 @@ from lab.checks import Checks  # noqa: E402
 from lab.lab import Lab  # noqa: E402
 from lab.process import LabError, wait_until  # noqa: E402
 from lab.scene import Scene, vip4, vip6  # noqa: E402
-from lab.sluice import Balancer, Binaries, finish_load, request_log  # noqa: E402
+from lab.sluice import (Balancer, Binaries, finish_load, request_log,  # noqa: E402
+                        set_up_backend)
 
 REQUESTS = 2000
 WEIGHTS = {"b1": 100, "b2": 100, "b3": 50}
@@ -68,14 +69,11 @@ class Demonstration:
         c = self.checks
         c.title("The network: client, edge (the balancer) and b1, b2, b3 on one segment")
         self.scene = Scene(self.lab, backends=3)
-        vips = [vip4(10), vip6(10), vip4(20)]
         # 24 MiB at 1 MiB/s: a download that lasts longer than all that happens to it.
         self.scene.start_nginx(big_rate="1m")
         for name in self.scene.backends:
-            command = [self.binaries.backend_setup, "up", "--interface", "eth0"]
-            for vip in vips:
-                command += ["--vip", vip]
-            self.lab.run(name, command, env={"SLUICE_BPF_DIR": str(self.binaries.bpf)})
+            set_up_backend(self.scene, name, self.binaries, tunnel=[vip4(10), vip6(10)],
+                           direct=[vip4(20)])
         c.check(True, "3 nginx run; VIPs on lo and decapsulation in front of them "
                       "(tools/backend-setup)")
         for name in self.scene.backends:

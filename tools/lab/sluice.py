@@ -30,6 +30,25 @@ class Binaries:
                 if not p.exists()]
 
 
+def set_up_backend(scene, name, binaries, tunnel=(), direct=()):
+    """set_up_backend() makes a backend of the scene one, with the operators' own command:
+    the VIPs of tunnel arrive encapsulated, those of direct do not."""
+    lab = scene.lab
+    common = [binaries.backend_setup, "up", "--interface", "eth0", "--object",
+              binaries.bpf / "decap.bpf.o"]
+    # Its records are kept per lab and backend: the namespaces share /run.
+    environment = {"SLUICE_RUN_DIR": str(lab.path(f"backend-{name}", "x").parent)}
+    if tunnel:
+        lab.run(name, [*common,
+                       *(word for vip in tunnel for word in ("--vip", vip)),
+                       "--source", f"{scene.edge_address(segment=scene.segments - 1)}/32",
+                       "--source", f"{scene.edge_address(True, scene.segments - 1)}/128"],
+                env=environment)
+    if direct:
+        lab.run(name, [*common, "--mode", "dsr-l2",
+                       *(word for vip in direct for word in ("--vip", vip))], env=environment)
+
+
 class Balancer:
     """Both daemons in the scene's edge namespace."""
 
@@ -51,7 +70,8 @@ class Balancer:
                 "workers": workers,
                 "ports": [{"name": port, "device": f"af_xdp:{interface}"}
                           for port, interface in scene.ports.items()],
-                "encap-source": {"ipv4": scene.edge_address(), "ipv6": scene.edge_address(True)},
+                "encap-source": {"ipv4": scene.edge_address(segment=scene.segments - 1),
+                                 "ipv6": scene.edge_address(True, scene.segments - 1)},
                 "connections": connections,
                 "idle": idle,
                 "hugepages": hugepages,
