@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two kinds of bucket and how a key is looked for in one.
+// The two kinds of bucket and how a key is looked for in one: without branches, as the
+// place of a match cannot be predicted. Three implementations for three instruction sets;
+// which one the processor can run is asked once (best_instruction_set()).
 #pragma once
+
+#include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
@@ -20,17 +24,6 @@ struct ipv4 {
   };
 
   static void prefetch(const bucket* b) noexcept { __builtin_prefetch(b); }
-  static bool matches(const entry& e, const key4& k) noexcept {
-    std::uint64_t tuple;
-    std::memcpy(&tuple, &e.source, 8);
-    return ((tuple ^ k.tuple) | ((e.word.value ^ k.vip_bits) & abi::connection_word::vip_mask)) ==
-           0;
-  }
-  static abi::connection_word* find(bucket& b, const key4& k) noexcept {
-    for (entry& e : b.entries)
-      if (matches(e, k)) return &e.word;
-    return nullptr;
-  }
   static key4 key_of(const entry& e) noexcept {
     std::uint64_t tuple;
     std::memcpy(&tuple, &e.source, 8);
@@ -49,19 +42,8 @@ struct ipv6 {
   };
 
   static void prefetch(const bucket* b) noexcept {
-    for (std::size_t i = 0; i < sizeof(bucket); i += cache_line)
-      __builtin_prefetch(reinterpret_cast<const std::byte*>(b) + i);
-  }
-  static bool matches(const entry& e, const key6& k) noexcept {
-    std::uint64_t ports;
-    std::memcpy(&ports, &e.source_port, 8);
-    return ((e.source_low ^ k.source_low) | (e.source_high ^ k.source_high) | (ports ^ k.ports) |
-            ((e.word.value ^ k.vip_bits) & abi::connection_word::vip_mask)) == 0;
-  }
-  static abi::connection_word* find(bucket& b, const key6& k) noexcept {
-    for (entry& e : b.entries)
-      if (matches(e, k)) return &e.word;
-    return nullptr;
+    __builtin_prefetch(b);
+    __builtin_prefetch(reinterpret_cast<const std::byte*>(b) + cache_line);
   }
   static key6 key_of(const entry& e) noexcept {
     std::uint64_t ports;
@@ -74,5 +56,102 @@ struct ipv6 {
     std::memcpy(&e.source_port, &k.ports, 8);
   }
 };
+
+static_assert(sizeof(ipv4::bucket) == cache_line && sizeof(ipv6::bucket) == 2 * cache_line);
+static_assert(ipv4::per_bucket == 4 && ipv6::per_bucket == 4);
+
+// Each probe's match() returns the place (0 to 3) of a key in a bucket, 4 if it is not
+// there. No two places hold the same key, and no free place matches any key.
+
+struct scalar_probe {
+  static unsigned match(const ipv4::bucket& b, const key4& k) noexcept {
+    unsigned found = 1u << 4;
+    for (unsigned i = 0; i < 4; ++i) {
+      const key4 e = ipv4::key_of(b.entries[i]);
+      found |= unsigned{((e.tuple ^ k.tuple) | (e.vip_bits ^ k.vip_bits)) == 0} << i;
+    }
+    return static_cast<unsigned>(__builtin_ctz(found));
+  }
+  static unsigned match(const ipv6::bucket& b, const key6& k) noexcept {
+    unsigned found = 1u << 4;
+    for (unsigned i = 0; i < 4; ++i) {
+      const key6 e = ipv6::key_of(b.entries[i]);
+      found |= unsigned{((e.source_high ^ k.source_high) | (e.source_low ^ k.source_low) |
+                         (e.ports ^ k.ports) | (e.vip_bits ^ k.vip_bits)) == 0}
+               << i;
+    }
+    return static_cast<unsigned>(__builtin_ctz(found));
+  }
+};
+
+#define SLUICE_AVX2 [[gnu::target("avx2,bmi")]]
+#define SLUICE_AVX512 [[gnu::target("avx512f,avx512vl,avx2,bmi")]]
+
+// The words' other bits are masked off; a lane is equal if nothing is left of the xor.
+struct avx2_probe {
+  SLUICE_AVX2 static unsigned match(const ipv4::bucket& b, const key4& k) noexcept {
+    const __m256i key =
+        _mm256_set_epi64x(static_cast<long long>(k.vip_bits), static_cast<long long>(k.tuple),
+                          static_cast<long long>(k.vip_bits), static_cast<long long>(k.tuple));
+    const __m256i mask = _mm256_set_epi64x(0xffff, -1, 0xffff, -1);
+    const unsigned lanes = equal_lanes(b.entries, key, mask) | equal_lanes(b.entries + 2, key, mask)
+                                                                   << 4;
+    return static_cast<unsigned>(__builtin_ctz((lanes & lanes >> 1 & 0x55) | 1u << 8)) >> 1;
+  }
+  SLUICE_AVX2 static unsigned match(const ipv6::bucket& b, const key6& k) noexcept {
+    const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(&k));
+    const __m256i mask = _mm256_set_epi64x(0xffff, -1, -1, -1);
+    unsigned lanes = 0;
+    for (unsigned i = 0; i < 4; ++i) lanes |= equal_lanes(b.entries + i, key, mask) << (4 * i);
+    lanes &= lanes >> 1;
+    lanes &= lanes >> 2;
+    return static_cast<unsigned>(__builtin_ctz((lanes & 0x1111) | 1u << 16)) >> 2;
+  }
+
+ private:
+  SLUICE_AVX2 static unsigned equal_lanes(const void* at, __m256i key, __m256i mask) noexcept {
+    const __m256i x = _mm256_load_si256(static_cast<const __m256i*>(at));
+    const __m256i equal = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_xor_si256(x, key), mask),
+                                             _mm256_setzero_si256());
+    return static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(equal)));
+  }
+};
+
+// (maskz_: gcc 12 warns of the undefined value that the plain broadcasts start from.)
+struct avx512_probe {
+  SLUICE_AVX512 static unsigned match(const ipv4::bucket& b, const key4& k) noexcept {
+    const __m512i key = _mm512_maskz_broadcast_i32x4(
+        0xffff,
+        _mm_set_epi64x(static_cast<long long>(k.vip_bits), static_cast<long long>(k.tuple)));
+    const __m512i mask = _mm512_maskz_broadcast_i32x4(0xffff, _mm_set_epi64x(0xffff, -1));
+    const unsigned lanes = equal_lanes(&b, key, mask);
+    return static_cast<unsigned>(__builtin_ctz((lanes & lanes >> 1 & 0x55) | 1u << 8)) >> 1;
+  }
+  SLUICE_AVX512 static unsigned match(const ipv6::bucket& b, const key6& k) noexcept {
+    const __m512i key = _mm512_maskz_broadcast_i64x4(
+        0xff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(&k)));
+    const __m512i mask = _mm512_maskz_broadcast_i64x4(0xff, _mm256_set_epi64x(0xffff, -1, -1, -1));
+    unsigned lanes = equal_lanes(b.entries, key, mask) | equal_lanes(b.entries + 2, key, mask) << 8;
+    lanes &= lanes >> 1;
+    lanes &= lanes >> 2;
+    return static_cast<unsigned>(__builtin_ctz((lanes & 0x1111) | 1u << 16)) >> 2;
+  }
+
+ private:
+  SLUICE_AVX512 static unsigned equal_lanes(const void* at, __m512i key, __m512i mask) noexcept {
+    const __m512i x = _mm512_load_si512(at);
+    return static_cast<unsigned>(
+        static_cast<unsigned char>(_mm512_testn_epi64_mask(_mm512_xor_si512(x, key), mask)));
+  }
+};
+
+enum class instruction_set : std::uint8_t { scalar, avx2, avx512 };
+
+inline instruction_set best_instruction_set() noexcept {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
+    return instruction_set::avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) return instruction_set::avx2;
+  return instruction_set::scalar;
+}
 
 }  // namespace sluice::connection

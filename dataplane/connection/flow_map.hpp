@@ -26,15 +26,12 @@
 #include "dataplane/abi/connection_layout.hpp"
 #include "dataplane/connection/bucket_hash.hpp"
 #include "dataplane/connection/bucket_probe.hpp"
+#include "dataplane/connection/bulk_find.hpp"
 
 namespace sluice::connection {
 
 using abi::connection_state;
-using abi::connection_word;
 using timeout_table = std::array<std::uint16_t, abi::connection_state_count>;
-
-// handle: an entry's word, or null. Read it freely; write it with flow_map::store() only.
-using handle = connection_word*;
 
 enum class outcome : std::uint8_t {
   inserted,  // into a free place
@@ -59,9 +56,14 @@ class flow_map {
   static_assert(sizeof(bucket) % cache_line == 0);
 
   // memory: count buckets, aligned to the cache line, zeroed or used before under the
-  // same secret. count: 2 to 2^32. Call recount() if used before.
-  flow_map(void* memory, std::uint64_t count, const std::array<std::uint64_t, 2>& secret) noexcept
-      : buckets_{static_cast<bucket*>(memory)}, count_{count}, hasher_{secret} {}
+  // same secret. count: 2 to 2^32. Call recount() if used before. instructions: for tests
+  // and benchmarks; only what the processor has.
+  flow_map(void* memory, std::uint64_t count, const std::array<std::uint64_t, 2>& secret,
+           instruction_set instructions = best_instruction_set()) noexcept
+      : buckets_{static_cast<bucket*>(memory)},
+        count_{count},
+        hasher_{secret},
+        find_chunk_{bulk_find<Family>(instructions)} {}
 
   [[nodiscard]] bucket_hash hash(const key_type& key) const noexcept { return hasher_(key); }
 
@@ -71,14 +73,14 @@ class flow_map {
   // find() returns the entry of a key, expired or not, or null.
   [[nodiscard]] handle find(bucket_hash h, const key_type& key) const noexcept {
     bucket* const first = buckets_ + primary(h);
-    if (const handle found = Family::find(*first, key); found != nullptr) return found;
+    if (const handle found = find_in(*first, key); found != nullptr) return found;
     if (!overflowed(*first)) return nullptr;
-    return Family::find(buckets_[secondary(h)], key);
+    return find_in(buckets_[secondary(h)], key);
   }
 
   // in_primary() tells where an entry that is in the table lives; for tests and statistics.
   [[nodiscard]] bool in_primary(bucket_hash h, const key_type& key) const noexcept {
-    return Family::find(buckets_[primary(h)], key) != nullptr;
+    return find_in(buckets_[primary(h)], key) != nullptr;
   }
 
   // find_bulk() finds n keys at once; prefetch() them before, some tens of ns ahead. The
@@ -87,10 +89,10 @@ class flow_map {
   void find_bulk(const key_type* keys, const bucket_hash* hashes, handle* found,
                  unsigned n) const noexcept {
     while (n > 64) {
-      find_chunk(keys, hashes, found, 64);
+      find_chunk_(buckets_, count_, keys, hashes, found, 64);
       keys += 64, hashes += 64, found += 64, n -= 64;
     }
-    find_chunk(keys, hashes, found, n);
+    find_chunk_(buckets_, count_, keys, hashes, found, n);
   }
 
   // expired() tells whether an entry has been idle for longer than its state allows.
@@ -169,14 +171,15 @@ class flow_map {
  private:
   static constexpr std::uint16_t max_timeout = 32767;
 
-  // Multiply-high range reduction (Lemire): any number of buckets, no division.
   [[nodiscard]] std::uint64_t primary(bucket_hash h) const noexcept {
-    return (h.value >> 32) * count_ >> 32;
+    return primary_bucket(h, count_);
   }
   [[nodiscard]] std::uint64_t secondary(bucket_hash h) const noexcept {
-    const std::uint64_t second = (h.value & 0xffffffffu) * count_ >> 32;
-    if (second != primary(h)) return second;
-    return second + 1 == count_ ? 0 : second + 1;
+    return secondary_bucket(h, count_);
+  }
+  static handle find_in(bucket& b, const key_type& key) noexcept {
+    const unsigned at = scalar_probe::match(b, key);
+    return at == per_bucket ? nullptr : &b.entries[at].word;
   }
 
   // The overflow counter is spread over the spare bits of the bucket's words. The first
@@ -184,9 +187,6 @@ class flow_map {
   // count 0 is all zeros; count c > 0 is digit 1 + (c - 1) % 15 and (c - 1) / 15 above.
   // At its maximum it sticks: look-ups then always go on to the secondary.
   static constexpr std::uint32_t max_overflow = 15u << (4 * (per_bucket - 1));
-  static bool overflowed(const bucket& b) noexcept {
-    return (b.entries[0].word.value & connection_word::spare_mask) != 0;
-  }
   static std::uint32_t overflow(const bucket& b) noexcept {
     const auto digit = [&b](unsigned i) {
       return static_cast<std::uint32_t>(b.entries[i].word.value >> connection_word::spare_shift);
@@ -209,13 +209,6 @@ class flow_map {
   static void write(handle at, std::uint64_t value) noexcept {
     std::atomic_ref<std::uint64_t>{at->value}.store(value, std::memory_order_release);
   }
-  // free_place() returns the number of a free place, per_bucket if there is none.
-  static unsigned free_place(const bucket& b) noexcept {
-    unsigned i = 0;
-    while (i < per_bucket && b.entries[i].word.state() != connection_state::free) ++i;
-    return i;
-  }
-
   struct place {
     bucket* in;
     unsigned at;
@@ -232,12 +225,11 @@ class flow_map {
   void add_overflow(bucket& home) noexcept;
   void drop_overflow(bucket& home) noexcept;
   void remove(bucket& b, unsigned at) noexcept;
-  void find_chunk(const key_type* keys, const bucket_hash* hashes, handle* found,
-                  unsigned n) const noexcept;
 
   bucket* buckets_;
   std::uint64_t count_;
   bucket_hasher hasher_;
+  find_chunk_function<Family> find_chunk_;
   timeout_table timeouts_{abi::default_timeouts};
   std::uint64_t size_{0};
   std::array<std::uint64_t, abi::connection_state_count> by_state_{};

@@ -22,26 +22,6 @@ constexpr bool embryonic(connection_state s) noexcept {
          s == connection_state::udp_new;
 }
 
-template <class Family>
-void flow_map<Family>::find_chunk(const key_type* keys, const bucket_hash* hashes, handle* found,
-                                  unsigned n) const noexcept {
-  std::uint64_t again = 0;
-  for (unsigned i = 0; i < n; ++i) {
-    bucket* const first = buckets_ + primary(hashes[i]);
-    found[i] = Family::find(*first, keys[i]);
-    if (found[i] == nullptr) [[unlikely]] {
-      // Overflowed: may be there. Full: insert() will want to look there.
-      if (overflowed(*first)) again |= std::uint64_t{1} << i;
-      if (overflowed(*first) || free_place(*first) == per_bucket)
-        Family::prefetch(buckets_ + secondary(hashes[i]));
-    }
-  }
-  for (; again != 0; again &= again - 1) {
-    const auto i = static_cast<unsigned>(__builtin_ctzll(again));
-    found[i] = Family::find(buckets_[secondary(hashes[i])], keys[i]);
-  }
-}
-
 // readiness() grows with how gladly an entry is given up; 0: not for this newcomer.
 template <class Family>
 std::uint32_t flow_map<Family>::readiness(connection_word w, connection_state newcomer,
@@ -86,10 +66,10 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
   const std::uint16_t now = word.seen();
   bucket& first = buckets_[primary(h)];
   bucket* second = nullptr;
-  handle found = Family::find(first, key);
+  handle found = find_in(first, key);
   if (found == nullptr && overflowed(first)) {
     second = buckets_ + secondary(h);
-    found = Family::find(*second, key);
+    found = find_in(*second, key);
   }
   if (found != nullptr) {
     const connection_word old{found->value & ~connection_word::spare_mask};
@@ -149,8 +129,8 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
 // make_room() frees a place in one of two full buckets by moving residents to their other
 // bucket. Without this, two-choice hashing refuses 4% of the connections at 80% load and
 // 23% after long churn; with one step 0.08% and 0.5%; with two none (tests:
-// connection_load). Lines read: 8 for a step, 32 more for two. A table that is nearly full, as in a flood, has no room
-// to make and is not worth looking through.
+// connection_load). Lines read: 8 for a step, 32 more for two. A table that is nearly full, as in a
+// flood, has no room to make and is not worth looking through.
 template <class Family>
 bool flow_map<Family>::make_room(bucket& first, bucket& second, place& out) noexcept {
   if (size_ > capacity() / 16 * 15) return false;

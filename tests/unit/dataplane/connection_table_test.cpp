@@ -197,7 +197,9 @@ TYPED_TEST(table, MillionsOfInsertsAndErasesKeepTheBooks) {
       if (const handle at = map.find(h, key); at != nullptr) {
         map.erase(at);
       } else {
-        refused += map.insert(h, key, word(established, 1)).outcome == outcome::no_room;
+        const insertion in = map.insert(h, key, word(syn, 1));
+        if (in.handle != nullptr) map.store(in.handle, word(established, 1));
+        refused += in.outcome == outcome::no_room;
       }
     }
     ASSERT_TRUE(map.consistent()) << "round " << round;
