@@ -9,6 +9,8 @@ shown_tables shown_tables::copy(const abi::config_view& view) {
   shown_tables out;
   if (view.empty()) return out;
   out.header = view.header();
+  for (std::uint32_t i = 0; i <= out.header.vip_mask; ++i)
+    if (view.vip_at(i).protocol != 0) out.vips.push_back(view.vip_at(i));
   const std::uint32_t services = out.header.service_count;
   const std::uint32_t backends = out.header.backend_count;
   out.services.resize(services);

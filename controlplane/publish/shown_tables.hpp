@@ -15,6 +15,7 @@ namespace sluice::publish {
 
 struct shown_tables {
   abi::generation_header header{};  // number 0: nothing was published yet
+  std::vector<abi::vip_row> vips;   // in use
   std::vector<abi::service_row> services;
   std::vector<abi::service_cold> service_colds;
   std::vector<abi::backend_row> backends;

@@ -216,6 +216,16 @@ health::checker_counters controller::health_counters() {
   return loop_.invoke([this] { return health_->counters(); });
 }
 
+std::optional<ip_address> controller::route_to(const ip_address& backend) {
+  return loop_.invoke([&]() -> std::optional<ip_address> {
+    const auto found = by_address_.find(backend);
+    if (found == by_address_.end()) return std::nullopt;
+    const auto [service, position] = found->second.front();
+    const ip_address& via = services_[service]->backends[position].way.via;
+    return via == ip_address{} ? std::nullopt : std::optional{via};
+  });
+}
+
 health::health_state controller::seed_of(const std::string& service,
                                          const ip_address& backend) const {
   const auto seed = seeds_.find({service, backend});

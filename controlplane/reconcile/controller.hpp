@@ -122,6 +122,9 @@ class controller {
     return loop_.invoke([&] { return fn(writer_->view()); });
   }
   [[nodiscard]] health::checker_counters health_counters();
+  // route_to() is the gateway to a backend, or the backend itself when on-link; nothing
+  // when the kernel's routes do not say. Any thread.
+  [[nodiscard]] std::optional<ip_address> route_to(const ip_address& backend);
 
   // Any thread, also the loop's.
   [[nodiscard]] const publish::observation_follower& observations() const noexcept {

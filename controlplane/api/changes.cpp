@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/api/changes.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "controlplane/config/config.hpp"
+
+namespace sluice::api {
+namespace {
+
+using reconcile::change_error;
+using reconcile::refusal;
+using edited = tl::expected<model::desired_state, change_error>;
+
+tl::unexpected<change_error> fail(refusal why, std::string message) {
+  return tl::unexpected{change_error{why, {{{}, 0, {}, std::move(message)}}}};
+}
+tl::unexpected<change_error> invalid(std::vector<config_error> errors) {
+  return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
+}
+tl::unexpected<change_error> no_service(const std::string& name) {
+  return fail(refusal::not_found, "there is no service '" + name + "'");
+}
+
+int status_of(refusal why) {
+  switch (why) {
+    case refusal::invalid:
+      return 400;
+    case refusal::not_found:
+      return 404;
+    case refusal::conflict:
+      return 409;
+    case refusal::busy:
+      return 503;
+    case refusal::failed:
+      break;
+  }
+  return 500;
+}
+
+reply run(reconcile::controller& c, const request& r, reconcile::edit make) {
+  const std::string dry = r.parameter("dry_run").value_or("0");
+  if (dry != "0" && dry != "1") return refuse(400, "is 0 or 1", "dry_run");
+  const auto done = c.change({std::move(make), r.author, r.reason, dry == "1"});
+  if (!done) return refuse(status_of(done.error().why), done.error().errors);
+  json changes = json::array();
+  for (const auto& change : done->changes)
+    changes.push_back({{"kind", std::string{model::to_string(change.kind)}},
+                       {"service", change.service},
+                       {"backend", change.backend ? json(format_ip(*change.backend)) : json()},
+                       {"text", change.text}});
+  return ok({{"revision", done->revision}, {"changes", std::move(changes)}});
+}
+
+// file_of() is the name that errors show: what the client calls its file.
+std::string file_of(const request& r) {
+  return r.parameter("file").value_or("");
+}
+
+// edit_backend() finds a service and one of its backends before it calls
+// change(state, service, backend), which returns an error or nothing.
+template <class Change>
+reply edit_backend(reconcile::controller& c, const request& r, const std::string& name,
+                   const std::string& address_text, Change&& change) {
+  const auto address = parse_ip(address_text);
+  if (!address) return refuse(400, address.error(), "address");
+  return run(c, r, [&](const model::desired_state& now) -> edited {
+    model::desired_state next = now;
+    model::service* service = model::find_service(next, name);
+    if (service == nullptr) return no_service(name);
+    model::backend* backend = model::find_backend(*service, *address);
+    if (backend == nullptr)
+      return fail(refusal::not_found,
+                  "service '" + name + "' has no backend " + format_ip(*address));
+    if (std::optional<change_error> error = change(*service, *backend))
+      return tl::unexpected{std::move(*error)};
+    return next;
+  });
+}
+
+}  // namespace
+
+reply put_config(reconcile::controller& c, const request& r) {
+  return run(c, r, [&](const model::desired_state&) -> edited {
+    auto parsed = config::parse_services(r.body, file_of(r), c.context());
+    if (!parsed) return invalid(std::move(parsed.error()));
+    return std::move(*parsed);
+  });
+}
+
+reply add_service(reconcile::controller& c, const request& r) {
+  return run(c, r, [&](const model::desired_state& now) -> edited {
+    auto parsed = config::parse_service(r.body, file_of(r), c.context());
+    if (!parsed) return invalid(std::move(parsed.error()));
+    if (model::find_service(now, parsed->name) != nullptr)
+      return fail(refusal::conflict, "there is a service '" + parsed->name + "' already");
+    model::desired_state next = now;
+    next.services.push_back(std::move(*parsed));
+    return next;
+  });
+}
+
+reply patch_service(reconcile::controller& c, const request& r, const std::string& name) {
+  return run(c, r, [&](const model::desired_state& now) -> edited {
+    model::desired_state next = now;
+    model::service* service = model::find_service(next, name);
+    if (service == nullptr) return no_service(name);
+    auto parsed = config::parse_service(r.body, file_of(r), c.context(), service);
+    if (!parsed) return invalid(std::move(parsed.error()));
+    // Backends have calls of their own; to lose them by a PATCH would be an accident.
+    if (parsed->backends != service->backends)
+      return invalid({{file_of(r), 0, "backends",
+                       "is not changed here: use .../services/" + name + "/backends"}});
+    *service = std::move(*parsed);
+    return next;
+  });
+}
+
+reply remove_service(reconcile::controller& c, const request& r, const std::string& name) {
+  return run(c, r, [&](const model::desired_state& now) -> edited {
+    model::desired_state next = now;
+    if (std::erase_if(next.services, [&](const auto& s) { return s.name == name; }) == 0)
+      return no_service(name);
+    return next;
+  });
+}
+
+reply add_backend(reconcile::controller& c, const request& r, const std::string& service_name) {
+  return run(c, r, [&](const model::desired_state& now) -> edited {
+    model::desired_state next = now;
+    model::service* service = model::find_service(next, service_name);
+    if (service == nullptr) return no_service(service_name);
+    auto parsed = config::parse_backend(r.body, file_of(r));
+    if (!parsed) return invalid(std::move(parsed.error()));
+    if (model::find_backend(*service, parsed->address) != nullptr)
+      return fail(refusal::conflict, "service '" + service_name + "' has a backend " +
+                                         format_ip(parsed->address) + " already");
+    service->backends.push_back(*parsed);
+    return next;
+  });
+}
+
+reply patch_backend(reconcile::controller& c, const request& r, const std::string& service,
+                    const std::string& address) {
+  return edit_backend(c, r, service, address,
+                      [&](model::service&, model::backend& b) -> std::optional<change_error> {
+                        auto parsed = config::parse_backend(r.body, file_of(r), &b);
+                        if (!parsed) return change_error{refusal::invalid, parsed.error()};
+                        b = *parsed;
+                        return std::nullopt;
+                      });
+}
+
+reply remove_backend(reconcile::controller& c, const request& r, const std::string& service,
+                     const std::string& address) {
+  return edit_backend(c, r, service, address,
+                      [](model::service& s, model::backend& b) -> std::optional<change_error> {
+                        s.backends.erase(s.backends.begin() + (&b - s.backends.data()));
+                        return std::nullopt;
+                      });
+}
+
+reply drain_backend(reconcile::controller& c, const request& r, const std::string& service,
+                    const std::string& address, bool drain) {
+  return edit_backend(c, r, service, address,
+                      [drain](model::service&, model::backend& b) -> std::optional<change_error> {
+                        b.admin = drain ? model::admin_state::drain : model::admin_state::enabled;
+                        return std::nullopt;
+                      });
+}
+
+}  // namespace sluice::api

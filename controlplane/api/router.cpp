@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/api/router.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <exception>
+#include <utility>
+
+#include <spdlog/spdlog.h>
+
+#include "controlplane/api/changes.hpp"
+#include "controlplane/api/connections.hpp"
+#include "controlplane/api/objects.hpp"
+#include "controlplane/model/text.hpp"
+#include "dataplane/abi/version.hpp"
+
+namespace sluice::api {
+namespace {
+
+constexpr std::size_t default_history = 100;
+constexpr std::size_t most_history = 100'000;
+
+reply no_such_call() {
+  return refuse(404, "there is no such call: see docs/api.md");
+}
+reply wrong_method(const request& r, std::string_view allowed) {
+  return refuse(405, r.method + " is not possible here; " + std::string{allowed} + " is");
+}
+reply no_service(const std::string& name) {
+  return refuse(404, "there is no service '" + name + "'");
+}
+
+}  // namespace
+
+reply router::handle(const request& r) {
+  try {
+    const auto& s = r.segments;
+    if (s.size() < 2 || s[0] != "v1") return no_such_call();
+    const std::string& what = s[1];
+    if (what == "config" && s.size() == 2) return config(r);
+    if (what == "services") return services(r);
+
+    const bool connections_count = what == "connections" && s.size() == 3 && s[2] == "count";
+    static constexpr std::array readable{"version",  "status",      "backends", "workers",
+                                         "ports",    "nodes",       "stats",    "drops",
+                                         "counters", "connections", "explain",  "history"};
+    if ((s.size() != 2 && !connections_count) ||
+        std::find(readable.begin(), readable.end(), what) == readable.end())
+      return no_such_call();
+    if (r.method != "GET") return wrong_method(r, "GET");
+    if (what == "version")
+      return ok({{"version", SLUICE_VERSION}, {"api", 1}, {"abi", abi::abi_version}});
+    if (connections_count) return count_connections(controller_, r);
+    if (what == "connections") return list_connections(controller_, r);
+    if (what == "explain") return explain(controller_, r);
+    if (what == "history") return history(r);
+
+    const view_of_now v = view_of_now::take(controller_);
+    if (what == "status") return ok(status_json(controller_, v));
+    if (what == "workers") return ok({{"workers", workers_json(v)}});
+    if (what == "ports") return ok({{"ports", ports_json(v, controller_.node())}});
+    if (what == "nodes") return ok({{"nodes", nodes_json(controller_, v)}});
+    if (what == "drops") return ok({{"drops", drops_json(v)}});
+    if (what == "counters") return ok({{"counters", counters_json(v)}});
+
+    // What can be had of one service only.
+    const auto only = r.parameter("service");
+    if (only && std::none_of(v.snap.services.begin(), v.snap.services.end(),
+                             [&](const auto& x) { return x->config.name == *only; }))
+      return no_service(*only);
+    if (what == "stats") return ok(stats_json(v, only));
+    json list = json::array();
+    for (const auto& service : v.snap.services)
+      if (!only || service->config.name == *only)
+        for (auto& b : backends_json(v, *service)) list.push_back(std::move(b));
+    return ok({{"backends", std::move(list)}});
+  } catch (const std::exception& e) {
+    spdlog::error("{} /{}: {}", r.method, r.segments.empty() ? "" : r.segments.back(), e.what());
+    return refuse(500, std::string{"internal error: "} + e.what());
+  }
+}
+
+reply router::config(const request& r) {
+  if (r.method == "PUT") return put_config(controller_, r);
+  if (r.method != "GET") return wrong_method(r, "GET or PUT");
+  const std::string format = r.parameter("format").value_or("json");
+  if (format != "json" && format != "yaml") return refuse(400, "is json or yaml", "format");
+  const auto [revision, state] = controller_.desired();
+  if (format == "yaml") return {200, model::to_yaml(state), "text/yaml"};
+  json out = {{"revision", revision}};
+  out["services"] = model::to_json(state).at("services");
+  return ok(out);
+}
+
+reply router::services(const request& r) {
+  const auto& s = r.segments;
+  if (s.size() == 2) {
+    if (r.method == "POST") return add_service(controller_, r);
+    if (r.method != "GET") return wrong_method(r, "GET or POST");
+    const view_of_now v = view_of_now::take(controller_);
+    json list = json::array();
+    for (const auto& service : v.snap.services) list.push_back(service_json(v, *service, false));
+    return ok({{"services", std::move(list)}});
+  }
+  const std::string& name = s[2];
+  if (s.size() > 3) return service_backends(r);
+  if (r.method == "PATCH") return patch_service(controller_, r, name);
+  if (r.method == "DELETE") return remove_service(controller_, r, name);
+  if (r.method != "GET") return wrong_method(r, "GET, PATCH or DELETE");
+  const view_of_now v = view_of_now::take(controller_);
+  for (const auto& service : v.snap.services)
+    if (service->config.name == name) return ok(service_json(v, *service, true));
+  return no_service(name);
+}
+
+reply router::service_backends(const request& r) {
+  const auto& s = r.segments;
+  const std::string& name = s[2];
+  if (s[3] != "backends" || s.size() > 6) return no_such_call();
+  if (s.size() == 4) {
+    if (r.method == "POST") return add_backend(controller_, r, name);
+    if (r.method != "GET") return wrong_method(r, "GET or POST");
+    const view_of_now v = view_of_now::take(controller_);
+    for (const auto& service : v.snap.services)
+      if (service->config.name == name) return ok({{"backends", backends_json(v, *service)}});
+    return no_service(name);
+  }
+  const std::string& address = s[4];
+  if (s.size() == 6) {
+    if (s[5] != "drain" && s[5] != "undrain") return no_such_call();
+    if (r.method != "POST") return wrong_method(r, "POST");
+    return drain_backend(controller_, r, name, address, s[5] == "drain");
+  }
+  if (r.method == "PATCH") return patch_backend(controller_, r, name, address);
+  if (r.method == "DELETE") return remove_backend(controller_, r, name, address);
+  return wrong_method(r, "PATCH or DELETE");
+}
+
+reply router::history(const request& r) {
+  std::size_t limit = default_history;
+  if (const auto text = r.parameter("limit")) {
+    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), limit);
+    if (error != std::errc{} || end != text->data() + text->size() || limit == 0 ||
+        limit > most_history)
+      return refuse(400, "is a number from 1 to " + std::to_string(most_history), "limit");
+  }
+  const auto revisions = controller_.keeper().history(limit);
+  if (!revisions) return refuse(500, revisions.error());
+  json list = json::array();
+  for (const auto& i : *revisions)
+    list.push_back({{"revision", i.number},
+                    {"time", rfc3339(i.time)},
+                    {"author", i.author},
+                    {"reason", i.reason}});
+  return ok({{"revisions", std::move(list)}});
+}
+
+}  // namespace sluice::api

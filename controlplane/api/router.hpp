@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// router: the calls of docs/api.md. Any thread but the loop's; several at a time.
+#pragma once
+
+#include <string>
+
+#include "controlplane/api/message.hpp"
+#include "controlplane/reconcile/controller.hpp"
+
+namespace sluice::api {
+
+class router {
+ public:
+  explicit router(reconcile::controller& controller) : controller_{controller} {}
+
+  // handle() answers every request; it does not throw for anything a client sent.
+  [[nodiscard]] reply handle(const request& r);
+
+ private:
+  [[nodiscard]] reply config(const request& r);
+  [[nodiscard]] reply services(const request& r);
+  [[nodiscard]] reply service_backends(const request& r);
+  [[nodiscard]] reply history(const request& r);
+
+  reconcile::controller& controller_;
+};
+
+}  // namespace sluice::api
