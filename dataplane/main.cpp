@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice-dataplane: arguments, signals, exit codes. 0: ok; 1: refused or failed; 2: wrong usage.
+#include <getopt.h>
+#include <pthread.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+
+#include "dataplane/abi/node_file.hpp"
+#include "dataplane/process/data_plane.hpp"
+#include "dataplane/process/notify.hpp"
+#include "dataplane/process/runtime_dir.hpp"
+
+namespace {
+
+constexpr const char* usage_text = R"(usage: sluice-dataplane --node FILE [--check]
+
+Forwards packets on the ports of node.yaml, by the tables of sluice-controlplane.
+Runs in the foreground until SIGTERM or SIGINT; a second signal ends it at once.
+
+  --node FILE   node.yaml of this host (docs/configuration.md)
+  --check       only say what would be done: ports, workers, memory; exit 1 if it cannot
+  --verbose     log more
+  --version     print the version
+  --help        print this
+)";
+
+struct options {
+  std::string node;
+  bool check{false};
+  bool verbose{false};
+};
+
+[[noreturn]] void wrong_usage(const char* what) {
+  if (what != nullptr) std::fprintf(stderr, "sluice-dataplane: %s\n", what);
+  std::fputs(usage_text, stderr);
+  std::exit(2);
+}
+
+options read_options(int argc, char** argv) {
+  enum : int { node = 1, check, verbose, version, help };
+  const option known[] = {
+      {"node", required_argument, nullptr, node}, {"check", no_argument, nullptr, check},
+      {"verbose", no_argument, nullptr, verbose}, {"version", no_argument, nullptr, version},
+      {"help", no_argument, nullptr, help},       {nullptr, 0, nullptr, 0}};
+  options out;
+  for (int c = 0; (c = getopt_long(argc, argv, "h", known, nullptr)) != -1;) switch (c) {
+      case node:
+        out.node = optarg;
+        break;
+      case check:
+        out.check = true;
+        break;
+      case verbose:
+        out.verbose = true;
+        break;
+      case version:
+        std::puts("sluice-dataplane " SLUICE_VERSION);
+        std::exit(0);
+      case help:
+      case 'h':
+        std::fputs(usage_text, stdout);
+        std::exit(0);
+      default:
+        wrong_usage(nullptr);
+    }
+  if (optind < argc) wrong_usage("there are no arguments without --");
+  if (out.node.empty()) wrong_usage("--node is missing");
+  return out;
+}
+
+// stop_signals() are blocked before any thread is started: only sigtimedwait() in the
+// housekeeping loop takes them.
+sigset_t stop_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+int run(const options& wish) {
+  const auto node = sluice::load_node_file(wish.node);
+  if (!node) {
+    std::fprintf(stderr, "%s\n", sluice::to_string(node.error()).c_str());
+    return 1;
+  }
+  if (wish.check) {
+    const auto plan = sluice::make_plan(*node, false);
+    if (!plan) {
+      std::fprintf(stderr, "sluice-dataplane: %s\n", plan.error().c_str());
+      return 1;
+    }
+    for (const std::string& line : sluice::describe(*node, *plan)) std::puts(line.c_str());
+    return 0;
+  }
+  const sigset_t stop = stop_signals();
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  const auto lock = sluice::process_lock::take(node->runtime_dir, node->dataplane_lock_path());
+  if (!lock) {
+    spdlog::error("{}", lock.error());
+    return 1;
+  }
+  auto plan = sluice::make_plan(*node, true);
+  if (!plan) {
+    spdlog::error("{}", plan.error());
+    return 1;
+  }
+  for (const std::string& line : sluice::describe(*node, *plan)) spdlog::debug("{}", line);
+  for (const std::string& note : plan->places.notes) spdlog::warn("{}", note);
+  auto plane = sluice::data_plane::start(*node, *plan);
+  if (!plane) {
+    spdlog::error("{}", plane.error());
+    return 1;
+  }
+  const std::string summary = (*plane)->summary();
+  spdlog::info("sluice-dataplane {} ready: {}", SLUICE_VERSION, summary);
+  sluice::notify_ready(summary);
+  const int signal = (*plane)->run(stop);
+  spdlog::info("signal {}: stopping", signal);
+  sluice::notify_stopping();
+  // From now on a signal ends the process, should a driver hang.
+  std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGINT, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
+  plane->reset();
+  spdlog::info("stopped");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const options wish = read_options(argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_color_mt("dataplane"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
+  if (wish.verbose) spdlog::set_level(spdlog::level::debug);
+  try {
+    return run(wish);
+  } catch (const std::exception& error) {
+    spdlog::error("{}", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// The data plane as a whole: plan, start, run, stop. Main thread.
+#pragma once
+
+#include <csignal>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "dataplane/abi/node_file.hpp"
+#include "dataplane/abi/worker_state.hpp"
+#include "dataplane/connection/table_file.hpp"
+#include "dataplane/placement/plan.hpp"
+#include "dataplane/port/device_args.hpp"
+#include "dataplane/port/port.hpp"
+#include "dataplane/port/xdp_attach.hpp"
+#include "dataplane/process/config_link.hpp"
+#include "dataplane/process/memory.hpp"
+#include "dataplane/worker/worker.hpp"
+
+namespace sluice {
+
+// start_plan: everything that can be decided before DPDK runs.
+struct start_plan {
+  std::vector<device_plan> devices;
+  placement::topology machine;
+  placement::worker_plan places;
+  memory_plan memory;
+};
+
+// make_plan() refuses what cannot work. change: may raise the number of hugepages.
+[[nodiscard]] tl::expected<start_plan, std::string> make_plan(const node_config& node, bool change);
+// describe() is the plan in words, one fact per line.
+[[nodiscard]] std::vector<std::string> describe(const node_config& node, const start_plan& plan);
+
+class data_plane {
+ public:
+  // start() opens the ports and launches the workers. node and plan outlive the object.
+  static tl::expected<std::unique_ptr<data_plane>, std::string> start(const node_config& node,
+                                                                      start_plan& plan);
+  data_plane(const data_plane&) = delete;
+  data_plane& operator=(const data_plane&) = delete;
+  // Stops the workers, closes the ports, removes files, gives DPDK's resources back.
+  ~data_plane();
+
+  // run() is the housekeeping thread's loop; it returns the signal of `until` that came.
+  // They are blocked in all threads.
+  int run(const sigset_t& until);
+
+  // summary() is one line: ports, workers, memory.
+  [[nodiscard]] std::string summary() const;
+
+ private:
+  data_plane(const node_config& node, start_plan& plan);
+
+  tl::expected<void, std::string> open();
+  tl::expected<void, std::string> open_ports();
+  tl::expected<unsigned, std::string> settle_workers();
+  tl::expected<void, std::string> start_ports();
+  tl::expected<void, std::string> make_tables();
+  tl::expected<void, std::string> make_observations();
+  tl::expected<void, std::string> launch_workers();
+  tl::expected<void, std::string> restore_vip_sets();
+  void tick(std::uint64_t now_ns);
+  void watch_workers(std::uint64_t now_ns);
+  void close() noexcept;
+
+  const node_config& node_;
+  start_plan& plan_;
+  config_link config_;
+  bool eal_{false};
+  bool launched_{false};
+  std::vector<xdp_leftover> leftovers_;  // by port number
+  std::vector<port> ports_;
+  std::vector<connection::table_file> tables_;
+  abi::mapped_file segment_;
+  abi::observation_map<std::byte> observations_;
+  std::vector<std::unique_ptr<worker>> workers_;
+  std::vector<bool> late_;  // by worker: reported as stuck
+  std::uint64_t refused_generations_{0};
+  std::uint64_t next_statistics_ns_{0};
+  std::uint64_t watchdog_every_ns_{0};
+  std::uint64_t next_watchdog_ns_{0};
+};
+
+}  // namespace sluice
