@@ -1,27 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Three tables: links (all of the namespace), routes (one lookup per followed address) and
-// neighbours (those that a route leads to). A notification marks what it may change; after
-// the debounce the marked addresses are looked up and worded anew, in slices.
+// What the caller wants, the routes to it, and the wording of what is found.
 #include "controlplane/neighbour/neighbour_follower.hpp"
 
-#include <libmnl/libmnl.h>
-#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <set>
 #include <utility>
 
-#include "controlplane/neighbour/kernel_tables.hpp"
+#include "controlplane/neighbour/follower_impl.hpp"
 
 namespace sluice::neighbour {
 
 namespace {
-
-using std::chrono::milliseconds;
 
 // A lookup costs some microseconds: a slice keeps the loop's other users waiting for a few
 // milliseconds at most.
@@ -29,30 +22,6 @@ constexpr std::size_t slice = 512;
 // Every so many keep_fresh all routes are looked up again: not every change is notified
 // (the kernel drops IPv4 routes of a vanished device in silence, learnt path MTUs expire).
 constexpr int sweep_every = 4;
-
-constexpr unsigned nud_valid =
-    NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY;
-constexpr unsigned nud_fixed = NUD_PERMANENT | NUD_NOARP;
-
-using neighbour_key = std::pair<int, ip_address>;  // interface index, address
-
-struct neighbour_entry {
-  std::uint16_t state{NUD_NONE};
-  std::optional<mac_address> mac;  // the last that was known, until it failed
-  bool failed{false};              // and no answer since
-  int ask_error{0};
-  milliseconds backoff{0};
-  event_loop::time_point asked{};
-  event_loop::timer_id timer{0};
-  std::set<ip_address> users;
-};
-
-struct path {
-  next_hop told;
-  route_info route;
-  std::optional<neighbour_key> via;
-  bool route_marked{false};
-};
 
 std::string text_of(int error) {
   return std::strerror(error);
@@ -89,76 +58,6 @@ const char* to_string(resolution r) noexcept {
   }
   return "?";
 }
-
-class neighbour_follower::impl {
- public:
-  impl(event_loop& loop, change_callback on_change, interface_callback on_interfaces,
-       follower_options options);
-  ~impl();
-
-  void set_interfaces(std::map<std::string, std::string> ports);
-  void set_addresses(std::vector<ip_address> addresses);
-
-  [[nodiscard]] std::optional<next_hop> find(const ip_address& a) const {
-    const auto it = paths_.find(a);
-    return it == paths_.end() ? std::nullopt : std::optional{it->second.told};
-  }
-  [[nodiscard]] std::vector<next_hop> snapshot() const {
-    std::vector<next_hop> all;
-    all.reserve(paths_.size());
-    for (const auto& [a, p] : paths_) all.push_back(p.told);
-    return all;
-  }
-  [[nodiscard]] std::vector<interface_state> interfaces() const;
-  [[nodiscard]] follower_counters counters() const { return counters_; }
-
- private:
-  void read_notifications();
-  void on_message(const nlmsghdr* message);
-  void on_link(const nlmsghdr* message);
-  void on_neighbour(const neighbour_info& info);
-  void confirm_all(int interface_index);
-  void read_links();
-  void resync();
-
-  void mark(const ip_address& a, path& p, bool route);
-  void mark_all();
-  void mark_prefix(const prefix& range);
-  void arm(event_loop::duration after);
-  void flush();
-
-  void look_up(const ip_address& a, path& p);
-  void attach(const ip_address& a, path& p);
-  void detach(const ip_address& a, path& p);
-  [[nodiscard]] next_hop describe(const ip_address& a, const path& p) const;
-  [[nodiscard]] const link_info* port_link(int index) const;
-
-  void learn(neighbour_entry& n, std::uint16_t state, const std::optional<mac_address>& mac);
-  void tend(const neighbour_key& key);
-  void ask(const neighbour_key& key, neighbour_entry& n);
-  void schedule_tend(const neighbour_key& key, neighbour_entry& n, event_loop::duration after);
-  [[nodiscard]] milliseconds fresh_for(const neighbour_key& key) const;
-  void sweep();
-
-  event_loop& loop_;
-  change_callback on_change_;
-  interface_callback on_interfaces_;
-  follower_options options_;
-  kernel_tables kernel_;
-  notification_socket notifications_;
-
-  std::map<std::string, std::string> ports_;
-  std::map<int, link_info> links_;
-  std::map<ip_address, path> paths_;
-  std::map<neighbour_key, neighbour_entry> neighbours_;
-  std::vector<interface_state> told_interfaces_;
-
-  std::set<ip_address> marked_;
-  bool resync_wanted_{false};
-  event_loop::timer_id flush_timer_{0};
-  event_loop::timer_id sweep_timer_{0};
-  follower_counters counters_;
-};
 
 neighbour_follower::impl::impl(event_loop& loop, change_callback on_change,
                                interface_callback on_interfaces, follower_options options)
@@ -225,115 +124,6 @@ std::vector<interface_state> neighbour_follower::impl::interfaces() const {
     }
   }
   return all;
-}
-
-// ---- What the kernel says ---------------------------------------------------------------
-
-void neighbour_follower::impl::read_notifications() {
-  const auto status = notifications_.read([this](const nlmsghdr* message) { on_message(message); });
-  if (status != notification_socket::read_status::overrun) return;
-  ++counters_.overruns;
-  resync_wanted_ = true;
-  arm(options_.debounce);
-}
-
-void neighbour_follower::impl::on_message(const nlmsghdr* message) {
-  switch (message->nlmsg_type) {
-    case RTM_NEWLINK:
-    case RTM_DELLINK:
-      on_link(message);
-      break;
-    case RTM_NEWNEIGH:
-    case RTM_DELNEIGH:
-      if (auto info = parse_neighbour(message)) {
-        if (message->nlmsg_type == RTM_DELNEIGH) {
-          info->state = NUD_NONE;
-          info->mac.reset();
-        }
-        on_neighbour(*info);
-      }
-      break;
-    case RTM_NEWROUTE:
-    case RTM_DELROUTE:
-      // A host with the Internet's routes hears of many that lead to no backend.
-      if (const auto range = parse_route_prefix(message)) mark_prefix(*range);
-      break;
-    default:  // addresses, rules, next hop objects: any route may change
-      ++counters_.notifications;
-      mark_all();
-  }
-}
-
-void neighbour_follower::impl::on_link(const nlmsghdr* message) {
-  const auto link = parse_link(message);
-  if (!link) return;
-  const auto it = links_.find(link->index);
-  if (message->nlmsg_type == RTM_DELLINK) {
-    if (it == links_.end()) return;
-    links_.erase(it);
-  } else {
-    if (it != links_.end() && it->second == *link) return;  // statistics and the like
-    const bool came_up = link->running && it != links_.end() && !it->second.running;
-    links_[link->index] = *link;
-    if (came_up) confirm_all(link->index);
-  }
-  ++counters_.notifications;
-  mark_all();
-}
-
-// confirm_all() asks for the neighbours behind a link that has come up: the kernel forgot
-// them when it went down, and what we remember may no longer be there.
-void neighbour_follower::impl::confirm_all(int interface_index) {
-  for (auto it = neighbours_.lower_bound({interface_index, ip_address{}});
-       it != neighbours_.end() && it->first.first == interface_index; ++it) {
-    it->second.backoff = milliseconds{0};
-    tend(it->first);
-  }
-}
-
-void neighbour_follower::impl::on_neighbour(const neighbour_info& info) {
-  const neighbour_key key{info.interface_index, info.address};
-  const auto it = neighbours_.find(key);
-  if (it == neighbours_.end()) return;
-  ++counters_.notifications;
-  neighbour_entry& n = it->second;
-  const bool was_usable = n.mac.has_value();
-  learn(n, info.state, info.mac);
-  if (info.state == NUD_NONE || (was_usable && !n.mac)) {
-    // Lost or forgotten just now: one try at once, which the debounce often hides (an `ip
-    // neigh flush`, a backend with a new MAC). But no more often than retry_first: a full
-    // kernel table forgets entries as fast as they are made.
-    n.backoff = milliseconds{0};
-    const auto since = loop_.now() - n.asked;
-    if (since >= options_.retry_first)
-      tend(key);
-    else
-      schedule_tend(key, n, options_.retry_first - since);
-  } else if (!was_usable && n.mac) {
-    schedule_tend(key, n, fresh_for(key));
-  }
-  for (const ip_address& a : n.users) mark(a, paths_.at(a), false);
-}
-
-void neighbour_follower::impl::read_links() {
-  auto all = kernel_.links();
-  if (!all) return;
-  links_.clear();
-  for (link_info& link : *all) {
-    const int index = link.index;
-    links_.emplace(index, std::move(link));
-  }
-}
-
-// resync() reads everything anew: notifications were lost.
-void neighbour_follower::impl::resync() {
-  read_links();
-  for (auto& [key, n] : neighbours_) {
-    const auto info = kernel_.neighbour(key.first, key.second);
-    learn(n, info ? info->state : std::uint16_t{NUD_NONE},
-          info ? info->mac : std::optional<mac_address>{});
-  }
-  mark_all();
 }
 
 // ---- From marks to changes --------------------------------------------------------------
@@ -465,60 +255,6 @@ next_hop neighbour_follower::impl::describe(const ip_address& a, const path& p) 
       h.reason = "asking for the neighbour: " + text_of(n.ask_error);
   }
   return h;
-}
-
-// ---- Neighbours -------------------------------------------------------------------------
-
-void neighbour_follower::impl::learn(neighbour_entry& n, std::uint16_t state,
-                                     const std::optional<mac_address>& mac) {
-  n.state = state;
-  if ((state & nud_valid) != 0 && mac) {
-    n.mac = mac;
-    n.failed = false;
-    n.ask_error = 0;
-    n.backoff = milliseconds{0};
-  } else if (state == NUD_FAILED) {
-    n.mac.reset();
-    n.failed = true;
-  }
-  // Else it was forgotten or is being asked for: what was known stays.
-}
-
-// tend() asks for a neighbour when that is due, and sets the time of the next look at it.
-void neighbour_follower::impl::tend(const neighbour_key& key) {
-  neighbour_entry& n = neighbours_.at(key);
-  loop_.cancel(std::exchange(n.timer, 0));
-  const link_info* const link = port_link(key.first);
-  if (link != nullptr && link->running && (n.state & nud_fixed) == 0) ask(key, n);
-  if (n.mac) {
-    schedule_tend(key, n, fresh_for(key));
-    return;
-  }
-  n.backoff =
-      n.backoff.count() == 0 ? options_.retry_first : std::min(n.backoff * 2, options_.retry_last);
-  schedule_tend(key, n, n.backoff);
-}
-
-void neighbour_follower::impl::ask(const neighbour_key& key, neighbour_entry& n) {
-  ++counters_.solicitations;
-  n.asked = loop_.now();
-  n.ask_error = kernel_.solicit(key.first, key.second);
-}
-
-void neighbour_follower::impl::schedule_tend(const neighbour_key& key, neighbour_entry& n,
-                                             event_loop::duration after) {
-  loop_.cancel(n.timer);
-  n.timer = loop_.call_after(after, [this, key] {
-    neighbours_.at(key).timer = 0;
-    tend(key);
-  });
-}
-
-// fresh_for() is spread, so that neighbours learnt together are not confirmed together.
-milliseconds neighbour_follower::impl::fresh_for(const neighbour_key& key) const {
-  const auto last = (std::uint64_t{key.second.bytes[14]} << 8) | key.second.bytes[15];
-  const auto spread = static_cast<std::uint64_t>(options_.keep_fresh.count()) / 4 + 1;
-  return options_.keep_fresh - milliseconds{last * 2654435761U % spread};
 }
 
 void neighbour_follower::impl::sweep() {

@@ -85,7 +85,8 @@ struct follower_counters {
 
 class neighbour_follower {
  public:
-  // Addresses whose next_hop differs from what was last told, sorted.
+  // Addresses whose next_hop differs from what was last told, sorted. May call
+  // set_addresses() and set_interfaces(), but not destroy the follower; the same holds below.
   using change_callback = std::function<void(const std::vector<ip_address>&)>;
   // An interface of interest appeared, vanished or changed MAC, MTU or state.
   using interface_callback = std::function<void()>;

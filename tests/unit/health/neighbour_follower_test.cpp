@@ -187,9 +187,12 @@ TEST_F(neighbours, a_used_entry_does_not_stay_stale) {
 }
 
 TEST_F(neighbours, a_forgotten_entry_keeps_its_mac_and_is_asked_for_again) {
+  follower_options options;
+  options.retry_first = 100ms;
+  start(options);
   follower_->set_addresses({address("10.0.1.11")});
   ASSERT_TRUE(until_state("10.0.1.11", resolution::resolved));
-  loop_->run_for(1100ms);
+  loop_->run_for(150ms);
   told_.clear();
   here("ip neigh flush dev up0");
   loop_->run_for(300ms);
