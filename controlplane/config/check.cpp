@@ -82,7 +82,7 @@ bool backend_known(const service_origin* o, std::size_t j) {
 
 // named() is how a message points at another service.
 std::string named(const service& s, const service_origin* o) {
-  return "service '" + s.name + "'" +
+  return "service " + yaml::shown(s.name) +
          (o && o->line != 0 ? " (line " + std::to_string(o->line) + ")" : "");
 }
 
@@ -231,7 +231,7 @@ void check_values(const service& s, yaml::error_list& errors) {
   const auto wrong = [&](std::string_view field, std::string message) {
     errors.add(0, key_of(s, nullptr, field), std::move(message));
   };
-  if (!valid_service_name(s.name)) wrong("name", "'" + s.name + "' is not a service name");
+  if (!valid_service_name(s.name)) wrong("name", yaml::shown(s.name) + " is not a service name");
   if (s.port.first > s.port.last || (s.port.first == 0 && s.port.last != 65535))
     wrong("port", "is not a range of ports");
   for (const model::backend& b : s.backends)

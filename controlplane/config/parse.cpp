@@ -45,8 +45,7 @@ std::optional<std::pair<std::uint16_t, std::uint16_t>> read_span(const value& v,
   const auto text = v.text();
   if (!text) return std::nullopt;
   const auto wrong = [&](std::string_view why) {
-    v.error("'" + text->substr(0, 64) + "' " + std::string{why} + "; expected " +
-            std::string{expected});
+    v.error(yaml::shown(*text) + " " + std::string{why} + "; expected " + std::string{expected});
     return std::nullopt;
   };
   const char* const end = text->data() + text->size();
@@ -211,8 +210,8 @@ void read_name(const value& v, const service* base, service& out, service_origin
   const auto text = v.text();
   if (!text) return;
   if (!valid_service_name(*text))
-    v.error("'" + text->substr(0, 64) +
-            "' is not a service name; expected 1 to 48 of a-z, 0-9, '.', '_', '-', beginning with "
+    v.error(yaml::shown(*text) +
+            " is not a service name; expected 1 to 48 of a-z, 0-9, '.', '_', '-', beginning with "
             "a letter or digit");
   else if (base && *text != base->name)
     v.error("cannot be changed (it is '" + base->name + "'); add another service instead");

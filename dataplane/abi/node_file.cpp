@@ -50,7 +50,7 @@ std::optional<std::string> absolute_path(const value& v, std::size_t longest) {
   if (!text) return std::nullopt;
   while (text->size() > 1 && text->back() == '/') text->pop_back();
   if (text->front() != '/' || text->size() < 2 || text->find('\0') != text->npos) {
-    v.error("'" + *text + "' is not an absolute path; expected one that begins with '/'");
+    v.error(yaml::shown(*text) + " is not an absolute path; expected one that begins with '/'");
     return std::nullopt;
   }
   if (text->size() > longest) {
@@ -78,8 +78,8 @@ void add_cpu(const value& v, std::vector<unsigned>& cpus, unsigned cpu) {
 // add_cpus() reads "2-3,6".
 void add_cpus(const value& v, std::string_view text, std::vector<unsigned>& cpus) {
   const auto wrong = [&] {
-    v.error("'" + std::string{text} +
-            "' is not a cpu list; expected auto, a number of workers, or cpus such as \"2-3,6\" "
+    v.error(yaml::shown(text) +
+            " is not a cpu list; expected auto, a number of workers, or cpus such as \"2-3,6\" "
             "or [2, 3, 6], each from 0 to " +
             std::to_string(max_cpu));
   };
@@ -117,8 +117,8 @@ void read_workers(const value& v, workers_config& out) {
     if (text->find_first_not_of("0123456789") == text->npos) {
       // "6" in quotes: six workers, or cpu 6?
       if (v.quoted()) {
-        v.error("\"" + *text + "\" in quotes; expected " + *text + " for that many workers, or [" +
-                *text + "] for one worker on that cpu");
+        v.error(yaml::shown(*text) +
+                " in quotes; expected 4 for four workers, or [4] for one worker on cpu 4");
       } else if (const auto n = v.integer(1, abi::max_workers, "auto")) {
         out.selection = worker_selection::count;
         out.count = static_cast<unsigned>(*n);
@@ -142,11 +142,11 @@ void read_port(const value& v, std::vector<port_config>& ports) {
       port.name = *text;
       const auto same = [&](const port_config& p) { return p.name == port.name; };
       if (!name_ok(*text, 32))
-        name->error("'" + *text +
-                    "' is not a port name; expected 1 to 32 of a-z, 0-9, '.', '_', '-', beginning "
+        name->error(yaml::shown(*text) +
+                    " is not a port name; expected 1 to 32 of a-z, 0-9, '.', '_', '-', beginning "
                     "with a letter or digit");
       else if (std::any_of(ports.begin(), ports.end(), same))
-        name->error("'" + *text + "' is the name of another port; expected one of its own");
+        name->error(yaml::shown(*text) + " is the name of another port; expected one of its own");
     }
   }
   if (const auto device = m->require("device", "\"af_xdp:eth1\"")) {
@@ -188,7 +188,8 @@ void read_next_hops(const value& v, dataplane_config& out) {
     if (!parsed)
       mac.error(parsed.error());
     else if ((*parsed)[0] & 1 || *parsed == mac_address{})
-      mac.error("'" + *text + "' is a group or empty address; expected the MAC of one station");
+      mac.error(yaml::shown(*text) +
+                " is a group or empty address; expected the MAC of one station");
     else
       port->next_hop = *parsed;
   }
@@ -205,11 +206,11 @@ std::optional<ip_prefix> read_source(const value& v, bool v4) {
     return std::nullopt;
   }
   if (prefix->address.is_v4() != v4) {
-    v.error("'" + *text + "' is " + (v4 ? "IPv6" : "IPv4") + "; expected " + right);
+    v.error(yaml::shown(*text) + " is " + (v4 ? "IPv6" : "IPv4") + "; expected " + right);
     return std::nullopt;
   }
   if (prefix->length < (v4 ? 8 : 32)) {
-    v.error("'" + *text + "' is too wide; expected " + right);
+    v.error(yaml::shown(*text) + " is too wide; expected " + right);
     return std::nullopt;
   }
   const auto& b = prefix->address.bytes;
@@ -218,7 +219,8 @@ std::optional<ip_prefix> read_source(const value& v, bool v4) {
          : b[0] == 0xff || prefix->address == ip_address{} ||
                prefix->address == ip_address::v6({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
   if (group) {
-    v.error("'" + *text + "' cannot be a source address; expected one that the backends accept");
+    v.error(yaml::shown(*text) +
+            " cannot be a source address; expected one that the backends accept");
     return std::nullopt;
   }
   return *prefix;
@@ -278,7 +280,7 @@ void read_api(const value& v, controlplane_config& out) {
       const char* const end = text->data() + text->size();
       const auto [at, error] = std::from_chars(text->data(), end, bits, 8);
       if (error != std::errc{} || at != end || text->size() < 3 || bits > 0777)
-        mode->error("'" + *text + "' is no permission bits; expected octal such as \"0660\"");
+        mode->error(yaml::shown(*text) + " is no permission bits; expected octal such as \"0660\"");
       else
         out.api_mode = bits;
     }
@@ -324,8 +326,8 @@ void read_root(const value& root, node_config& out) {
       if (const auto name = keys->find("name")) {
         if (auto text = name->text()) {
           if (!name_ok(*text, 64))
-            name->error("'" + *text +
-                        "' is not a node name; expected 1 to 64 of a-z, 0-9, '.', '_', '-', "
+            name->error(yaml::shown(*text) +
+                        " is not a node name; expected 1 to 64 of a-z, 0-9, '.', '_', '-', "
                         "beginning with a letter or digit");
           out.name = std::move(*text);
         }

@@ -41,10 +41,6 @@ std::string clean(std::string_view text, std::size_t longest) {
   return end < text.size() ? out + "..." : out;
 }
 
-std::string shown(std::string_view text) {
-  return "'" + clean(text, 64) + "'";
-}
-
 std::string joined(const std::vector<std::string_view>& names) {
   std::string out;
   for (std::size_t i = 0; i < names.size(); ++i) {
@@ -82,6 +78,10 @@ std::size_t distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+std::string shown(std::string_view text) {
+  return "'" + clean(text, 64) + "'";
+}
+
 std::string_view did_you_mean(std::string_view word,
                               const std::vector<std::string_view>& candidates) {
   if (word.size() > 64) return {};
@@ -101,12 +101,12 @@ std::string_view did_you_mean(std::string_view word,
   return best;
 }
 
-void error_list::add(unsigned line, std::string_view key, std::string message) {
+void error_list::add(unsigned line, std::string_view key, std::string_view message) {
   if (errors_.size() >= max_errors) {
     ++left_out_;
     return;
   }
-  errors_.push_back({file_, line, clean(key, 200), std::move(message)});
+  errors_.push_back({file_, line, clean(key, 200), clean(message, 1000)});
 }
 
 std::vector<config_error> error_list::take() {

@@ -66,7 +66,7 @@ struct node {
 class error_list {
  public:
   explicit error_list(std::string_view file_name) : file_{file_name} {}
-  void add(unsigned line, std::string_view key, std::string message);
+  void add(unsigned line, std::string_view key, std::string_view message);
   [[nodiscard]] bool empty() const noexcept { return errors_.empty(); }
   [[nodiscard]] std::size_t size() const noexcept { return errors_.size() + left_out_; }
   // take() returns the errors sorted by line and empties the list.
@@ -91,7 +91,7 @@ class value {
   [[nodiscard]] unsigned line() const noexcept { return line_; }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   [[nodiscard]] node_kind kind() const noexcept { return node_->kind; }
-  void error(std::string message) const { errors_->add(line(), path_, std::move(message)); }
+  void error(std::string_view message) const { errors_->add(line(), path_, message); }
 
   // text() reads a scalar that is not empty, quoted or not.
   [[nodiscard]] std::optional<std::string> text() const;
@@ -180,6 +180,9 @@ class document {
   std::unique_ptr<storage> storage_;
   const node* root_;
 };
+
+// shown() quotes text of a file for a message: cut at 64 bytes, on one line, UTF-8 still.
+[[nodiscard]] std::string shown(std::string_view text);
 
 // did_you_mean() returns the candidate closest to `word`, or an empty view when none
 // is close.

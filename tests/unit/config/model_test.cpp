@@ -67,7 +67,7 @@ desired_state random_state(std::mt19937& rng) {
 
 TEST(model_text, yaml_and_json_give_the_same_state_back) {
   std::mt19937 rng{7};
-  for (int i = 0; i < 500; ++i) {
+  for (int i = 0; i < 150; ++i) {
     const desired_state state = random_state(rng);
     const std::string yaml = to_yaml(state);
     const auto again = config::parse_services(yaml, "f", {});

@@ -146,8 +146,7 @@ TEST(node_file, bad_dataplane_keys_are_refused_with_line_and_key) {
       {"workers: 65",
        "workers: '65' is out of range; expected auto or a whole number from 1 to 64"},
       {"workers: \"4\"",
-       "workers: \"4\" in quotes; expected 4 for that many workers, or [4] for one worker on that "
-       "cpu"},
+       "workers: '4' in quotes; expected 4 for four workers, or [4] for one worker on cpu 4"},
       {"workers: 3-2",
        "workers: '3-2' is not a cpu list; expected auto, a number of workers, or cpus such as "
        "\"2-3,6\" or [2, 3, 6], each from 0 to 1023"},
@@ -247,6 +246,12 @@ TEST(node_file, bad_files_are_refused_with_line_and_key) {
        "number from 1 to 1048575"},
   };
   for (const bad_node& row : rows) EXPECT_EQ(errors_of(row.dataplane), row.error);
+  // What is shown of the file stays on one line, and UTF-8 where it is cut.
+  EXPECT_EQ(errors_of("node: {name: \"a\\nb\"}\n").substr(0, 42),
+            "node.yaml:1: node.name: 'a b' is not a nod");
+  std::string euros = "node: {name: \"";
+  for (int i = 0; i < 30; ++i) euros += "\xe2\x82\xac";
+  EXPECT_EQ(errors_of(euros + "\"}\n").substr(24 + 1 + 63, 24), "...' is not a node name;");
   const std::string socket(108, 'x');
   EXPECT_EQ(errors_of("controlplane:\n  api: {socket: /" + socket + "}\n"),
             "node.yaml:2: controlplane.api.socket: the path has 109 bytes; expected at most 107");
