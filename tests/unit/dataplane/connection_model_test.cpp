@@ -73,6 +73,7 @@ class model : public ::testing::Test {
             ASSERT_EQ(old->second, in.old);
             ASSERT_EQ(map.expired(in.old, now), in.outcome == outcome::expired);
             expected.erase(old);
+            gone_count += in.outcome == outcome::expired;
           }
           if (!may_evict) {
             // A closed one may always go.
@@ -131,7 +132,10 @@ class model : public ::testing::Test {
           ASSERT_EQ(found[k] != nullptr, expected.contains(k)) << k;
       }
     }
-    EXPECT_GT(gone_count, 0u) << "nothing ever expired: the clock did not advance";
+    // (In two buckets nothing is left alone for long enough.)
+    if (buckets > 2) {
+      EXPECT_GT(gone_count, 0u) << "nothing ever expired: the clock did not advance";
+    }
   }
 };
 using families = ::testing::Types<ipv4, ipv6>;
