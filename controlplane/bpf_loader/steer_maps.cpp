@@ -13,6 +13,7 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -47,8 +48,8 @@ struct attached_program {
 };
 
 tl::unexpected<steer_error> failed(std::string what, int error) {
-  return tl::unexpected{
-      steer_error{steer_error::kind::failed, std::move(what) + ": " + std::strerror(error)}};
+  return tl::unexpected{steer_error{
+      steer_error::kind::failed, std::move(what) + ": " + std::generic_category().message(error)}};
 }
 
 // open_if_ours() returns the program when its name is ours.

@@ -18,6 +18,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <tuple>
 
@@ -57,7 +58,7 @@ struct attached_program {
 };
 
 tl::unexpected<std::string> failed(const std::string& what, int error) {
-  return tl::unexpected{what + ": " + std::strerror(error)};
+  return tl::unexpected{what + ": " + std::generic_category().message(error)};
 }
 
 file_descriptor open_vip_set(std::span<const std::uint32_t> map_ids) {
@@ -135,7 +136,7 @@ std::optional<std::string> find_holder(std::uint32_t program_id) {
     std::string name;
     std::ifstream comm{it->path() / "comm"};
     std::getline(comm, name);
-    return name + " (pid " + pid + ")";
+    return name.append(" (pid ").append(pid).append(")");
   }
   return std::nullopt;
 }
