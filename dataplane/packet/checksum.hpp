@@ -4,6 +4,7 @@
 // the same way (RFC 1071 section 2 (B)).
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -14,26 +15,19 @@
 
 namespace sluice::wire {
 
-// fold() brings a sum of 16-bit words down to 16 bits, end-around carries included.
+// fold() brings a sum of 16-bit words down to 16 bits, end-around carries included: the
+// upper half of x + (x rotated by half) is the sum of its halves and their carry.
 constexpr std::uint16_t fold(std::uint64_t sum) noexcept {
-  sum = (sum & 0xffffffff) + (sum >> 32);
-  sum = (sum & 0xffffffff) + (sum >> 32);
-  auto s = static_cast<std::uint32_t>(sum);
-  s = (s & 0xffff) + (s >> 16);
-  s = (s & 0xffff) + (s >> 16);
-  return static_cast<std::uint16_t>(s);
+  const auto s = static_cast<std::uint32_t>((sum + std::rotl(sum, 32)) >> 32);
+  return static_cast<std::uint16_t>((s + std::rotl(s, 16)) >> 16);
 }
 
-// sum20() adds up the 20 bytes of an IPv4 header without options, unfolded. Three loads;
-// 32-bit halves are added into 64 bits, so nothing overflows.
-inline std::uint64_t sum20(const void* header) noexcept {
-  std::uint64_t a;
-  std::uint64_t b;
-  std::uint32_t c;
-  std::memcpy(&a, header, 8);
-  std::memcpy(&b, static_cast<const std::byte*>(header) + 8, 8);
-  std::memcpy(&c, static_cast<const std::byte*>(header) + 16, 4);
-  return (a & 0xffffffff) + (a >> 32) + (b & 0xffffffff) + (b >> 32) + c;
+// add() is one's complement addition of 64-bit words. (Written so that gcc makes it add
+// and adc.)
+constexpr std::uint64_t add(std::uint64_t a, std::uint64_t b) noexcept {
+  std::uint64_t s = 0;
+  const bool carry = __builtin_add_overflow(a, b, &s);
+  return s + static_cast<std::uint64_t>(carry);
 }
 
 // sum() adds up any number of bytes; an odd last byte counts as the word's first.

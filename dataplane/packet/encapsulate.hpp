@@ -81,22 +81,20 @@ inline void decrement_ttl(ipv6_header& ip) noexcept {
 inline void make_outer4(void* at, std::uint32_t inner_length, ip_proto inner, std::uint8_t tos,
                         be32 source, be32 destination) noexcept {
   const std::uint32_t length = inner_length + std::uint32_t{sizeof(ipv4_header)};
-  // Word by word in memory order; the checksum of what is known costs a few additions.
-  const std::uint64_t first = std::uint64_t{0x45u | std::uint32_t{tos} << 8} |
-                              std::uint64_t{be16{static_cast<std::uint16_t>(length)}.raw()} << 16 |
-                              std::uint64_t{be16{ipv4_header::dont_fragment}.raw()} << 48;
+  // Word by word in memory order.
   static_assert(std::endian::native == std::endian::little);
-  const std::uint32_t ttl_protocol = std::uint32_t{outer_ttl} | static_cast<std::uint32_t>(inner)
-                                                                    << 8;
-  const std::uint64_t total = (first & 0xffffffff) + (first >> 32) + ttl_protocol + source.raw() +
-                              std::uint64_t{destination.raw()};
-  const std::uint64_t second = std::uint64_t{ttl_protocol} |
-                               std::uint64_t{checksum(total).raw()} << 16 |
+  const std::uint64_t first = 0x45u | std::uint64_t{tos} << 8 |
+                              std::uint64_t{byte_swap(static_cast<std::uint16_t>(length))} << 16 |
+                              std::uint64_t{be16{ipv4_header::dont_fragment}.raw()} << 48;
+  const std::uint64_t second = std::uint64_t{outer_ttl} |
+                               std::uint64_t{static_cast<unsigned>(inner)} << 8 |
                                std::uint64_t{source.raw()} << 32;
   const std::uint32_t third = destination.raw();
+  const std::uint64_t sum = std::uint64_t{checksum(add(add(first, second), third)).raw()};
+  const std::uint64_t with_sum = second | sum << 16;
   auto* to = static_cast<std::byte*>(at);
   std::memcpy(to, &first, 8);
-  std::memcpy(to + 8, &second, 8);
+  std::memcpy(to + 8, &with_sum, 8);
   std::memcpy(to + 16, &third, 4);
 }
 
@@ -115,11 +113,33 @@ inline void make_outer6(void* at, std::uint32_t inner_length, ip_proto inner,
   std::memcpy(at, &h, sizeof h);
 }
 
+// mac_word: a MAC address as the low 48 bits of a memory word, so that an Ethernet header
+// is written with two stores.
+using mac_word = std::uint64_t;
+inline constexpr mac_word mac_mask = 0xffffffffffff;
+inline mac_word to_word(const mac_address& mac) noexcept {
+  mac_word w = 0;
+  std::memcpy(&w, mac.data(), mac.size());
+  return w;
+}
+
+// write_ethernet() writes 14 bytes.
+inline void write_ethernet(std::byte* to, mac_word destination, mac_word source,
+                           ether_type type) noexcept {
+  static_assert(std::endian::native == std::endian::little);
+  const std::uint64_t first = destination | source << 48;
+  const std::uint64_t second = source | std::uint64_t{be16{static_cast<std::uint16_t>(type)}.raw()}
+                                            << 48;
+  std::memcpy(to, &first, 8);
+  std::memcpy(to + 6, &second, 8);
+}
+
 // write_macs() readdresses the frame in place.
-inline void write_macs(std::byte* frame, const mac_address& destination,
-                       const mac_address& source) noexcept {
-  std::memcpy(frame, destination.data(), 6);
-  std::memcpy(frame + 6, source.data(), 6);
+inline void write_macs(std::byte* frame, mac_word destination, mac_word source) noexcept {
+  const std::uint64_t first = destination | source << 48;
+  const auto second = static_cast<std::uint32_t>(source >> 16);
+  std::memcpy(frame, &first, 8);
+  std::memcpy(frame + 8, &second, 4);
 }
 
 // move_ethernet() writes the Ethernet header of a frame whose IP header is now at
@@ -127,9 +147,10 @@ inline void write_macs(std::byte* frame, const mac_address& destination,
 // l3 is 14, 18 or 22. `to` may overlap the old frame: it lies at or before it, and the
 // old header must still be whole.
 inline void move_ethernet(std::byte* to, const std::byte* old, unsigned l3, ether_type type,
-                          const mac_address& destination, const mac_address& source) noexcept {
-  if (l3 != sizeof(ethernet_header)) [[unlikely]]
-    std::memmove(to + 12, old + 12, l3 - sizeof(ethernet_header));
+                          mac_word destination, mac_word source) noexcept {
+  if (l3 == sizeof(ethernet_header)) [[likely]]
+    return write_ethernet(to, destination, source, type);
+  std::memmove(to + 12, old + 12, l3 - sizeof(ethernet_header));
   write_macs(to, destination, source);
   const std::uint16_t raw = be16{static_cast<std::uint16_t>(type)}.raw();
   std::memcpy(to + l3 - 2, &raw, 2);

@@ -9,6 +9,7 @@
 // destination, so that is read whenever it can be.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -42,6 +43,17 @@ struct parsed {
 };
 static_assert(sizeof(parsed) == 16);
 
+namespace detail {
+
+// First octets of sources at which parse_any() looks closer: 0/8, 127/8, 224/3.
+inline constexpr std::array<bool, 256> odd_source = [] {
+  std::array<bool, 256> odd{};
+  for (std::size_t i = 0; i < odd.size(); ++i) odd[i] = i == 0 || i == 127 || i >= 224;
+  return odd;
+}();
+
+}  // namespace detail
+
 // What parse_common() needs in the first segment: Ethernet, IPv4, TCP.
 inline constexpr std::uint32_t common_length = 14 + 20 + 20;
 
@@ -51,49 +63,53 @@ inline constexpr std::uint32_t common_length = 14 + 20 + 20;
                                std::uint32_t total_length) noexcept;
 
 // parse_common() fills `out` and returns true for the common frame, which has at least
-// common_length contiguous bytes; false: ask parse_any(). Tests are ORed, not branched on.
-inline bool parse_common(const std::byte* frame, std::uint32_t total_length, parsed& out) noexcept {
-  const auto* ip = reinterpret_cast<const ipv4_header*>(frame + sizeof(ethernet_header));
-  const auto* tcp = reinterpret_cast<const tcp_header*>(ip + 1);
-  const auto* udp = reinterpret_cast<const udp_header*>(ip + 1);
-
-  // Type and version/IHL in one compare: 08 00 45 xx.
-  std::uint32_t type_word;
-  std::memcpy(&type_word, frame + 12, 4);
-  constexpr std::uint32_t expected = be32{0x08004500}.raw();
-  constexpr std::uint32_t mask = be32{0xffffff00}.raw();
-
-  const std::uint32_t ip_length = ip->total_length.host();
-  const bool is_tcp = ip->protocol == static_cast<std::uint8_t>(ip_proto::tcp);
-  const bool is_udp = ip->protocol == static_cast<std::uint8_t>(ip_proto::udp);
-  const std::uint32_t l4_length = ip_length - 20;
-  // One announced length that has to lie between the header's minimum and l4_length.
-  const std::uint32_t announced = is_tcp ? tcp->header_length() : udp->length.host();
-  const std::uint32_t minimum = is_tcp ? 20 : 8;
-  const auto source_first = static_cast<std::uint8_t>(ip->source.raw() & 0xff);
+// common_length contiguous bytes; false: ask parse_any(). Each test is a branch that is
+// never taken (one fused instruction; adding the outcomes up instead took twice as many).
+[[gnu::always_inline]] inline bool parse_common(const std::byte* frame, std::uint32_t total_length,
+                                                parsed& out) noexcept {
   static_assert(std::endian::native == std::endian::little);
+  const std::byte* const ip = frame + sizeof(ethernet_header);
+  // The IPv4 header as memory words: version and IHL, TOS, length, id, fragment; TTL,
+  // protocol, checksum, source; destination.
+  std::uint16_t type;
+  std::uint64_t first;
+  std::uint64_t second;
+  std::uint32_t destination;
+  std::memcpy(&type, frame + 12, 2);
+  std::memcpy(&first, ip, 8);
+  std::memcpy(&second, ip + 8, 8);
+  std::memcpy(&destination, ip + 16, 4);
 
-  unsigned bad = (type_word & mask) != expected;
-  bad |= static_cast<unsigned>(frame[0]) & 1u;
-  bad |= !(is_tcp | is_udp);
-  bad |= ip_length > total_length - sizeof(ethernet_header);
-  bad |= ip_length < 20 + 8;
-  bad |= announced < minimum;
-  bad |= announced > l4_length;
-  bad |= (ip->fragment.raw() & be16{0x3fff}.raw()) != 0;
-  bad |= ip->ttl <= 1;
-  // 0/8, 127/8, 224/3: parse_any() looks closer.
-  bad |= source_first >= 224;
-  bad |= source_first == 127;
-  bad |= source_first == 0;
-  bad |= ip->source == ip->destination;
-  bad |= !checksum_holds(sum20(ip));
-  if (bad != 0) return false;
+  if ((static_cast<unsigned>(frame[0]) & 1u) != 0) return false;
+  if (type != be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw()) return false;
+  // Version 4, IHL 5, neither MF nor an offset.
+  if ((first & 0xff3f0000000000ff) != 0x45) return false;
+  const std::uint32_t ip_length = byte_swap(static_cast<std::uint16_t>(first >> 16));
+  if (ip_length > total_length - sizeof(ethernet_header)) return false;
+  if ((second & 0xff) <= 1) return false;  // TTL
+  const auto source = static_cast<std::uint32_t>(second >> 32);
+  if (detail::odd_source[source & 0xff]) return false;
+  if (source == destination) return false;
+  if (fold(add(add(first, second), destination)) != 0xffff) return false;
 
+  const std::byte* const l4 = ip + sizeof(ipv4_header);
+  const auto protocol = static_cast<std::uint8_t>(second >> 8);
+  std::uint8_t flags = 0;
+  if (protocol == static_cast<std::uint8_t>(ip_proto::tcp)) {
+    const auto& tcp = *reinterpret_cast<const tcp_header*>(l4);
+    if (tcp.data_offset < 5 << 4 || ip_length < sizeof(ipv4_header) + tcp.header_length())
+      return false;
+    flags = tcp.flags;
+  } else if (protocol == static_cast<std::uint8_t>(ip_proto::udp)) {
+    const std::uint32_t length = reinterpret_cast<const udp_header*>(l4)->length.host();
+    if (length < sizeof(udp_header) || ip_length < sizeof(ipv4_header) + length) return false;
+  } else {
+    return false;
+  }
   out.kind = parse_kind::flow;
   out.version = 4;
-  out.protocol = ip->protocol;
-  out.tcp_flags = is_tcp ? tcp->flags : std::uint8_t{0};
+  out.protocol = protocol;
+  out.tcp_flags = flags;
   out.l3 = sizeof(ethernet_header);
   out.l4 = sizeof(ethernet_header) + sizeof(ipv4_header);
   out.ip_length = ip_length;

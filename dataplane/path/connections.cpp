@@ -5,7 +5,6 @@
 // Handles of the table hold until the first insert. So all packets with a connection
 // come first; then the newcomers, whose memory was fetched meanwhile.
 #include "dataplane/path/packet_path.hpp"
-#include "dataplane/path/rewrite.hpp"
 
 namespace sluice {
 
@@ -19,6 +18,9 @@ namespace {
 constexpr bool is_tcp(const wire::parsed& m) noexcept {
   return m.protocol == static_cast<std::uint8_t>(ip_proto::tcp);
 }
+
+// VIP and backend_ref of a connection_word: what an egress is for.
+constexpr std::uint64_t target_mask = (std::uint64_t{1} << connection_word::time_shift) - 1;
 
 // The transitions of tcp_next() and udp_next() for an entry that is there, by state and
 // the five flags that matter: one load per packet. An entry's state tells TCP from UDP,
@@ -40,55 +42,174 @@ constexpr hit_table hit_transitions = make_hit_table();
 
 }  // namespace
 
+// count_sent() sets the verdict of a packet that has been rewritten, and counts it.
+[[gnu::always_inline]] inline void packet_path::count_sent(std::size_t i, abi::backend_ref ref,
+                                                           std::uint16_t service,
+                                                           std::uint8_t out_port) noexcept {
+  packet& p = burst_[i];
+  const std::uint32_t bytes = parsed_[i].ip_length;
+  p.service = static_cast<abi::service_id>(service);
+  p.backend = ref;
+  p.outcome = verdict::forward;
+  p.out_port = out_port;
+  ++tally_.forwarded;
+  if (service < counters_.service_rows) [[likely]] {
+    abi::service_counters& c = counters_.services[service];
+    c.packets.add(1);
+    c.bytes.add(bytes);
+  }
+  if (ref.index() < counters_.backend_rows) [[likely]] {
+    abi::backend_counters& c = counters_.backends[ref.index()];
+    c.packets.add(1);
+    c.bytes.add(bytes);
+  }
+}
+
+// send() rewrites any packet for any backend.
+[[gnu::noinline]] void packet_path::send(std::size_t i, abi::backend_ref ref) noexcept {
+  packet& p = burst_[i];
+  const wire::parsed& m = parsed_[i];
+  const abi::backend_row& row = *view_.backend_at(ref.index());
+  const hop_words to = hop_words::of(row);
+  p.service = static_cast<abi::service_id>(to.service());
+  p.backend = ref;
+  if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_)
+    return drop(p, counter_id::drop_no_next_hop);
+  const counter_id failed = rewrite(p, m, to, row.address, view_.header(),
+                                    port_macs_[to.out_port()], [this, i] { return flow_hash(i); });
+  if (failed != rewritten) return drop(p, failed);
+  count_sent(i, ref, to.service(), to.out_port());
+}
+
+// make_egress() prepares what hit() writes for a backend whose row has been checked.
+void packet_path::make_egress(std::uint64_t tag, abi::backend_ref ref,
+                              const abi::backend_row& row) noexcept {
+  egress& e = egress_[ref.index() % egress_count];
+  const hop_words to = hop_words::of(row);
+  const abi::encap_source& source = view_.header().source4;
+  e.tag = tag;
+  e.how = egress::way::other;
+  e.limit = 0;
+  e.service = to.service();
+  e.out_port = to.out_port();
+  if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_) return;
+  e.limit = to.mtu();
+  std::array<std::byte, 20> bytes;
+  wire::write_ethernet(bytes.data(), to.next_hop(), port_macs_[to.out_port()], ether_type::ipv4);
+  std::memcpy(&e.ethernet[0], bytes.data(), 8);
+  std::memcpy(&e.ethernet[1], bytes.data() + 6, 8);
+  if (to.mode() == abi::forward_mode::dsr_l2) {
+    e.how = egress::way::dsr_l2;
+  } else if (to.mode() == abi::forward_mode::ipip && detail::is_v4(row.address) &&
+             source.configured != 0 && source.prefix >= 32 && to.mtu() >= bytes.size()) {
+    e.how = egress::way::ipip4;
+    e.limit = to.mtu() - static_cast<std::uint32_t>(bytes.size());
+    wire::make_outer4(bytes.data(), 0, ip_proto::ipip, 0, source.base.v4_raw(),
+                      row.address.v4_raw());
+    // Length and checksum are the packet's.
+    bytes[2] = bytes[3] = bytes[10] = bytes[11] = std::byte{0};
+    std::memcpy(e.outer, bytes.data(), 16);
+    std::memcpy(&e.destination, bytes.data() + 16, 4);
+    e.sum = wire::fold(wire::sum(bytes));
+  }
+}
+
+// hit() sends a packet of a connection in the table to the connection's backend.
+template <class Family>
+[[gnu::always_inline]] inline void packet_path::hit(connection::flow_map<Family>& map,
+                                                    connection::handle found,
+                                                    std::size_t i) noexcept {
+  const connection_word w = *found;
+  const wire::parsed& m = parsed_[i];
+  const egress& e = egress_[w.backend().index() % egress_count];
+  if (e.tag != ((w.value & target_mask) | generation_tag_) ||
+      (m.tcp_flags & connection::tcp_syn) != 0) [[unlikely]]
+    return hit_slow(map, found, i);
+  const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
+                                                     [m.tcp_flags & (flag_combinations - 1)];
+  // Mostly nothing changes: the entry was seen this second, in this state.
+  constexpr std::uint64_t mask = (std::uint64_t{0xffff} << connection_word::time_shift) |
+                                 (std::uint64_t{0xf} << connection_word::state_shift);
+  const std::uint64_t stamp = std::uint64_t{now_} << connection_word::time_shift |
+                              static_cast<std::uint64_t>(next.next) << connection_word::state_shift;
+  if (((w.value ^ stamp) & mask) != 0 && next.step != step::ignore) [[unlikely]]
+    map.store(found, {(w.value & ~mask) | stamp});
+
+  packet& p = burst_[i];
+  if (m.ip_length > e.limit) [[unlikely]]
+    return send(i, w.backend());
+  std::byte* data = p.data;
+  if (e.how == egress::way::ipip4 && m.version == 4 && m.l3 == sizeof(wire::ethernet_header) &&
+      p.headroom >= sizeof(wire::ipv4_header)) {
+    constexpr std::uint32_t added = sizeof(wire::ipv4_header);
+    std::byte* const inner = data + sizeof(wire::ethernet_header);
+    auto& ip = *reinterpret_cast<wire::ipv4_header*>(inner);
+    wire::decrement_ttl(ip);
+    data -= added;
+    std::memcpy(data, &e.ethernet[0], 8);
+    std::memcpy(data + 6, &e.ethernet[1], 8);
+    // make_outer4() with all but these two words prepared.
+    const std::uint32_t tos = std::uint32_t{ip.tos} << 8;
+    const std::uint32_t length = byte_swap(static_cast<std::uint16_t>(m.ip_length + added));
+    std::uint32_t sum = e.sum + tos + length;
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    const std::uint64_t first = e.outer[0] | tos | std::uint64_t{length} << 16;
+    const std::uint64_t second = e.outer[1] | std::uint64_t{~sum & 0xffff} << 16;
+    std::memcpy(inner - added, &first, 8);
+    std::memcpy(inner - added + 8, &second, 8);
+    std::memcpy(inner - added + 16, &e.destination, 4);
+    p.data = data;
+    p.headroom = static_cast<std::uint16_t>(p.headroom - added);
+    const std::uint32_t total = sizeof(wire::ethernet_header) + added + m.ip_length;
+    const std::uint32_t contiguous = p.length + added;
+    p.total_length = total;
+    p.length = contiguous < total ? contiguous : total;
+  } else if (e.how == egress::way::dsr_l2) {
+    std::memcpy(data, &e.ethernet[0], 8);
+    std::memcpy(data + 8, reinterpret_cast<const std::byte*>(&e.ethernet[1]) + 2, 4);
+  } else {
+    return send(i, w.backend());
+  }
+  count_sent(i, w.backend(), e.service, e.out_port);
+}
+
 template <class Family>
 void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept {
   map.find_bulk(b.keys.data(), b.hashes.data(), b.found.data(), b.size);
   unsigned missing = 0;
   for (unsigned k = 0; k < b.size; ++k) {
     if (b.found[k] != nullptr) [[likely]] {
-      view_.prefetch_backend(b.found[k]->backend());
+      __builtin_prefetch(&egress_[b.found[k]->backend().index() % egress_count]);
     } else {
       newcomers_[missing++].in_batch = static_cast<std::uint8_t>(k);
     }
   }
-  if (missing == 0) [[likely]] {
-    for (unsigned k = 0; k < b.size; ++k) hit(map, b.found[k], b.at[k]);
-    return;
-  }
+  tally_.hits += b.size - missing;
   for (unsigned k = 0; k < b.size; ++k)
-    if (b.found[k] != nullptr) hit(map, b.found[k], b.at[k]);
-  resolve_new(b, map, missing);
+    if (b.found[k] != nullptr) [[likely]]
+      hit(map, b.found[k], b.at[k]);
+  if (missing != 0) resolve_new(b, map, missing);
 }
 
-// hit() sends a packet of a connection in the table to the connection's backend.
+// hit_slow(): as hit(), and the backend may be gone, the row not looked at before in this
+// generation, or a SYN may begin a new connection in the old one's place.
 template <class Family>
-inline void packet_path::hit(connection::flow_map<Family>& map, connection::handle found,
-                             std::size_t i) noexcept {
+[[gnu::noinline]] void packet_path::hit_slow(connection::flow_map<Family>& map,
+                                             connection::handle found, std::size_t i) noexcept {
   const connection_word w = *found;
   const wire::parsed& m = parsed_[i];
   const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
                                                      [m.tcp_flags & (flag_combinations - 1)];
-  ++tally_.hits;
-  const abi::backend_ref ref = w.backend();
-  const abi::backend_row* row = kept_backend(ref, *vips_[i]);
-  if (row == nullptr || (m.tcp_flags & connection::tcp_syn) != 0) [[unlikely]]
-    return hit_slow(map, found, i, next);
-  if (next.step != step::ignore) map.store(found, w.with_seen(now_).with_state(next.next));
-  send(i, ref, *row);
-}
-
-// hit_slow(): the backend is gone, or a SYN may begin a new connection in the old place.
-template <class Family>
-[[gnu::noinline]] void packet_path::hit_slow(connection::flow_map<Family>& map,
-                                             connection::handle found, std::size_t i,
-                                             connection::transition next) noexcept {
-  const connection_word w = *found;
   const abi::backend_row* row = kept_backend(w.backend(), *vips_[i]);
-  const bool syn = connection::classify(parsed_[i].tcp_flags) == connection::segment::syn;
-  const bool anew = is_tcp(parsed_[i]) && syn && (next.step == step::renew || map.expired(w, now_));
+  // An entry that has been idle too long and was not swept yet still knows the backend:
+  // only a SYN, which says that nothing is to be continued, is not bound by it.
+  const bool syn = is_tcp(m) && connection::classify(m.tcp_flags) == connection::segment::syn;
+  const bool anew = syn && (next.step == step::renew || map.expired(w, now_));
   if (row != nullptr && !anew) {
     if (next.step != step::ignore) map.store(found, w.with_seen(now_).with_state(next.next));
-    return send(i, w.backend(), *row);
+    make_egress((w.value & target_mask) | generation_tag_, w.backend(), *row);
+    return send(i, w.backend());
   }
   const choice to = choose(i);
   if (to.row == nullptr) {
@@ -97,19 +218,19 @@ template <class Family>
       return leave(p, kernel_reason::no_service_port, to.reason);
     return drop(p, to.reason);
   }
-  const connection_state state = anew                        ? connection_state::syn
-                                 : next.step == step::ignore ? w.state()
-                                                             : next.next;
+  connection_state state = w.state();
   if (anew) {
+    state = connection_state::syn;
     ++tally_.opened;
     ++tally_.closed;
   } else {
+    if (next.step != step::ignore) state = next.next;
     ++tally_.moved;
   }
   count_closed(w.backend());
   count_opened(to.ref);
   map.store(found, w.with_backend(to.ref).with_seen(now_).with_state(state));
-  send(i, to.ref, *to.row);
+  send(i, to.ref);
 }
 
 // resolve_new() finds a backend for the packets without a connection, and enters those
@@ -160,18 +281,19 @@ template <class Family>
         is_tcp(m) ? connection::tcp_next(connection_state::free, m.tcp_flags)
                   : connection::udp_next(connection_state::free);
     if (first.step != step::create) {
-      send(i, to.ref, *to.row);
+      send(i, to.ref);
       continue;
     }
     const auto entered = map.insert(b.hashes[c.in_batch], b.keys[c.in_batch],
                                     connection_word::make(vips_[i]->id, to.ref, now_, first.next));
     switch (entered.outcome) {
       case connection::outcome::existing:  // entered by an earlier packet of this burst
-        hit(map, entered.handle, i);
+        ++tally_.hits;
+        hit_slow(map, entered.handle, i);
         continue;
       case connection::outcome::no_room:
         ++tally_.untracked;
-        send(i, to.ref, *to.row);
+        send(i, to.ref);
         continue;
       case connection::outcome::expired:
         ++tally_.expired;
@@ -188,25 +310,18 @@ template <class Family>
     }
     ++tally_.opened;
     count_opened(to.ref);
-    send(i, to.ref, *to.row);
+    send(i, to.ref);
   }
 }
 
 // kept_backend() returns the row of a connection's backend, or null if the connection
 // must be given another: the backend is removed or down, or the row serves another VIP.
-inline const abi::backend_row* packet_path::kept_backend(abi::backend_ref ref,
-                                                         const abi::vip_row& vip) noexcept {
+const abi::backend_row* packet_path::kept_backend(abi::backend_ref ref,
+                                                  const abi::vip_row& vip) const noexcept {
   const abi::backend_row* row = view_.backend(ref);
   if (row == nullptr || (row->flags & abi::backend_keeps_connections) == 0) return nullptr;
-  // Nearly always the pair that the packet before had.
-  const std::uint32_t pair =
-      static_cast<std::uint32_t>(row->service) << 16 | static_cast<std::uint32_t>(vip.id);
-  if (pair != checked_pair_) {
-    const abi::service_row* s = view_.service(row->service);
-    if (s == nullptr || s->vip != vip.id) return nullptr;
-    checked_pair_ = pair;
-  }
-  return row;
+  const abi::service_row* s = view_.service(row->service);
+  return s != nullptr && s->vip == vip.id ? row : nullptr;
 }
 
 // checked() is the backend that a service's table names, if the tables agree on it.
@@ -242,32 +357,6 @@ std::uint64_t packet_path::flow_hash(std::size_t i) const noexcept {
   const ip_address destination{ip.destination};
   return sluice_flow_hash6(seed, source.high(), source.low(), destination.high(), destination.low(),
                            l4.source_port.raw(), l4.destination_port.raw(), m.protocol);
-}
-
-inline void packet_path::send(std::size_t i, abi::backend_ref ref,
-                              const abi::backend_row& row) noexcept {
-  packet& p = burst_[i];
-  const wire::parsed& m = parsed_[i];
-  p.service = row.service;
-  p.backend = ref;
-  if ((row.flags & abi::backend_has_next_hop) == 0 || row.out_port >= port_count_) [[unlikely]]
-    return drop(p, counter_id::drop_no_next_hop);
-  const counter_id failed = rewrite(p, m, row, view_.header(), ports_[row.out_port].mac,
-                                    [this, i] { return flow_hash(i); });
-  if (failed != rewritten) [[unlikely]]
-    return drop(p, failed);
-  p.outcome = verdict::forward;
-  p.out_port = row.out_port;
-  ++tally_.forwarded;
-  if (const auto s = static_cast<std::uint32_t>(row.service); s < counters_.service_rows)
-      [[likely]] {
-    counters_.services[s].packets.add(1);
-    counters_.services[s].bytes.add(m.ip_length);
-  }
-  if (ref.index() < counters_.backend_rows) [[likely]] {
-    counters_.backends[ref.index()].packets.add(1);
-    counters_.backends[ref.index()].bytes.add(m.ip_length);
-  }
 }
 
 void packet_path::count_opened(abi::backend_ref ref) noexcept {

@@ -35,7 +35,7 @@ enum class kernel_reason : std::uint8_t {
 struct packet {
   // In and out. The path moves `data` into the headroom when it encapsulates, and cuts
   // padding behind the IP packet off: `total_length` may shrink at the packet's end.
-  std::byte* data;
+  std::byte* data;             // at an even address
   std::uint32_t length;        // contiguous bytes at data, <= total_length
   std::uint32_t total_length;  // bytes of the frame, without FCS
   std::uint16_t headroom;      // writable bytes before data
@@ -43,12 +43,12 @@ struct packet {
 
   // Out. `service` and `backend` are set when they are known, whatever the verdict.
   verdict outcome;
-  std::uint8_t out_port;     // forward: index into the data plane's ports
-  kernel_reason why;         // kernel
-  abi::counter_id reason;    // drop
-  abi::service_id service;   // no_service: not known
   abi::backend_ref backend;  // none: not known
+  abi::service_id service;   // no_service: not known
+  abi::counter_id reason;    // drop
+  kernel_reason why;         // kernel
+  std::uint8_t out_port;     // forward: index into the data plane's ports
 };
-static_assert(sizeof(packet) <= 40);
+static_assert(sizeof(packet) == 32);
 
 }  // namespace sluice

@@ -15,6 +15,9 @@ namespace {
 // about 80; more than 8 gains nothing with bursts of 32, and 2 loses a third of it.
 constexpr std::size_t prefetch_ahead = 6;
 
+// VIP and backend_ref in a connection_word; an egress's tag has the generation above.
+constexpr unsigned connection_bits = abi::connection_word::time_shift;
+
 constexpr std::uint8_t number(ip_proto p) {
   return static_cast<std::uint8_t>(p);
 }
@@ -38,12 +41,22 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
     : table_{table},
       counters_{counters},
       port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))} {
-  std::copy_n(ports.begin(), port_count_, ports_.begin());
+  static_assert(abi::max_ports <= 32);
+  for (unsigned i = 0; i < port_count_; ++i) {
+    port_macs_[i] = wire::to_word(ports[i].mac);
+    kernel_ports_ |= std::uint32_t{ports[i].leaves_rest_to_kernel} << i;
+  }
+  for (egress& e : egress_) e.tag = 0;
 }
 
 void packet_path::set_view(const abi::config_view& view) noexcept {
   view_ = view;
-  checked_pair_ = no_pair;
+  // The tags of all generations before are void; after 2^24 generations they would not be.
+  generation_tag_ += std::uint64_t{1} << connection_bits;
+  if (generation_tag_ == 0) {
+    for (egress& e : egress_) e.tag = 0;
+    generation_tag_ = std::uint64_t{1} << connection_bits;
+  }
   if (!view_.empty()) table_.set_timeouts(view_.header().timeouts);
 }
 
@@ -86,8 +99,10 @@ void packet_path::process_some(std::span<packet> burst, std::uint16_t now) noexc
 
 inline void packet_path::classify(std::size_t i) noexcept {
   packet& p = burst_[i];
-  p.service = abi::no_service;
   p.backend = {};
+  p.service = abi::no_service;
+  p.reason = counter_id::count_;
+  p.why = kernel_reason::none;
   wire::parsed& m = parsed_[i];
   if (p.length < wire::common_length || !wire::parse_common(p.data, p.total_length, m))
       [[unlikely]] {
@@ -190,8 +205,7 @@ void packet_path::drop(packet& p, counter_id reason) noexcept {
 }
 
 void packet_path::leave(packet& p, kernel_reason why, counter_id otherwise) noexcept {
-  if (p.in_port >= port_count_ || !ports_[p.in_port].leaves_rest_to_kernel)
-    return drop(p, otherwise);
+  if (p.in_port >= port_count_ || (kernel_ports_ >> p.in_port & 1) == 0) return drop(p, otherwise);
   p.outcome = verdict::kernel;
   p.why = why;
   ++tally_.to_kernel;

@@ -20,6 +20,7 @@
 #include "dataplane/connection/tcp_state.hpp"
 #include "dataplane/packet/parse.hpp"
 #include "dataplane/path/packet.hpp"
+#include "dataplane/path/rewrite.hpp"
 
 namespace sluice {
 
@@ -87,6 +88,21 @@ class packet_path {
   struct tally {
     std::uint64_t forwarded, hits, opened, closed, expired, evicted, moved, untracked, to_kernel;
   };
+  // Everything about a backend that a packet of one of its connections needs, checked and
+  // made ready: one compare of the tag stands for all checks of the tables.
+  struct alignas(cache_line) egress {
+    enum class way : std::uint8_t { none, ipip4, dsr_l2, other };
+    std::uint64_t tag;  // generation | backend_ref | VIP; the lower 40 bits as in connection_word
+    std::uint64_t ethernet[2];  // the 14 bytes, the last two twice
+    std::uint64_t outer[2];     // ipip4: outer header without TOS, length and checksum
+    std::uint32_t destination;  // ipip4
+    std::uint32_t sum;          // ipip4: of the words above
+    std::uint32_t limit;        // longest IP packet
+    std::uint16_t service;
+    std::uint8_t out_port;
+    way how;
+  };
+  static_assert(sizeof(egress) == cache_line);
   struct choice {
     const abi::backend_row* row;  // null: `reason` says why
     abi::backend_ref ref;
@@ -108,14 +124,17 @@ class packet_path {
   template <class Family>
   void hit(connection::flow_map<Family>& map, connection::handle found, std::size_t i) noexcept;
   template <class Family>
-  void hit_slow(connection::flow_map<Family>& map, connection::handle found, std::size_t i,
-                connection::transition next) noexcept;
+  void hit_slow(connection::flow_map<Family>& map, connection::handle found,
+                std::size_t i) noexcept;
   [[nodiscard]] const abi::backend_row* kept_backend(abi::backend_ref ref,
-                                                     const abi::vip_row& vip) noexcept;
+                                                     const abi::vip_row& vip) const noexcept;
+  void make_egress(std::uint64_t tag, abi::backend_ref ref, const abi::backend_row& row) noexcept;
   [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
   [[nodiscard]] choice choose(std::size_t i) const noexcept;
   [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
-  void send(std::size_t i, abi::backend_ref ref, const abi::backend_row& row) noexcept;
+  void send(std::size_t i, abi::backend_ref ref) noexcept;
+  void count_sent(std::size_t i, abi::backend_ref ref, std::uint16_t service,
+                  std::uint8_t out_port) noexcept;
   void count_opened(abi::backend_ref ref) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
 
@@ -126,11 +145,15 @@ class packet_path {
   abi::config_view view_{};
   connection::connection_table& table_;
   path_counters counters_;
-  std::array<path_port, abi::max_ports> ports_{};
+  std::array<wire::mac_word, abi::max_ports> port_macs_{};
+  std::uint32_t kernel_ports_{0};  // bit i: port i leaves the rest to the kernel
   unsigned port_count_;
   std::uint16_t now_{0};
-  std::uint32_t checked_pair_{no_pair};  // service and VIP that belong together
-  static constexpr std::uint32_t no_pair = 0xffffffff;
+  // egress_: what hit() writes for a backend, by the low bits of the row's number. Not
+  // cleared: the tag holds the generation.
+  static constexpr std::size_t egress_count = 4096;
+  std::array<egress, egress_count> egress_;
+  std::uint64_t generation_tag_{0};
   connection::sweeper sweeper_{};
 
   packet* burst_{nullptr};  // during process()

@@ -18,6 +18,45 @@ namespace sluice {
 // rewritten: no drop reason.
 inline constexpr abi::counter_id rewritten = abi::counter_id::count_;
 
+// hop_words: the hot half of a backend_row in two memory words. The row is shared memory:
+// each is read once, so that what was checked is what is used.
+struct hop_words {
+  std::uint64_t hop;   // next_hop 48 bits | out_port 8 | flags 8
+  std::uint64_t what;  // service 16 | incarnation 8 | mode 8 | mtu 16 | reserved
+
+  static hop_words of(const abi::backend_row& row) noexcept {
+    static_assert(
+        offsetof(abi::backend_row, next_hop) == 16 && offsetof(abi::backend_row, out_port) == 22 &&
+        offsetof(abi::backend_row, flags) == 23 && offsetof(abi::backend_row, service) == 24 &&
+        offsetof(abi::backend_row, incarnation) == 26 && offsetof(abi::backend_row, mode) == 27 &&
+        offsetof(abi::backend_row, mtu) == 28 && std::endian::native == std::endian::little);
+    hop_words w;
+    std::memcpy(&w.hop, reinterpret_cast<const std::byte*>(&row) + 16, 8);
+    std::memcpy(&w.what, reinterpret_cast<const std::byte*>(&row) + 24, 8);
+    return w;
+  }
+  [[nodiscard]] wire::mac_word next_hop() const noexcept { return hop & wire::mac_mask; }
+  [[nodiscard]] std::uint8_t out_port() const noexcept {
+    return static_cast<std::uint8_t>(hop >> 48);
+  }
+  // has() tells whether all of these backend_flags are set.
+  [[nodiscard]] bool has(std::uint64_t flags) const noexcept {
+    return ((hop >> 56) & flags) == flags;
+  }
+  [[nodiscard]] std::uint16_t service() const noexcept { return static_cast<std::uint16_t>(what); }
+  [[nodiscard]] std::uint8_t incarnation() const noexcept {
+    return static_cast<std::uint8_t>(what >> 16);
+  }
+  [[nodiscard]] abi::forward_mode mode() const noexcept {
+    return static_cast<abi::forward_mode>(what >> 24);
+  }
+  // mtu() is 65535, what an IP header can say at most, when the row's is 0 (not known).
+  [[nodiscard]] std::uint32_t mtu() const noexcept {
+    const auto m = static_cast<std::uint16_t>(what >> 32);
+    return m != 0 ? m : 65535u;
+  }
+};
+
 namespace detail {
 
 inline bool is_v4(const ip_address& a) noexcept {
@@ -25,16 +64,16 @@ inline bool is_v4(const ip_address& a) noexcept {
 }
 
 // encapsulate() puts an outer header of type Outer (wire::ipv4_header, ipv6_header) and a
-// new Ethernet header in front of the IP packet. Source4/6 and hash as for outer_source.
+// new Ethernet header in front of the IP packet.
 template <class Outer, class HashFn>
-abi::counter_id encapsulate(packet& p, const wire::parsed& m, const abi::backend_row& to,
-                            const abi::encap_source& source, const mac_address& port_mac,
-                            HashFn&& flow_hash) noexcept {
+[[gnu::always_inline]] inline abi::counter_id encapsulate(packet& p, const wire::parsed& m,
+                                                          hop_words to, const ip_address& backend,
+                                                          const abi::encap_source& source,
+                                                          wire::mac_word port_mac,
+                                                          HashFn&& flow_hash) noexcept {
   constexpr bool outer_is_v4 = sizeof(Outer) == sizeof(wire::ipv4_header);
   constexpr std::uint32_t added = sizeof(Outer);
-  // MTU 0: not known. 65535 is what both outer headers can say at most.
-  const std::uint32_t limit = to.mtu != 0 ? to.mtu : 65535u;
-  if (m.ip_length + added > limit) [[unlikely]]
+  if (m.ip_length + added > to.mtu()) [[unlikely]]
     return abi::counter_id::drop_too_big;
   if (p.headroom < added) [[unlikely]]
     return abi::counter_id::drop_no_headroom;
@@ -59,42 +98,49 @@ abi::counter_id encapsulate(packet& p, const wire::parsed& m, const abi::backend
   // First the Ethernet header: the outer one will lie where the VLAN tags are.
   // flow_hash() still reads through p.data.
   wire::move_ethernet(old - added, old, m.l3, outer_is_v4 ? ether_type::ipv4 : ether_type::ipv6,
-                      to.next_hop, port_mac);
+                      to.next_hop(), port_mac);
   if constexpr (outer_is_v4) {
     const be32 from =
         source.prefix >= 32 ? source.base.v4_raw() : wire::outer_source4(source, flow_hash());
-    wire::make_outer4(inner - added, m.ip_length, inner_type, tos, from, to.address.v4_raw());
+    wire::make_outer4(inner - added, m.ip_length, inner_type, tos, from, backend.v4_raw());
   } else {
     const std::uint64_t hash = flow_hash();
     wire::make_outer6(inner - added, m.ip_length, inner_type, tos, wire::flow_label(hash),
-                      wire::outer_source6(source, hash), to.address);
+                      wire::outer_source6(source, hash), backend);
   }
   p.data = old - added;
   p.headroom = static_cast<std::uint16_t>(p.headroom - added);
   // What is behind the IP packet is Ethernet padding, no longer needed.
-  p.total_length = m.l3 + added + m.ip_length;
+  const std::uint32_t total = m.l3 + added + m.ip_length;
   const std::uint32_t contiguous = p.length + added;
-  p.length = contiguous < p.total_length ? contiguous : p.total_length;
+  p.total_length = total;
+  p.length = contiguous < total ? contiguous : total;
   return rewritten;
 }
 
 }  // namespace detail
 
 // rewrite() changes the packet in place, or returns why it cannot and leaves it alone.
-// The out_port of the row has been checked, port_mac is that port's. flow_hash() is asked
-// only where the flow decides on a field.
+// `to` is the row's; its out_port has been checked, port_mac is that port's. flow_hash()
+// is asked only where the flow decides on a field.
 template <class HashFn>
-abi::counter_id rewrite(packet& p, const wire::parsed& m, const abi::backend_row& to,
-                        const abi::generation_header& config, const mac_address& port_mac,
-                        HashFn&& flow_hash) noexcept {
-  if (to.mode == abi::forward_mode::ipip) {
-    if (detail::is_v4(to.address))
-      return detail::encapsulate<wire::ipv4_header>(p, m, to, config.source4, port_mac, flow_hash);
-    return detail::encapsulate<wire::ipv6_header>(p, m, to, config.source6, port_mac, flow_hash);
+[[gnu::always_inline]] inline abi::counter_id rewrite(packet& p, const wire::parsed& m,
+                                                      hop_words to, const ip_address& backend,
+                                                      const abi::generation_header& config,
+                                                      wire::mac_word port_mac,
+                                                      HashFn&& flow_hash) noexcept {
+  if (to.mode() == abi::forward_mode::ipip) {
+    const ip_address address = backend;
+    if (detail::is_v4(address))
+      return detail::encapsulate<wire::ipv4_header>(p, m, to, address, config.source4, port_mac,
+                                                    flow_hash);
+    return detail::encapsulate<wire::ipv6_header>(p, m, to, address, config.source6, port_mac,
+                                                  flow_hash);
   }
-  if (to.mode == abi::forward_mode::dsr_l2) {
-    if (to.mtu != 0 && m.ip_length > to.mtu) return abi::counter_id::drop_too_big;
-    wire::write_macs(p.data, to.next_hop, port_mac);
+  if (to.mode() == abi::forward_mode::dsr_l2) {
+    if (m.ip_length > to.mtu()) [[unlikely]]
+      return abi::counter_id::drop_too_big;
+    wire::write_macs(p.data, to.next_hop(), port_mac);
     return rewritten;
   }
   return abi::counter_id::drop_bad_table;
