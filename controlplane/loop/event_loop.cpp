@@ -52,6 +52,13 @@ event_loop::event_loop() {
 }
 
 event_loop::~event_loop() {
+  // Dropped tasks release those that wait for them in invoke().
+  std::vector<task> dropped;
+  {
+    const std::lock_guard lock{posted_mutex_};
+    dropped.swap(posted_);
+  }
+  dropped.clear();
   for (const int fd : {timer_fd_, wake_fd_, epoll_fd_}) ::close(fd);
 }
 
@@ -86,12 +93,10 @@ void event_loop::wake() noexcept {
 }
 
 void event_loop::post(task fn) {
-  bool first;
-  {
-    const std::lock_guard lock{posted_mutex_};
-    first = posted_.empty();
-    posted_.push_back(std::move(fn));
-  }
+  // Woken inside the lock: after it the loop may be gone, if its owner ends it now.
+  const std::lock_guard lock{posted_mutex_};
+  const bool first = posted_.empty();
+  posted_.push_back(std::move(fn));
   if (first) wake();
 }
 
