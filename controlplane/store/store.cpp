@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <limits>
+#include <system_error>
 
 #include "controlplane/config/config.hpp"
 #include "controlplane/model/text.hpp"
@@ -102,7 +102,8 @@ state_store::~state_store() = default;
 result<void> state_store::connection::prepare_file() {
   // SQLite would make it readable for everybody.
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-  if (fd < 0) return fail(std::string{"cannot be opened: "} + std::strerror(errno));
+  if (fd < 0)
+    return fail(std::string{"cannot be opened: "} + std::generic_category().message(errno));
   ::close(fd);
   if (!db.open(path)) return sql_error("opening it");
   // Held until the process ends, however it ends: a second control plane is refused.

@@ -11,7 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <climits>
-#include <cstring>
+#include <system_error>
 
 #include "dataplane/abi/ids.hpp"
 #include "dataplane/abi/node_device.hpp"
@@ -381,7 +381,7 @@ tl::expected<std::string, config_error> read_text_file(const std::string& path) 
     return tl::unexpected{config_error{path, 0, {}, std::move(what)}};
   };
   const auto failed = [&](const char* call) {
-    return fail(std::string{call} + std::strerror(errno));
+    return fail(std::string{call} + std::generic_category().message(errno));
   };
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return failed("cannot be opened: ");
