@@ -137,6 +137,8 @@ TEST(health_scale, ten_thousand_targets_each_second) {
   EXPECT_EQ(up, tcp_targets + http_targets);
   EXPECT_EQ(down, 0);
   EXPECT_EQ(c.failed, 0U);
+  // What holds however busy the machine is ends here. The schedule needs the CPU time.
+  if (stolen > 200ms) GTEST_SKIP() << "other work took the CPU: the timing says nothing";
   EXPECT_GE(fewest, 3);
   EXPECT_LE(longest, interval * 12 / 10 + stolen);
   EXPECT_LE(busiest, 1500 + 10 * (stolen / 1ms));  // 10 are due in each millisecond
