@@ -268,7 +268,7 @@ reply explain(reconcile::controller& c, const request& r) {
     const std::string source = outer_source(found);
     if (source.empty()) {
       steps.push_back("no outer source address of the backend's family is configured");
-      return end("dropped", "no_next_hop");
+      return end("dropped", "bad_table");
     }
     out["outer_source"] = source;
     steps.push_back("encapsulated, from " + source);

@@ -160,6 +160,8 @@ json status_json(reconcile::controller& c, const view_of_now& v) {
       tracked += w.tracked4.read() + w.tracked6.read();
       capacity += w.capacity4 + w.capacity6;
     }
+    if (const auto used = info.config_instance.read(); used != 0 && used != v.snap.segment_instance)
+      warnings.push_back("the data plane still uses tables that were replaced");
     if (info.bad_generations.read() != 0)
       warnings.push_back("the data plane has refused " +
                          std::to_string(info.bad_generations.read()) + " generations as damaged");

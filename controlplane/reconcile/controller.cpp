@@ -16,6 +16,7 @@ using namespace std::chrono_literals;
 constexpr auto coalesce_for = 1ms;
 constexpr auto retry_stuck = 2ms;
 constexpr auto retry_refused = 1s;
+constexpr auto report_stuck_after = 500ms;
 constexpr auto look_every = 100ms;
 
 abi::shown_health to_shown(health::health_state s) noexcept {
@@ -151,8 +152,6 @@ tl::expected<void, std::string> controller::start() {
   for (const auto& e : config::check(desired_, context_))
     spdlog::warn("revision {}: {}", revision_, e.to_string());
   install(desired_, revision_);
-  if (!current_ && !publish_problem_.empty())
-    spdlog::warn("not published yet: {}", publish_problem_);
   spdlog::info("revision {}: {} services", revision_, desired_.services.size());
   look_around();
   return {};
@@ -199,7 +198,8 @@ snapshot controller::look() {
     s.services = services_;
     s.tables = publish::shown_tables::copy(writer_->view());
     s.base_instance = writer_->base_instance();
-    if (!publish_problem_.empty()) s.warnings.push_back("not published: " + publish_problem_);
+    s.segment_instance = writer_->segment().instance();
+    if (problem_logged_) s.warnings.push_back("not published: " + publish_problem_);
     if (!hops_->netlink_error().empty()) s.warnings.push_back(hops_->netlink_error());
     for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
     if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
@@ -357,14 +357,17 @@ void controller::refresh_routes(const places& where) {
 
 void controller::look_around() {
   look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
-  const bool appeared = observations_->refresh();
+  observations_->refresh();
   if (const auto data_plane = observations_->current()) {
     if (hops_->set_data_plane(*data_plane))
       for (const auto& [address, where] : by_address_) refresh_routes(where);
-  }
-  if (appeared) {
-    spdlog::info("a data plane has appeared");
-    publish_soon();  // with counter bases for its counters
+    if (data_plane->instance() != seen_data_plane_) {
+      seen_data_plane_ = data_plane->instance();
+      spdlog::info("data plane: process {}, {} workers", data_plane->map().info().pid,
+                   data_plane->workers());
+    }
+    // It counts from 0: the published bases must follow.
+    if (data_plane->instance() != writer_->base_instance()) publish_soon();
   }
   steering_->check();
 }
@@ -383,7 +386,9 @@ void controller::publish_now() {
   const publish::publish_result done = writer_->publish(state_);
   current_ = done.status == publish::publish_status::published;
   if (current_) {
-    if (!publish_problem_.empty()) spdlog::info("generation {}: published", done.generation);
+    if (problem_logged_) spdlog::info("generation {}: published after all", done.generation);
+    problem_since_.reset();
+    problem_logged_ = false;
     publish_problem_.clear();
     counters_.published.fetch_add(1, std::memory_order_relaxed);
     counters_.tables_built.fetch_add(done.tables_built, std::memory_order_relaxed);
@@ -398,8 +403,14 @@ void controller::publish_now() {
   }
   const bool refused = done.status == publish::publish_status::refused;
   (refused ? counters_.refused : counters_.deferred).fetch_add(1, std::memory_order_relaxed);
-  if (done.error != publish_problem_) spdlog::warn("not published: {}", done.error);
   publish_problem_ = done.error;
+  const auto now = event_loop::now();
+  if (!problem_since_) problem_since_ = now;
+  // A worker that slept for some milliseconds is nothing to report.
+  if (!problem_logged_ && (refused || now - *problem_since_ >= report_stuck_after)) {
+    spdlog::warn("not published: {}", done.error);
+    problem_logged_ = true;
+  }
   publish_timer_ = loop_.call_after(
       refused ? event_loop::duration{retry_refused} : event_loop::duration{retry_stuck}, [this] {
         publish_timer_ = 0;

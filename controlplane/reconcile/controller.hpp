@@ -64,6 +64,7 @@ struct snapshot {
   std::vector<std::shared_ptr<const service_runtime>> services;  // sorted by name
   publish::shown_tables tables;                                  // read back from the segment
   std::uint64_t base_instance{};  // observations that the tables' counter bases are of
+  std::uint64_t segment_instance{};
   std::vector<std::string> warnings;
 };
 
@@ -180,6 +181,9 @@ class controller {
   std::map<ip_address, places> by_address_;
   bool current_{false};  // state_ is published
   std::string publish_problem_;
+  std::optional<event_loop::time_point> problem_since_;
+  bool problem_logged_{false};
+  std::uint64_t seen_data_plane_{0};  // instance of its observations
   event_loop::timer_id publish_timer_{0};
   std::optional<event_loop::time_point> oldest_verdict_;   // not yet published
   std::optional<event_loop::time_point> awaited_verdict_;  // published, not yet in use

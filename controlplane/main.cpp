@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// sluice-controlplane: arguments, start, signals, exit codes. 0: ok; 1: refused or
+// failed; 2: wrong usage. The data plane goes on with the last tables when this ends.
+#include <fcntl.h>
+#include <getopt.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "controlplane/api/router.hpp"
+#include "controlplane/api/server.hpp"
+#include "controlplane/metrics/exporter.hpp"
+#include "controlplane/reconcile/controller.hpp"
+#include "dataplane/abi/node_file.hpp"
+
+namespace {
+
+using namespace sluice;
+
+constexpr const char* usage_text = R"(usage: sluice-controlplane --node FILE [--check]
+
+Keeps the desired state, checks the health of backends, builds the tables that
+sluice-dataplane forwards by, and answers the HTTP API (docs/api.md).
+Runs in the foreground until SIGTERM or SIGINT; a second signal ends it at once.
+
+  --node FILE   node.yaml of this host (docs/configuration.md)
+  --check       only check the file; exit 1 if it is wrong
+  --verbose     log more
+  --version     print the version
+  --help        print this
+)";
+
+struct options {
+  std::string node;
+  bool check{false};
+  bool verbose{false};
+};
+
+[[noreturn]] void wrong_usage(const char* what) {
+  if (what != nullptr) std::fprintf(stderr, "sluice-controlplane: %s\n", what);
+  std::fputs(usage_text, stderr);
+  std::exit(2);
+}
+
+options read_options(int argc, char** argv) {
+  enum : int { node = 1, check, verbose, version, help };
+  const option known[] = {
+      {"node", required_argument, nullptr, node}, {"check", no_argument, nullptr, check},
+      {"verbose", no_argument, nullptr, verbose}, {"version", no_argument, nullptr, version},
+      {"help", no_argument, nullptr, help},       {nullptr, 0, nullptr, 0}};
+  options out;
+  for (int c = 0; (c = getopt_long(argc, argv, "h", known, nullptr)) != -1;) switch (c) {
+      case node:
+        out.node = optarg;
+        break;
+      case check:
+        out.check = true;
+        break;
+      case verbose:
+        out.verbose = true;
+        break;
+      case version:
+        std::puts("sluice-controlplane " SLUICE_VERSION);
+        std::exit(0);
+      case help:
+      case 'h':
+        std::fputs(usage_text, stdout);
+        std::exit(0);
+      default:
+        wrong_usage(nullptr);
+    }
+  if (optind < argc) wrong_usage("there are no arguments without --");
+  if (out.node.empty()) wrong_usage("--node is missing");
+  return out;
+}
+
+int fail(const std::string& what) {
+  spdlog::error("{}", what);
+  return 1;
+}
+
+// make_directory() makes the directory of a file; those that are there stay as they are.
+bool make_directory(const std::filesystem::path& directory, std::string& error) {
+  std::error_code code;
+  std::filesystem::create_directories(directory, code);
+  if (code) error = directory.string() + ": cannot make the directory: " + code.message();
+  return !code;
+}
+
+// take_lock() returns a descriptor that holds the runtime directory for this process.
+int take_lock(const std::string& path, std::string& error) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd < 0) {
+    error = path + ": cannot open: " + std::strerror(errno);
+    return -1;
+  }
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    error = errno == EWOULDBLOCK ? path + ": another control plane runs in this runtime directory"
+                                 : path + ": cannot lock: " + std::strerror(errno);
+    ::close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+// signals_to_descriptor() blocks the stop signals in every thread to come.
+int signals_to_descriptor() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  ::sigaddset(&set, SIGTERM);
+  ::sigaddset(&set, SIGINT);
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int serve(const node_config& node) {
+  std::string error;
+  const auto& settings = node.controlplane;
+  for (const std::filesystem::path& directory :
+       {std::filesystem::path{node.runtime_dir},
+        std::filesystem::path{settings.state}.parent_path(),
+        std::filesystem::path{settings.api_socket}.parent_path()})
+    if (!directory.empty() && !make_directory(directory, error)) return fail(error);
+  const int lock = take_lock(node.controlplane_lock_path(), error);
+  if (lock < 0) return fail(error);
+  const int signals = signals_to_descriptor();
+  if (signals < 0) return fail(std::string{"signalfd: "} + std::strerror(errno));
+
+  auto file = store::state_store::open(settings.state);
+  if (!file) return fail(file.error());
+  const auto keeper = std::make_shared<reconcile::state_keeper>(std::move(*file));
+
+  event_loop loop;
+  reconcile::controller controller{loop, node, keeper};
+  if (auto started = controller.start(); !started) return fail(started.error());
+
+  api::router router{controller};
+  auto server = api::server::listen(settings.api_socket, settings.api_mode,
+                                    [&router](const api::request& r) { return router.handle(r); });
+  if (!server) return fail(server.error());
+  std::unique_ptr<metrics::exporter> exporter;
+  if (settings.metrics_listen) {
+    auto made = metrics::exporter::listen(*settings.metrics_listen, controller);
+    if (!made) return fail(made.error());
+    exporter = std::move(*made);
+    spdlog::info("metrics on http://{}/metrics", format_ip_port(*settings.metrics_listen));
+  }
+
+  std::thread stopper;
+  const auto added = loop.add_fd(signals, EPOLLIN, [&](std::uint32_t) {
+    signalfd_siginfo info{};
+    if (::read(signals, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
+    if (stopper.joinable()) std::_Exit(1);  // asked twice
+    spdlog::info("signal {}: stopping; the data plane goes on with the tables it has",
+                 info.ssi_signo);
+    ::sd_notify(0, "STOPPING=1");
+    // Calls that are being answered need the loop until they are done.
+    stopper = std::thread{[&] {
+      exporter.reset();
+      (*server)->stop();
+      loop.stop();
+    }};
+  });
+  if (added) return fail("signals cannot be watched: " + added.message());
+
+  spdlog::info("ready: API on {}", settings.api_socket);
+  ::sd_notify(0, "READY=1");
+  loop.run();
+  stopper.join();
+  loop.remove_fd(signals);
+  ::close(signals);
+  ::close(lock);
+  spdlog::info("stopped");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const options o = read_options(argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_color_mt("sluice-controlplane"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
+  spdlog::set_level(o.verbose ? spdlog::level::debug : spdlog::level::info);
+  spdlog::flush_on(spdlog::level::info);
+  const auto node = load_node_file(o.node);
+  if (!node) {
+    std::fprintf(stderr, "%s\n", to_string(node.error()).c_str());
+    return 1;
+  }
+  if (o.check) {
+    std::printf("%s: fine\n", o.node.c_str());
+    return 0;
+  }
+  try {
+    return serve(*node);
+  } catch (const std::exception& e) {
+    return fail(e.what());
+  }
+}

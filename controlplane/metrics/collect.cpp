@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <prometheus/client_metric.h>
+#include <prometheus/metric_type.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "controlplane/api/objects.hpp"
+#include "controlplane/metrics/exporter.hpp"
+
+namespace sluice::metrics {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using labels = std::vector<ClientMetric::Label>;
+
+// page collects families in the order in which they are begun.
+class page {
+ public:
+  void counter(const char* name, const char* help) { begin(name, help, MetricType::Counter); }
+  void gauge(const char* name, const char* help) { begin(name, help, MetricType::Gauge); }
+  void add(double value, labels l = {}) {
+    ClientMetric m;
+    m.label = std::move(l);
+    (families_.back().type == MetricType::Counter ? m.counter.value : m.gauge.value) = value;
+    families_.back().metric.push_back(std::move(m));
+  }
+  void add(std::uint64_t value, labels l = {}) { add(static_cast<double>(value), std::move(l)); }
+  void histogram(const char* name, const char* help, const reconcile::latency_histogram& h) {
+    begin(name, help, MetricType::Histogram);
+    ClientMetric m;
+    std::uint64_t count = 0;
+    for (std::size_t i = 0; i <= h.bounds.size(); ++i) {
+      count += h.count(i);
+      m.histogram.bucket.push_back(
+          {count, i < h.bounds.size() ? h.bounds[i] : std::numeric_limits<double>::infinity()});
+    }
+    m.histogram.sample_count = count;
+    m.histogram.sample_sum = h.sum_seconds();
+    families_.back().metric.push_back(std::move(m));
+  }
+  [[nodiscard]] std::vector<MetricFamily> take() && { return std::move(families_); }
+
+ private:
+  void begin(const char* name, const char* help, MetricType type) {
+    families_.push_back({name, help, type, {}});
+  }
+  std::vector<MetricFamily> families_;
+};
+
+void add_node(page& p, reconcile::controller& c, const api::view_of_now& v) {
+  p.gauge("sluice_build_info", "Version of the control plane; always 1.");
+  p.add(1.0, {{"version", SLUICE_VERSION}, {"node", c.node().name}});
+  p.gauge("sluice_revision", "Revision of the desired state.");
+  p.add(v.snap.revision);
+  p.gauge("sluice_generation", "Generation of the published tables.");
+  p.add(v.snap.generation);
+  p.gauge("sluice_published", "1: the workers' tables are as the desired state and health are.");
+  p.add(v.snap.published ? 1.0 : 0.0);
+  p.gauge("sluice_tables_info",
+          "Digest of all lookup tables, equal on nodes that choose alike; always 1.");
+  p.add(1.0, {{"digest", api::hex(v.snap.tables.header.digest)}});
+
+  const auto& counters = c.counters();
+  const auto load = [](const std::atomic<std::uint64_t>& n) {
+    return n.load(std::memory_order_relaxed);
+  };
+  p.counter("sluice_publish_total", "Generations published.");
+  p.add(load(counters.published));
+  p.counter("sluice_publish_deferred_total", "Tries to publish that found a worker stuck.");
+  p.add(load(counters.deferred));
+  p.counter("sluice_publish_refused_total", "Tries to publish that the limits refused.");
+  p.add(load(counters.refused));
+  p.counter("sluice_tables_built_total", "Lookup tables built.");
+  p.add(load(counters.tables_built));
+  p.histogram("sluice_publish_seconds", "Time to build and publish a generation.", counters.build);
+  p.histogram("sluice_publish_verdict_seconds",
+              "Time from a health verdict until every worker uses what follows from it.",
+              counters.verdict);
+  const auto health = c.health_counters();
+  p.counter("sluice_health_probes_total", "Health probes that ended, by outcome.");
+  p.add(health.succeeded, {{"outcome", "success"}});
+  p.add(health.failed, {{"outcome", "failure"}});
+  p.counter("sluice_health_probes_deferred_total",
+            "Health probes that had to wait for a descriptor or memory.");
+  p.add(health.deferred);
+  p.gauge("sluice_health_probes_in_flight", "Health probes that wait for an answer.");
+  p.add(std::uint64_t{health.in_flight});
+}
+
+void add_data_plane(page& p, const api::view_of_now& v) {
+  p.gauge("sluice_dataplane_up", "1: a data plane runs and its workers turn.");
+  p.add(api::dataplane_state(v) == "running" ? 1.0 : 0.0);
+  p.gauge("sluice_dataplane_generation", "Oldest generation that a worker uses.");
+  p.add(api::dataplane_generation(v));
+  if (!v.data_plane) return;
+  const auto& o = *v.data_plane;
+  p.gauge("sluice_dataplane_start_time_seconds", "Start of the data plane, since the epoch.");
+  p.add(static_cast<double>(o.map().info().started_ns) / 1e9);
+
+  const auto each_worker = [&](auto&& value) {
+    for (std::uint32_t i = 0; i < o.workers(); ++i)
+      p.add(value(o.map().worker(i)), {{"worker", std::to_string(i)}});
+  };
+  using abi::worker_block;
+  p.gauge("sluice_worker_busy_ratio", "Share of the last second spent on packets.");
+  each_worker(
+      [](const worker_block& w) { return static_cast<double>(w.busy_permille.read()) / 1000; });
+  p.gauge("sluice_worker_heartbeat_age_seconds", "Time since the worker's last sign of life.");
+  each_worker([&](const worker_block& w) {
+    const std::uint64_t then = w.heartbeat_ns.read();
+    return v.now_ns > then ? static_cast<double>(v.now_ns - then) / 1e9 : 0.0;
+  });
+  p.gauge("sluice_worker_connections", "Connections in the worker's table.");
+  each_worker([](const worker_block& w) { return w.tracked4.read() + w.tracked6.read(); });
+  p.gauge("sluice_worker_connections_capacity", "Room in the worker's table.");
+  each_worker([](const worker_block& w) { return w.capacity4 + w.capacity6; });
+
+  // One family for each counter of counters.def; those that are drops share one.
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < abi::counter_count; ++i) {
+    const auto& info = abi::counter_infos[i];
+    if (info.drop) continue;
+    const std::string name = "sluice_worker_" + std::string{info.name} + "_total";
+    const std::string help = std::string{info.text};
+    p.counter(name.c_str(), help.c_str());
+    each_worker([i](const worker_block& w) { return w.counters[i].read(); });
+  }
+  p.counter("sluice_worker_dropped_packets_total",
+            "Packets that ended anywhere but at a backend, by reason.");
+  for (std::size_t i = 0; i < abi::counter_count; ++i) {
+    if (!abi::counter_infos[i].drop) continue;
+    for (std::uint32_t w = 0; w < o.workers(); ++w)
+      p.add(o.map().worker(w).counters[i].read(),
+            {{"worker", std::to_string(w)}, {"reason", std::string{abi::counter_infos[i].name}}});
+  }
+}
+
+void add_ports(page& p, const api::view_of_now& v) {
+  if (!v.data_plane) return;
+  const auto each_port = [&](auto&& value) {
+    for (unsigned i = 0; i < abi::max_ports; ++i) {
+      const abi::port_info& port = v.data_plane->map().port(i);
+      if (port.in_use == 0) continue;
+      const std::string name{port.name.begin(),
+                             std::find(port.name.begin(), port.name.end(), '\0')};
+      p.add(value(port), {{"port", name}});
+    }
+  };
+  using abi::port_info;
+  p.gauge("sluice_port_up", "1: the port has a link.");
+  each_port([&](const port_info& x) {
+    return v.alive && x.link_up.load(std::memory_order_relaxed) != 0 ? 1.0 : 0.0;
+  });
+  struct field {
+    const char* name;
+    const char* help;
+    abi::counter port_info::*counter;
+  };
+  static constexpr field fields[] = {
+      {"sluice_port_rx_packets_total", "Packets received, as the device counts.",
+       &port_info::rx_packets},
+      {"sluice_port_rx_bytes_total", "Bytes received, as the device counts.", &port_info::rx_bytes},
+      {"sluice_port_tx_packets_total", "Packets sent, as the device counts.",
+       &port_info::tx_packets},
+      {"sluice_port_tx_bytes_total", "Bytes sent, as the device counts.", &port_info::tx_bytes},
+      {"sluice_port_rx_missed_total", "Packets the device had no room for.", &port_info::rx_missed},
+      {"sluice_port_rx_errors_total", "Damaged packets received.", &port_info::rx_errors},
+      {"sluice_port_tx_errors_total", "Packets that could not be sent.", &port_info::tx_errors},
+      {"sluice_port_rx_no_buffer_total", "Packets without a buffer to receive them into.",
+       &port_info::rx_no_buffer}};
+  for (const auto& f : fields) {
+    p.counter(f.name, f.help);
+    each_port([&f](const port_info& x) { return (x.*f.counter).read(); });
+  }
+}
+
+void add_services(page& p, const api::view_of_now& v) {
+  using service = reconcile::service_runtime;
+  const auto each = [&](auto&& value) {
+    for (const auto& s : v.snap.services) p.add(value(*s), {{"service", s->config.name}});
+  };
+  p.gauge("sluice_service_up", "1: at least one backend can serve.");
+  each([](const service& s) { return api::service_state(s) == "down" ? 0.0 : 1.0; });
+  p.gauge("sluice_service_backends", "Backends as configured.");
+  each([](const service& s) { return std::uint64_t{s.backends.size()}; });
+  p.gauge("sluice_service_table_info", "Digest of the service's lookup table; always 1.");
+  for (const auto& s : v.snap.services) {
+    const auto row = v.service_row(s->config.name);
+    if (row)
+      p.add(1.0, {{"service", s->config.name},
+                  {"digest", api::hex(v.snap.tables.services[*row].table_digest)}});
+  }
+  static constexpr std::array<std::pair<const char*, const char*>, 4> names{
+      {{"sluice_service_packets_total", "Packets to the service."},
+       {"sluice_service_bytes_total", "Bytes to the service, from the IP header on."},
+       {"sluice_service_connections_opened_total", "Connections to the service."},
+       {"sluice_service_dropped_packets_total", "Packets to the service that were dropped."}}};
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    p.counter(names[i].first, names[i].second);
+    for (const auto& s : v.snap.services)
+      if (const auto row = v.service_row(s->config.name))
+        p.add(v.service_counters(*row)[i], {{"service", s->config.name}});
+  }
+}
+
+void add_backends(page& p, const api::view_of_now& v) {
+  // f(service name, address, row, what is published of it)
+  const auto each = [&](auto&& f) {
+    for (const auto& s : v.snap.services) {
+      const auto service = v.service_row(s->config.name);
+      for (const auto& b : s->published.backends)
+        if (const auto row = v.backend_row(service, b.address))
+          f(labels{{"service", s->config.name}, {"backend", format_ip(b.address)}}, *row);
+    }
+  };
+  const auto& colds = v.snap.tables.backend_colds;
+  p.gauge("sluice_backend_up", "1: the backend is up, or is not checked.");
+  each([&](labels l, std::uint32_t row) {
+    const auto h = colds[row].health;
+    p.add(h == abi::shown_health::up || h == abi::shown_health::unchecked ? 1.0 : 0.0,
+          std::move(l));
+  });
+  p.gauge("sluice_backend_draining", "1: the backend takes no new connections.");
+  each([&](labels l, std::uint32_t row) {
+    p.add(colds[row].admin == abi::shown_admin::draining ? 1.0 : 0.0, std::move(l));
+  });
+  p.gauge("sluice_backend_weight", "Weight that the table in use was built with.");
+  each([&](labels l, std::uint32_t row) {
+    p.add(std::uint64_t{colds[row].effective_weight}, std::move(l));
+  });
+  p.gauge("sluice_backend_connections", "Connections that are tracked.");
+  each([&](labels l, std::uint32_t row) {
+    const auto c = v.backend_counters(row);
+    p.add(c[2] > c[3] ? c[2] - c[3] : std::uint64_t{0}, std::move(l));
+  });
+  static constexpr std::array<std::pair<const char*, const char*>, 3> names{
+      {{"sluice_backend_packets_total", "Packets forwarded to the backend."},
+       {"sluice_backend_bytes_total", "Bytes forwarded to the backend, from the IP header on."},
+       {"sluice_backend_connections_opened_total", "Connections given to the backend."}}};
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    p.counter(names[i].first, names[i].second);
+    each([&](labels l, std::uint32_t row) { p.add(v.backend_counters(row)[i], std::move(l)); });
+  }
+}
+
+}  // namespace
+
+std::vector<MetricFamily> collect(reconcile::controller& controller) {
+  const auto v = api::view_of_now::take(controller);
+  page p;
+  add_node(p, controller, v);
+  add_data_plane(p, v);
+  add_ports(p, v);
+  add_services(p, v);
+  add_backends(p, v);
+  return std::move(p).take();
+}
+
+}  // namespace sluice::metrics
