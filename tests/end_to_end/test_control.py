@@ -1,0 +1,504 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""sluice-controlplane over its socket: apply, refuse, show, restart, health of real listeners.
+No data plane: what it would read is read back through the API. Runs in a network namespace of its
+own, which is gone when it ends."""
+
+import concurrent.futures
+import http.client
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+BUILD = Path(os.environ.get("SLUICE_BUILD", Path(__file__).resolve().parents[2] / "build"))
+DAEMON = BUILD / "controlplane" / "sluice-controlplane"
+BACKENDS = ["10.77.0.11", "10.77.0.12", "10.77.0.13"]
+PORT = 8080
+
+SERVICES = """services:
+  - name: web
+    address: 198.51.100.10
+    protocol: tcp
+    port: 8080
+    forward: ipip
+    health: {type: http, path: /healthz, interval: 100ms, timeout: 90ms, rise: 2, fall: 2}
+    backends:
+      - {address: 10.77.0.11, weight: 100}
+      - {address: 10.77.0.12, weight: 100}
+      - {address: 10.77.0.13, weight: 50}
+  - name: plain
+    address: "2001:db8::10"
+    protocol: udp
+    port: any
+    forward: dsr-l2
+    table-size: 1021
+    backends:
+      - {address: "2001:db8:1::1"}
+      - {address: "2001:db8:1::2", tier: 1}
+"""
+
+checks = 0
+
+
+def check(condition, text):
+    """check() ends the test with what does not hold."""
+    global checks
+    if not condition:
+        raise AssertionError(text)
+    checks += 1
+
+
+def wait_until(condition, text, seconds=10.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"not within {seconds} s: {text}")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=20)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(self.path)
+
+
+class Daemon:
+    """One runtime directory, and the control plane that is started in it."""
+
+    def __init__(self, directory, metrics_port):
+        self.directory = directory
+        self.socket = f"{directory}/api.sock"
+        self.metrics_port = metrics_port
+        self.node = f"{directory}/node.yaml"
+        self.process = None
+        Path(self.node).write_text(
+            f"""node: {{name: test1, runtime-dir: {directory}}}
+cluster: {{hash-seed: 42}}
+dataplane:
+  ports: [{{name: up0, device: "net_null0"}}]
+  next-hop: {{up0: "02:00:00:00:00:01"}}
+  encap-source: {{ipv4: 192.0.2.10, ipv6: "2001:db8::a"}}
+controlplane:
+  state: {directory}/state/state.db
+  api: {{socket: {self.socket}, mode: "0600"}}
+  metrics: {{listen: "127.0.0.1:{metrics_port}"}}
+""",
+            encoding="utf-8",
+        )
+
+    def start(self):
+        with open(f"{self.directory}/log", "ab") as log:
+            # pylint: disable-next=consider-using-with
+            self.process = subprocess.Popen([DAEMON, "--node", self.node], stderr=log)
+        wait_until(self.answers, "the control plane answers")
+
+    def answers(self):
+        check(self.process.poll() is None, "the control plane runs")
+        try:
+            return self.call("GET", "/v1/version")[0] == 200
+        except OSError:
+            return False
+
+    def end(self, sig=signal.SIGTERM):
+        self.process.send_signal(sig)
+        return self.process.wait(timeout=20)
+
+    def raw(self, method, path, body=None, headers=None):
+        connection = UnixConnection(self.socket)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def call(self, method, path, body=None, headers=None):
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        status, text = self.raw(method, path, body, headers)
+        return status, json.loads(text)
+
+    def get(self, path):
+        status, answer = self.call("GET", path)
+        check(status == 200, f"GET {path}: {status} {answer}")
+        return answer
+
+    def backend(self, address, service="web"):
+        for b in self.get(f"/v1/services/{service}")["backends"]:
+            if b["address"] == address:
+                return b
+        raise AssertionError(f"no backend {address}")
+
+    def log(self):
+        return Path(f"{self.directory}/log").read_text(encoding="utf-8")
+
+
+class Web:
+    """A real HTTP listener that can be taken away and brought back."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/healthz" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    def __init__(self, address):
+        self.address = address
+        self.server = None
+        self.up()
+
+    def up(self):
+        self.server = http.server.ThreadingHTTPServer((self.address, PORT), self.Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def down(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def errors_of(answer):
+    return [(e["file"], e["line"], e["key"]) for e in answer["errors"]]
+
+
+def test_apply_and_refuse(d):
+    status = d.get("/v1/status")
+    check(status["revision"] == 0 and status["dataplane"]["state"] == "absent", "an empty node")
+    code, answer = d.call("PUT", "/v1/config?dry_run=1", SERVICES)
+    check(code == 200 and answer["revision"] == 0 and len(answer["changes"]) >= 2, "dry run")
+    check(d.get("/v1/config")["services"] == [], "a dry run changes nothing")
+    code, answer = d.call("PUT", "/v1/config?file=services.yaml", SERVICES,
+                          {"X-Sluice-Author": "me", "X-Sluice-Reason": "first"})
+    check(code == 200 and answer["revision"] == 1, f"apply: {answer}")
+    code, answer = d.call("PUT", "/v1/config", SERVICES)
+    check(code == 200 and answer == {"revision": 1, "changes": []}, "the same again is no revision")
+
+    before = d.get("/v1/config")
+    generation = d.get("/v1/status")["generation"]
+    bad = {
+        "unknown key": (SERVICES.replace("weight: 50", "wieght: 50"), "wieght"),
+        "port": (SERVICES.replace("port: 8080", "port: 80800"), "port"),
+        "type": (SERVICES.replace("weight: 50", "weight: heavy"), "weight"),
+        "syntax": (SERVICES.replace("services:", "services: ["), ""),
+        "backend is a VIP": (SERVICES.replace("10.77.0.13", "198.51.100.10"), "address"),
+        "duplicate": (SERVICES + SERVICES[SERVICES.index("  - name: plain"):], ""),
+    }
+    for what, (text, key) in bad.items():
+        code, answer = d.call("PUT", "/v1/config?file=services.yaml", text)
+        check(code == 400 and answer["errors"], f"{what}: {code} {answer}")
+        check(all(f == "services.yaml" and n > 0 for f, n, _ in errors_of(answer)), f"{what}: {answer}")
+        check(any(key in k for _, _, k in errors_of(answer)), f"{what}: key in {answer}")
+    check(d.get("/v1/config") == before, "refusals leave the desired state")
+    check(d.get("/v1/status")["revision"] == 1, "refusals are no revision")
+    check(d.get("/v1/status")["published"] and generation > 0, "published")
+
+
+def test_calls(d):
+    for method, path, body, expected in [
+        ("GET", "/", None, 404),
+        ("GET", "/v2/status", None, 404),
+        ("GET", "/v1/nothing", None, 404),
+        ("GET", "/v1/services/none", None, 404),
+        ("DELETE", "/v1/services/none", None, 404),
+        ("DELETE", "/v1/status", None, 405),
+        ("PUT", "/v1/services", "{}", 405),
+        ("POST", "/v1/services", "{name: web}", 400),
+        ("POST", "/v1/services", "{name: web, address: 198.51.100.9, protocol: tcp, port: 1,"
+                                 " forward: dsr-l2, backends: []}", 409),
+        ("POST", "/v1/services/web/backends", "{address: 10.77.0.11}", 409),
+        ("POST", "/v1/services/web/backends", "{address: nonsense}", 400),
+        ("PATCH", "/v1/services/web/backends/10.77.0.99", "{weight: 1}", 404),
+        ("PATCH", "/v1/services/web/backends/x", "{weight: 1}", 400),
+        ("PATCH", "/v1/services/web", "{name: other}", 400),
+        ("PATCH", "/v1/services/web", "{backends: []}", 400),
+        ("GET", "/v1/connections?limit=0", None, 400),
+        ("GET", "/v1/connections?service=none", None, 404),
+        ("GET", "/v1/stats?service=none", None, 404),
+        ("GET", "/v1/explain?protocol=icmp", None, 400),
+        ("GET", "/v1/explain?protocol=tcp&source=1.2.3.4:5&destination=%5B::1%5D:6", None, 400),
+        ("PUT", "/v1/config", "x" * (17 << 20), 413),
+    ]:
+        try:
+            code, answer = d.call(method, path, body)
+        except (BrokenPipeError, ConnectionResetError):
+            check(expected == 413, f"{method} {path}: connection lost")
+            continue
+        check(code == expected, f"{method} {path}: {code}, not {expected}: {answer}")
+        check(answer["errors"][0]["message"], f"{method} {path}: says why")
+    for path in ["services", "backends", "workers", "ports", "nodes", "drops", "counters",
+                 "connections", "history"]:
+        check(len(d.get(f"/v1/{path}")) >= 1, path)
+    check(d.get("/v1/connections/count")["total"] == 0, "no connections")
+    check(d.get("/v1/history")["revisions"][0]["author"] == "me", "author")
+    check({x["reason"] for x in d.get("/v1/drops")["drops"]} >= {"no_backend", "truncated"}, "drops")
+    # A form as curl -d sends it, longer than httplib takes for forms.
+    code, answer = d.call("PUT", "/v1/config", SERVICES + "#" * 10000 + "\n",
+                          {"Content-Type": "application/x-www-form-urlencoded"})
+    check(code == 200 and answer["changes"] == [], f"a form: {answer}")
+    code, text = d.raw("GET", "/v1/config?format=yaml")
+    check(code == 200 and d.call("PUT", "/v1/config", text)[1]["changes"] == [], "YAML comes back")
+    check(os.stat(d.socket).st_mode & 0o777 == 0o600, "mode of the socket")
+
+
+def test_changes(d):
+    revision = d.get("/v1/status")["revision"]
+
+    def change(method, path, body=None):
+        nonlocal revision
+        code, answer = d.call(method, path, body)
+        check(code == 200 and answer["revision"] == revision + 1, f"{method} {path}: {answer}")
+        revision += 1
+        return answer["changes"]
+
+    changes = change("POST", "/v1/services/web/backends", "{address: 10.77.0.14, weight: 10}")
+    check(changes[0]["kind"] == "added" and changes[0]["backend"] == "10.77.0.14", "added")
+    changes = change("PATCH", "/v1/services/web/backends/10.77.0.14", "{weight: 20}")
+    check(changes[0]["kind"] == "changed" and "10 -> 20" in changes[0]["text"], str(changes))
+    change("DELETE", "/v1/services/web/backends/10.77.0.14")
+    change("POST", "/v1/services", "{name: extra, address: 198.51.100.11, protocol: tcp, port: 80,"
+                                   " forward: ipip, backends: [{address: 10.77.1.1}]}")
+    check(d.get("/v1/services/extra")["port"] == "80", "added service")
+    change("PATCH", "/v1/services/extra", "{port: 81}")
+    check(d.get("/v1/services/extra")["port"] == "81", "patched service")
+    change("DELETE", "/v1/services/extra")
+    check([s["name"] for s in d.get("/v1/services")["services"]] == ["plain", "web"], "names")
+
+
+def shares(d):
+    return {a: d.backend(a)["share"] for a in BACKENDS}
+
+
+def test_health(d, webs):
+    wait_until(lambda: all(d.backend(a)["health"] == "up" for a in BACKENDS), "all are up")
+    wait_until(lambda: d.get("/v1/status")["published"], "published")
+    s = shares(d)
+    for address, share in zip(BACKENDS, [0.4, 0.4, 0.2]):
+        check(abs(s[address] - share) < 0.0001, f"share of {address}: {s}")
+    check(d.get("/v1/services/web")["state"] == "up", "service is up")
+
+    start = time.monotonic()
+    webs[1].down()
+    wait_until(lambda: d.backend(BACKENDS[1])["share"] == 0, "a dead listener loses its share")
+    print(f"a listener that is gone is out of the table after {time.monotonic() - start:.2f} s")
+    b = d.backend(BACKENDS[1])
+    check(b["health"] == "down" and b["effective_weight"] == 0 and "refused" in b["health_text"],
+          str(b))
+    s = shares(d)
+    check(abs(s[BACKENDS[0]] - 2 / 3) < 0.0001, f"the others share: {s}")
+    check(d.get("/v1/services/web")["state"] == "degraded", "degraded")
+
+    for w in (webs[0], webs[2]):
+        w.down()
+    wait_until(lambda: d.get("/v1/services/web")["state"] == "down", "all are down")
+    wait_until(lambda: abs(shares(d)[BACKENDS[0]] - 0.4) < 0.0001, "panic: health is ignored")
+    check(any("health is ignored" in w for w in d.get("/v1/status")["warnings"]), "it is said")
+    for w in webs:
+        w.up()
+    wait_until(lambda: all(d.backend(a)["health"] == "up" for a in BACKENDS), "all are back")
+    check(d.call("POST", f"/v1/services/web/backends/{BACKENDS[2]}/drain")[0] == 200, "drain")
+    b = d.backend(BACKENDS[2])
+    check(b["admin"] == "draining" and b["share"] == 0 and b["health"] == "up", str(b))
+    check(d.call("POST", f"/v1/services/web/backends/{BACKENDS[2]}/undrain")[0] == 200, "undrain")
+    wait_until(lambda: abs(d.backend(BACKENDS[2])["share"] - 0.2) < 0.0001, "undrained")
+
+
+def test_explain(d):
+    e = d.get("/v1/explain?protocol=tcp&source=203.0.113.5:1234&destination=198.51.100.10:8080")
+    check(e["verdict"] == "forwarded" and e["service"] == "web" and e["rule"] == "maglev", str(e))
+    check(e["backend"] in BACKENDS and e["forward"] == "ipip" and e["outer_source"] == "192.0.2.10"
+          and e["next_hop"]["mac"] == "02:00:00:00:00:01" and e["next_hop"]["port"] == "up0", str(e))
+    again = d.get("/v1/explain?protocol=tcp&source=203.0.113.5:1234&destination=198.51.100.10:8080")
+    check(again == e, "the same flow, the same answer")
+    e = d.get("/v1/explain?protocol=udp&source=%5B2001:db8:9::1%5D:5&destination=%5B2001:db8::10%5D:99")
+    check(e["backend"] == "2001:db8:1::1" and e["forward"] == "dsr-l2", str(e))
+    e = d.get("/v1/explain?protocol=tcp&source=203.0.113.5:1&destination=198.51.100.10:9")
+    check(e["verdict"] == "dropped" and e["reason"] == "no_service_port", str(e))
+    e = d.get("/v1/explain?protocol=tcp&source=203.0.113.5:1&destination=198.51.100.99:9")
+    check(e["verdict"] == "dropped" and e["reason"] == "not_for_us", str(e))
+    e = d.get("/v1/explain?protocol=tcp&source=127.0.0.1:1&destination=198.51.100.10:8080")
+    check(e["reason"] == "bad_source", str(e))
+
+
+def test_metrics(d):
+    connection = http.client.HTTPConnection("127.0.0.1", d.metrics_port, timeout=10)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    check(answer.status == 200, "metrics")
+    values = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            values[name] = float(value)
+    check(values['sluice_backend_up{service="web",backend="10.77.0.11"}'] == 1, "backend up")
+    check(values['sluice_backend_weight{service="web",backend="10.77.0.13"}'] == 50, "weight")
+    check(values["sluice_dataplane_up"] == 0, "no data plane")
+    check(values['sluice_health_probes_total{outcome="success"}'] > 0, "probes")
+    check(values["sluice_publish_total"] > 3, "published")
+    digest = d.get("/v1/status")["digest"]
+    check(values[f'sluice_tables_info{{digest="{digest}"}}'] == 1, "digest")
+    count = values["sluice_publish_verdict_seconds_count"]
+    check(count > 3, "verdicts are measured")
+    under = values['sluice_publish_verdict_seconds_bucket{le="0.01"}']
+    print(f"from a verdict to the tables: {under:.0f} of {count:.0f} within 10 ms, mean "
+          f"{1000 * values['sluice_publish_verdict_seconds_sum'] / count:.2f} ms")
+    types = {line.split()[2]: line.split()[3] for line in text.splitlines()
+             if line.startswith("# TYPE")}
+    for name, kind in types.items():
+        check((kind == "counter") == name.endswith("_total"), f"{name} is a {kind}")
+
+
+def state_of(d):
+    status = d.get("/v1/status")
+    return {
+        "config": d.get("/v1/config"),
+        "digest": status["digest"],
+        "backends": [(b["address"], b["effective_weight"], b["share"], b["health"])
+                     for b in d.get("/v1/backends")["backends"]],
+    }
+
+
+def test_restart(d, webs):
+    webs[0].down()
+    wait_until(lambda: d.backend(BACKENDS[0])["share"] == 0, "one is down")
+    before = state_of(d)
+    generation = d.get("/v1/status")["generation"]
+    segment = os.stat(f"{d.directory}/config.shm").st_ino
+
+    check(d.end(signal.SIGKILL) == -signal.SIGKILL, "killed")
+    d.start()  # over the stale socket
+    check(state_of(d) == before, "a killed control plane comes back as it was")
+    check(d.get("/v1/status")["generation"] > generation, "generations go on")
+    check(os.stat(f"{d.directory}/config.shm").st_ino == segment, "in the same segment")
+
+    second = subprocess.run([DAEMON, "--node", d.node], capture_output=True, text=True,
+                            timeout=20, check=False)
+    check(second.returncode == 1 and "another control plane" in second.stderr, second.stderr)
+
+    check(d.end() == 0, "SIGTERM: exit code 0")
+    check(not os.path.exists(d.socket), "its socket is gone")
+    d.start()
+    check(state_of(d) == before, "a stopped control plane comes back as it was")
+
+    # Without the segment, the state file alone: the verdicts are in it.
+    time.sleep(1.5)
+    check(d.end() == 0, "stopped")
+    os.unlink(f"{d.directory}/config.shm")
+    d.start()
+    after = state_of(d)
+    check(after["config"] == before["config"] and after["digest"] == before["digest"], "from the file")
+
+    # A damaged segment is replaced.
+    check(d.end() == 0, "stopped")
+    with open(f"{d.directory}/config.shm", "r+b") as f:
+        f.seek(4096)
+        f.write(b"\xff" * 100_000)
+    d.start()
+    check(state_of(d)["digest"] == before["digest"], "damage is repaired")
+    check("replaced by new tables" in d.log(), "and said")
+    webs[0].up()
+    wait_until(lambda: d.backend(BACKENDS[0])["health"] == "up", "back")
+
+
+def test_many_at_once(d):
+    """Readers and writers at the same time: every answer is whole, every change is one revision."""
+    revision = d.get("/v1/status")["revision"]
+    rounds = 12
+
+    def write(i):
+        return d.call("PATCH", f"/v1/services/web/backends/{BACKENDS[i % 3]}",
+                      {"weight": 10 + i})[1]["revision"]
+
+    def read(_):
+        s = d.get("/v1/services/web")
+        total = sum(b["share"] for b in s["backends"])
+        check(abs(total - 1) < 1e-9, f"shares add up to {total}")
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        writes = [pool.submit(write, i) for i in range(rounds)]
+        reads = [pool.submit(read, i) for i in range(60)]
+        seen = sorted(w.result() for w in writes)
+        for r in reads:
+            r.result()
+    check(seen == list(range(revision + 1, revision + rounds + 1)), f"revisions {seen}")
+
+
+def test_usage(directory):
+    def run(*arguments):
+        return subprocess.run([DAEMON, *arguments], capture_output=True, text=True, timeout=20,
+                              check=False)
+
+    check(run("--version").stdout.startswith("sluice-controlplane "), "--version")
+    check(run("--help").returncode == 0, "--help")
+    check(run().returncode == 2 and run("--nonsense").returncode == 2, "wrong usage")
+    wrong = Path(directory) / "wrong.yaml"
+    wrong.write_text("node:\n  nam: x\n", encoding="utf-8")
+    r = run("--node", str(wrong), "--check")
+    check(r.returncode == 1 and f"{wrong}:2: node.nam" in r.stderr, r.stderr)
+    r = run("--node", f"{directory}/none.yaml")
+    check(r.returncode == 1 and "none.yaml" in r.stderr, r.stderr)
+    wrong.write_text(f"node: {{runtime-dir: {directory}/rt}}\n"
+                     "controlplane: {state: /proc/nowhere/state.db}\n", encoding="utf-8")
+    check(run("--node", str(wrong)).returncode == 1, "a state file that cannot be")
+
+
+def main():
+    if "SLUICE_TEST_INSIDE" not in os.environ:
+        unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+        if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+            print("network namespaces cannot be had: skipped")
+            return 77
+        os.environ["SLUICE_TEST_INSIDE"] = "1"
+        os.execvp(unshare[0], [*unshare, sys.executable, str(Path(__file__).resolve())])
+    for command in ["link set lo up", *(f"addr add {a}/32 dev lo" for a in BACKENDS)]:
+        subprocess.run(["ip", *command.split()], check=True)
+
+    directory = tempfile.mkdtemp(prefix="sluice-control-")
+    daemon = Daemon(directory, 9190)
+    webs = []
+    try:
+        test_usage(directory)
+        webs += [Web(a) for a in BACKENDS]
+        daemon.start()
+        test_apply_and_refuse(daemon)
+        test_calls(daemon)
+        test_changes(daemon)
+        test_health(daemon, webs)
+        test_explain(daemon)
+        test_metrics(daemon)
+        test_restart(daemon, webs)
+        test_many_at_once(daemon)
+        check(daemon.end() == 0, "a clean end")
+    except BaseException:
+        if os.path.exists(f"{directory}/log"):
+            print(daemon.log(), file=sys.stderr)
+        raise
+    finally:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+    print(f"{checks} checks held")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which backends take new connections, and which keep theirs.
+#include "controlplane/publish/effective.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/control/control_fixtures.hpp"
+
+namespace sluice::publish {
+namespace {
+
+using abi::shown_health;
+using test::v4;
+
+struct row {
+  std::uint32_t weight;
+  std::uint8_t tier;
+  bool drain;
+  shown_health health;
+  bool hop;
+  std::uint32_t effective;  // expected
+  bool keeps;               // expected
+};
+
+void check(const char* what, const std::vector<row>& rows, bool panic) {
+  model::service s;
+  s.name = "x";
+  s.health.kind = model::health_kind::tcp;
+  std::vector<condition> conditions;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    s.backends.push_back({v4(10, 0, 0, static_cast<unsigned>(i) + 1), rows[i].weight, rows[i].tier,
+                          rows[i].drain ? model::admin_state::drain : model::admin_state::enabled});
+    conditions.push_back({rows[i].health, rows[i].hop ? std::optional{hop{}} : std::nullopt});
+  }
+  const auto out = effective(s, conditions);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(out.backends[i].effective_weight, rows[i].effective) << what << ", row " << i;
+    EXPECT_EQ(out.backends[i].keeps_connections, rows[i].keeps) << what << ", row " << i;
+  }
+  EXPECT_EQ(panics(out), panic) << what;
+}
+
+constexpr auto up = shown_health::up;
+constexpr auto down = shown_health::down;
+constexpr auto unknown = shown_health::unknown;
+
+TEST(effective, rules) {
+  check("all up", {{100, 0, false, up, true, 100, true}, {50, 0, false, up, true, 50, true}},
+        false);
+  check("one down", {{100, 0, false, up, true, 100, true}, {50, 0, false, down, true, 0, false}},
+        false);
+  check("drained keeps its connections",
+        {{100, 0, false, up, true, 100, true}, {50, 0, true, up, true, 0, true}}, false);
+  check("drained and down does not",
+        {{100, 0, false, up, true, 100, true}, {50, 0, true, down, true, 0, false}}, false);
+  check("weight 0", {{100, 0, false, up, true, 100, true}, {0, 0, false, up, true, 0, true}},
+        false);
+  check("unknown is not up",
+        {{100, 0, false, up, true, 100, true}, {50, 0, false, unknown, true, 0, true}}, false);
+  check("no next hop", {{100, 0, false, up, true, 100, true}, {50, 0, false, up, false, 0, true}},
+        false);
+  check("backup tier waits",
+        {{100, 0, false, up, true, 100, true}, {50, 1, false, up, true, 0, true}}, false);
+  check("backup tier steps in",
+        {{100, 0, false, down, true, 0, false}, {50, 1, false, up, true, 50, true}}, false);
+  check("backup tier steps in for a drained tier",
+        {{100, 0, true, up, true, 0, true}, {50, 1, false, up, true, 50, true}}, false);
+  check("panic: all down",
+        {{100, 0, false, down, true, 100, true}, {50, 0, false, down, true, 50, true}}, true);
+  check("panic: as if all were up, so the first tier",
+        {{100, 0, false, down, true, 100, true}, {50, 1, false, down, true, 0, false}}, true);
+  check("panic leaves out what cannot be reached",
+        {{100, 0, false, down, true, 100, true}, {50, 0, false, up, false, 0, true}}, true);
+  check("panic: nothing can be reached", {{100, 0, false, up, false, 100, true}}, true);
+  check("panic at the start", {{100, 0, false, unknown, true, 100, true}}, true);
+  check("all drained", {{100, 0, true, up, true, 0, true}}, false);
+  check("no backends", {}, false);
+}
+
+TEST(effective, unchecked) {
+  model::service s;
+  s.name = "x";
+  s.backends.push_back({v4(10, 0, 0, 1)});
+  const std::vector<condition> conditions{{down, hop{}}};
+  const auto out = effective(s, conditions);
+  EXPECT_EQ(out.backends[0].health, shown_health::unchecked);
+  EXPECT_EQ(out.backends[0].effective_weight, 100u);
+}
+
+}  // namespace
+}  // namespace sluice::publish

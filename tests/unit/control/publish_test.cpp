@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+// Publishing: numbers, tables, slots, refusals, look-ups of what was written.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <set>
+
+#include "controlplane/publish/arena.hpp"
+#include "controlplane/publish/config_writer.hpp"
+#include "controlplane/publish/memory_config.hpp"
+#include "controlplane/publish/recover.hpp"
+#include "controlplane/publish/slot_writer.hpp"
+#include "tests/unit/control/control_fixtures.hpp"
+
+namespace sluice::publish {
+namespace {
+
+using test::plain_service;
+using test::plain_state;
+using test::up_backend;
+using test::v4;
+
+constexpr abi::config_limits small{64, 4096, 4u << 20};
+
+std::unique_ptr<config_writer> make_writer(const std::shared_ptr<reader_watch>& watch,
+                                           abi::config_limits limits = small) {
+  auto segment = config_segment::in_memory(limits);
+  EXPECT_TRUE(segment);
+  return config_writer::fresh(std::move(*segment), {.hash_seed = 42}, watch);
+}
+std::shared_ptr<reader_watch> nobody() {
+  return std::make_shared<reader_watch>();
+}
+
+void must_publish(config_writer& w, const published_state& s) {
+  const auto r = w.publish(s);
+  ASSERT_EQ(r.status, publish_status::published) << r.error;
+}
+
+const abi::service_row* find(const abi::config_view& view, const published_service& s,
+                             std::uint16_t port) {
+  const abi::vip_row* vip = view.find_vip(s.address, s.protocol);
+  return vip == nullptr ? nullptr : view.find_service(*vip, port);
+}
+
+TEST(arena, first_fit_and_joined_gaps) {
+  arena a{4096, 64 * 10};
+  const auto one = a.allocate(64);
+  const auto two = a.allocate(100);
+  const auto three = a.allocate(1);
+  ASSERT_TRUE(one && two && three);
+  EXPECT_EQ(*one, 4096u);
+  EXPECT_EQ(*two, 4096u + 64);
+  EXPECT_EQ(*three, 4096u + 192);
+  EXPECT_EQ(a.used(), 256u);
+  EXPECT_FALSE(a.allocate(64 * 7));
+  a.release(*one, 64);
+  a.release(*two, 100);  // joins with the one before
+  EXPECT_EQ(a.allocate(192), 4096u);
+  EXPECT_FALSE(a.claim(4096, 64));
+  EXPECT_FALSE(a.claim(4096 + 256 + 32, 64));
+  EXPECT_TRUE(a.claim(4096 + 256 + 64, 64));
+  EXPECT_FALSE(a.allocate(64 * 6));
+  a.release(4096 + 256 + 64, 64);
+  EXPECT_TRUE(a.allocate(64 * 6));
+}
+
+TEST(arena, random_use_never_overlaps) {
+  std::mt19937 random{3};
+  arena a{0, 1u << 20};
+  std::map<std::uint64_t, std::uint64_t> taken;
+  for (int i = 0; i < 20000; ++i) {
+    if (!taken.empty() && random() % 2 == 0) {
+      auto at = taken.begin();
+      std::advance(at, static_cast<std::ptrdiff_t>(random() % taken.size()));
+      a.release(at->first, at->second);
+      taken.erase(at);
+      continue;
+    }
+    const std::uint64_t bytes = random() % 9000 + 1;
+    const auto got = a.allocate(bytes);
+    if (!got) continue;
+    const auto after = taken.lower_bound(*got);
+    if (after != taken.end()) {
+      ASSERT_LE(*got + bytes, after->first);
+    }
+    if (after != taken.begin()) {
+      ASSERT_LE(std::prev(after)->first + std::prev(after)->second, *got);
+    }
+    taken.emplace(*got, bytes);
+  }
+  for (const auto& [offset, bytes] : taken) a.release(offset, bytes);
+  EXPECT_EQ(a.used(), 0u);
+  EXPECT_EQ(a.allocate(1u << 20), 0u);  // one gap again
+}
+
+TEST(publish, what_is_written_is_found) {
+  published_state s = plain_state(3, 4);
+  s.services[1].port_first = 8000;
+  s.services[1].port_last = 8100;
+  s.services[1].address = s.services[0].address;
+  s.services[2].port_first = 0;
+  s.services[2].port_last = 0xffff;
+  s.services[2].address = s.services[0].address;
+  const auto w = make_writer(nobody());
+  must_publish(*w, s);
+  const auto view = w->view();
+  ASSERT_FALSE(view.empty());
+  EXPECT_EQ(view.header().number, 1u);
+  EXPECT_EQ(view.header().hash_seed, 42u);
+  const auto name_at = [&](std::uint16_t port) {
+    return service_name(*view.cold(find(view, s.services[0], port)->self));
+  };
+  EXPECT_EQ(name_at(80), "s0000");
+  EXPECT_EQ(name_at(8000), "s0001");
+  EXPECT_EQ(name_at(8100), "s0001");
+  EXPECT_EQ(name_at(8101), "s0002");
+  EXPECT_EQ(name_at(7999), "s0002");
+  EXPECT_EQ(view.find_vip(v4(1, 2, 3, 4), 6), nullptr);
+  EXPECT_EQ(view.find_vip(s.services[0].address, 17), nullptr);
+
+  const abi::service_row& row = *find(view, s.services[0], 80);
+  std::map<std::uint32_t, std::uint32_t> counts;
+  for (std::uint32_t i = 0; i < row.table_size; ++i) {
+    const auto ref = view.member(row, *view.table_slot(row, i));
+    ASSERT_NE(view.backend(ref), nullptr);
+    ++counts[ref.index()];
+  }
+  EXPECT_EQ(counts.size(), 4u);
+  for (const auto& [index, count] : counts) {
+    const auto* cold = view.cold(abi::backend_ref::make(index, 0));
+    EXPECT_EQ(cold->slots, count);
+    EXPECT_EQ(cold->effective_weight, 100u);
+  }
+}
+
+TEST(publish, numbers_stay_and_are_reused_late) {
+  const auto w = make_writer(nobody(), {64, 2, 4u << 20});
+  published_state s = plain_state(1, 2);
+  must_publish(*w, s);
+  const auto ref_of = [&](const ip_address& a) {
+    const auto view = w->view();
+    for (std::uint32_t i = 0; i < view.header().backend_count; ++i)
+      if ((view.backend_at(i)->flags & abi::backend_in_use) != 0 &&
+          view.backend_at(i)->address == a)
+        return abi::backend_ref::make(i, view.backend_at(i)->incarnation);
+    return abi::backend_ref{};
+  };
+  const auto first = ref_of(s.services[0].backends[0].address);
+  const auto second = ref_of(s.services[0].backends[1].address);
+  // Another backend takes the place of the second: there are only two rows.
+  s.services[0].backends[1] = up_backend(v4(10, 9, 9, 9));
+  must_publish(*w, s);
+  EXPECT_EQ(ref_of(s.services[0].backends[0].address), first);
+  const auto third = ref_of(v4(10, 9, 9, 9));
+  EXPECT_EQ(third.index(), second.index());
+  EXPECT_NE(third, second);
+  EXPECT_EQ(third.incarnation(), (second.incarnation() + 1) % 16);
+  EXPECT_EQ(w->view().backend(second), nullptr);  // a connection that names it finds nothing
+}
+
+TEST(publish, freed_rows_rest_before_they_are_used_again) {
+  id_pool pool{5000};
+  std::vector<std::uint32_t> taken;
+  for (int i = 0; i < 10; ++i) taken.push_back(pool.take().value());
+  for (const auto id : taken) pool.give_back(id);
+  for (std::size_t i = 0; i < id_pool::resting - 9; ++i) {
+    const auto id = pool.take().value();
+    EXPECT_GE(id, 10u);
+    pool.give_back(id);
+  }
+  EXPECT_EQ(pool.take(), 0u);  // the one that was freed first
+}
+
+TEST(publish, unchanged_services_keep_their_tables) {
+  const auto w = make_writer(nobody());
+  published_state s = plain_state(10, 5);
+  must_publish(*w, s);
+  std::vector<std::uint64_t> before;
+  for (const auto& x : s.services) before.push_back(find(w->view(), x, 80)->table_offset);
+  s.services[3].backends[2].effective_weight = 0;
+  s.services[3].backends[2].health = abi::shown_health::down;
+  s.services[5].backends[0].next_hop->mac[5] = 9;  // no change of its table
+  const auto r = w->publish(s);
+  ASSERT_EQ(r.status, publish_status::published);
+  EXPECT_EQ(r.tables_built, 1u);
+  for (std::size_t i = 0; i < s.services.size(); ++i)
+    EXPECT_EQ(find(w->view(), s.services[i], 80)->table_offset == before[i], i != 3) << i;
+  // Services with the same backends share one table.
+  s.services[7].backends = s.services[6].backends;
+  must_publish(*w, s);
+  EXPECT_EQ(find(w->view(), s.services[7], 80)->table_offset,
+            find(w->view(), s.services[6], 80)->table_offset);
+}
+
+TEST(publish, tables_are_given_back) {
+  const auto w = make_writer(nobody());
+  published_state s = plain_state(4, 5);
+  must_publish(*w, s);
+  const auto bytes = w->table_bytes();
+  for (int i = 0; i < 50; ++i) {
+    s.services[0].backends[0].effective_weight = 100 + static_cast<std::uint32_t>(i) + 1;
+    must_publish(*w, s);
+  }
+  EXPECT_TRUE(w->collect());
+  EXPECT_EQ(w->table_bytes(), bytes);
+}
+
+TEST(publish, a_stuck_reader_makes_it_wait_and_the_newest_wins) {
+  const auto watch = std::make_shared<test::cell_watch<2>>();
+  const auto w = make_writer(watch);
+  published_state s = plain_state(2, 3);
+  must_publish(*w, s);
+  auto held = abi::generation_reader<>::start(watch->cells[0], w->segment().control().current);
+  EXPECT_EQ(held.number(), 1u);
+  for (int i = 0; i < 2; ++i) {  // two more slots
+    ++s.revision;
+    must_publish(*w, s);
+  }
+  ++s.revision;
+  s.services[0].backends[0].effective_weight = 7;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(w->publish(s).status, publish_status::pending);
+  EXPECT_EQ(w->view().header().revision, 3u);
+  // The reader's own slot is as it was.
+  abi::config_view old;
+  ASSERT_TRUE(abi::config_view::open(w->segment().data(), w->segment().limits(), held.slot(), old));
+  EXPECT_EQ(old.header().number, 1u);
+  EXPECT_EQ(old.header().revision, 1u);
+
+  held = abi::generation_reader<>::poll(watch->cells[0], w->segment().control().current, held);
+  s.revision = 99;
+  must_publish(*w, s);
+  EXPECT_EQ(w->view().header().revision, 99u);
+  EXPECT_EQ(w->generation(), 4u);
+}
+
+TEST(publish, a_table_in_use_by_an_old_reader_is_not_overwritten) {
+  const auto watch = std::make_shared<test::cell_watch<1>>();
+  // Room for three tables.
+  const auto w = make_writer(watch, {4, 16, 3 * 2048});
+  published_state s = plain_state(1, 3, 1021);
+  must_publish(*w, s);
+  auto held = abi::generation_reader<>::start(watch->cells[0], w->segment().control().current);
+  abi::config_view old;
+  ASSERT_TRUE(abi::config_view::open(w->segment().data(), w->segment().limits(), held.slot(), old));
+  const abi::service_row row = *find(old, s.services[0], 80);
+  const auto content = [&] {
+    const auto* t = old.table_slot(row, 0);
+    return std::vector<std::uint16_t>{t, t + row.table_size};
+  };
+  const auto before = content();
+  std::uint32_t weight = 1;
+  int pending = 0;
+  for (int i = 0; i < 6; ++i) {
+    s.services[0].backends[0].effective_weight = weight++;
+    pending += w->publish(s).status == publish_status::pending ? 1 : 0;
+    EXPECT_EQ(content(), before);
+  }
+  EXPECT_EQ(pending, 4);
+  (void)abi::generation_reader<>::poll(watch->cells[0], w->segment().control().current, held);
+  must_publish(*w, s);
+}
+
+TEST(publish, refusals_leave_what_was) {
+  const auto w = make_writer(nobody(), {2, 8, 3 * 4096});
+  const published_state good = plain_state(2, 3);
+  must_publish(*w, good);
+  const auto refused = [&](const published_state& s, std::string_view word) {
+    const auto r = w->publish(s);
+    EXPECT_EQ(r.status, publish_status::refused);
+    EXPECT_NE(r.error.find(word), std::string::npos) << r.error;
+    EXPECT_EQ(w->generation(), 1u);
+    EXPECT_EQ(w->view().header().number, 1u);
+  };
+  refused(plain_state(3, 1), "limit");
+  refused(plain_state(2, 5), "limit");
+  published_state s = good;
+  s.services[1].address = s.services[0].address;
+  refused(s, "same port");
+  s = good;
+  s.services[0].table_size = 1000;
+  refused(s, "prime");
+  s = good;
+  std::swap(s.services[0], s.services[1]);
+  refused(s, "sorted");
+  s = good;
+  s.services[0].name = std::string(56, 'x');
+  refused(s, "name");
+  s = good;
+  s.services[0].table_size = 65537;
+  refused(s, "memory for lookup tables");
+  EXPECT_FALSE(w->check(s).empty());
+  EXPECT_TRUE(w->check(good).empty());
+  s = good;
+  s.services[0].port_first = 10;
+  s.services[0].port_last = 20;
+  s.services[1].address = s.services[0].address;
+  s.services[1].port_first = 20;
+  s.services[1].port_last = 30;
+  refused(s, "same port");
+  must_publish(*w, good);
+}
+
+TEST(publish, no_members_and_no_services) {
+  const auto w = make_writer(nobody());
+  must_publish(*w, {});
+  EXPECT_EQ(w->view().find_vip(v4(198, 51, 100, 1), 6), nullptr);
+  published_state s = plain_state(1, 2);
+  for (auto& b : s.services[0].backends) b.effective_weight = 0;
+  must_publish(*w, s);
+  const auto view = w->view();
+  const auto* row = find(view, s.services[0], 80);
+  ASSERT_NE(row, nullptr);
+  EXPECT_EQ(row->member_count, 0u);
+  EXPECT_TRUE(view.choose(*row, 12345).none());
+}
+
+TEST(publish, digests_do_not_depend_on_history) {
+  const auto one = make_writer(nobody());
+  const auto two = make_writer(nobody());
+  published_state s = plain_state(5, 10);
+  published_state other = plain_state(7, 3);
+  must_publish(*one, s);
+  must_publish(*two, other);
+  for (auto& x : other.services) std::reverse(x.backends.begin(), x.backends.end());
+  must_publish(*two, s);
+  EXPECT_EQ(one->view().header().digest, two->view().header().digest);
+  s.services[0].backends.pop_back();
+  must_publish(*two, s);
+  EXPECT_NE(one->view().header().digest, two->view().header().digest);
+}
+
+TEST(publish, counter_bases) {
+  const auto watch = std::make_shared<test::cell_watch<1>>();
+  watch->counters = 77;
+  watch->sums = 1000;
+  const auto w = make_writer(watch);
+  published_state s = plain_state(1, 1);
+  must_publish(*w, s);
+  EXPECT_EQ(w->view().header().base_instance, 77u);
+  EXPECT_EQ(w->view().cold(abi::backend_ref::make(0, 0))->base_packets, 1000u);
+  watch->sums = 2000;
+  s.services[0].backends.push_back(up_backend(v4(10, 200, 0, 1)));
+  must_publish(*w, s);
+  EXPECT_EQ(w->view().cold(abi::backend_ref::make(0, 0))->base_packets, 1000u);
+  EXPECT_EQ(w->view().cold(abi::backend_ref::make(1, 0))->base_packets, 2001u);
+  watch->counters = 78;  // another data plane counts from 0
+  must_publish(*w, s);
+  EXPECT_EQ(w->view().header().base_instance, 78u);
+  EXPECT_EQ(w->view().cold(abi::backend_ref::make(1, 0))->base_packets, 0u);
+}
+
+TEST(publish, memory_config_for_replay) {
+  model::desired_state d;
+  model::service s;
+  s.name = "web";
+  s.address = v4(198, 51, 100, 10);
+  s.port = {443, 443};
+  s.table_size = 251;
+  s.backends = {{v4(10, 0, 0, 1)}, {v4(10, 0, 0, 2), 100, 1}};
+  d.services.push_back(s);
+  const auto made = make_config(d);
+  ASSERT_TRUE(made) << made.error();
+  const auto view = made->view();
+  const auto* vip = view.find_vip(s.address, 6);
+  ASSERT_NE(vip, nullptr);
+  const auto* row = view.find_service(*vip, 443);
+  ASSERT_NE(row, nullptr);
+  EXPECT_EQ(row->member_count, 1u);  // tier 1 waits
+  EXPECT_EQ(view.backend(view.choose(*row, 1))->address, v4(10, 0, 0, 1));
+  ASSERT_TRUE(make_config({}));
+}
+
+}  // namespace
+}  // namespace sluice::publish
