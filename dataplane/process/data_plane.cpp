@@ -229,6 +229,14 @@ tl::expected<void, std::string> data_plane::make_observations() {
   return {};
 }
 
+// look_for_tables() has the workers start with the tables that are there, so that a
+// restart drops no packet for want of them.
+tl::expected<void, std::string> data_plane::look_for_tables() {
+  const auto none = [](const attached_config*) { return false; };
+  config_.poll({none, none});
+  return {};
+}
+
 tl::expected<void, std::string> data_plane::launch_workers() {
   const auto count = static_cast<unsigned>(plan_.places.workers.size());
   const limits_config& limits = node_.controlplane.limits;

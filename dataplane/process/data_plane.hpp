@@ -62,6 +62,7 @@ class data_plane {
   tl::expected<void, std::string> start_ports();
   tl::expected<void, std::string> make_tables();
   tl::expected<void, std::string> make_observations();
+  tl::expected<void, std::string> look_for_tables();
   tl::expected<void, std::string> launch_workers();
   tl::expected<void, std::string> restore_vip_sets();
   void tick(std::uint64_t now_ns);

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/process/eal.hpp"
 
+#include <fcntl.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
+#include <cstdio>
 
 namespace sluice {
 
@@ -69,7 +72,21 @@ tl::expected<void, std::string> start_eal(const std::vector<std::string>& argume
   pointers.clear();
   for (std::string& s : kept) pointers.push_back(s.data());
   pointers.push_back(nullptr);
-  if (rte_eal_init(static_cast<int>(kept.size()), pointers.data()) >= 0) return {};
+  // EAL answers a wrong argument with a hundred lines of usage on stdout; what is wrong it
+  // says on stderr.
+  std::fflush(stdout);
+  const int out = ::dup(STDOUT_FILENO);
+  if (const int null = ::open("/dev/null", O_WRONLY | O_CLOEXEC); null >= 0) {
+    ::dup2(null, STDOUT_FILENO);
+    ::close(null);
+  }
+  const int started = rte_eal_init(static_cast<int>(kept.size()), pointers.data());
+  std::fflush(stdout);
+  if (out >= 0) {
+    ::dup2(out, STDOUT_FILENO);
+    ::close(out);
+  }
+  if (started >= 0) return {};
   std::string line;
   for (const std::string& s : arguments) line += (line.empty() ? "" : " ") + s;
   return tl::unexpected{std::string{"DPDK does not start: "} + rte_strerror(rte_errno) +
