@@ -82,7 +82,8 @@ tl::expected<void, std::string> data_plane::open() {
   using step = tl::expected<void, std::string> (data_plane::*)();
   for (const step next :
        {&data_plane::open_ports, &data_plane::start_ports, &data_plane::make_tables,
-        &data_plane::make_observations, &data_plane::launch_workers, &data_plane::restore_vip_sets})
+        &data_plane::make_observations, &data_plane::look_for_tables, &data_plane::launch_workers,
+        &data_plane::restore_vip_sets})
     if (auto done = (this->*next)(); !done) return done;
   watchdog_every_ns_ = watchdog_interval_ns() / 2;
   return {};

@@ -138,7 +138,7 @@ def usage(lab, checks):
     refused([("up0", "0000:ff:1f.7")], "there is no PCI device 0000:ff:1f.7")
     refused([("up0", "net_nosuch0")], "port up0: net_nosuch0: cannot be opened")
     refused([("up0", "net_pcap0,rx_pcap=/nonexistent.pcap")], "port up0: net_pcap0: cannot be")
-    refused([("up0", "net_null0")], "CPU 4000 does not exist", workers="'4000'")
+    refused([("up0", "net_null0")], "CPU 1000 does not exist", workers="[1000]")
     refused([("up0", "net_null0")], "eal-args", more="  eal-args: 7\n")
     refused([("up0", "net_null0")], "DPDK does not start", more="  eal-args: [--nonsense]\n")
 
@@ -169,7 +169,8 @@ def pcap_port(lab, checks, huge):
         checks.error(f"{error}: {plane.counters()}")
     counters, shown = plane.counters(), plane.show()
     checks.check(counters.get("forwarded") == len(ports) and
-                 counters.get("drop_not_for_us") == 2, "each packet is counted once", counters)
+                 counters.get("drop_not_for_us") == 1 and
+                 counters.get("drop_no_service_port") == 1, "each packet is counted once", counters)
     checks.check(len(shown["workers"]) == 1 and plane.says("1 of 2 planned workers are used"),
                  "a device with one TX queue gets one worker, and it is said", shown)
     checks.check(shown["workers"][0]["tracked"] == len(ports), "the connections are tracked",
@@ -211,8 +212,7 @@ def life_and_tables(lab, checks):
     plane.wait_tables(number)
     checks.check(plane.publish("again") == number + 1, "the next generation in the new segment")
     plane.wait_tables(number + 1)
-    instance = plane.show()["instance"]
-    checks.check(instance != 0, "all workers read the new segment", instance)
+    wait_until(lambda: plane.show()["instance"], 5, "the new segment in use by all workers")
 
     second = lab.run(None, [DATAPLANE, "--node", plane.node], check=False)
     checks.check(second.returncode == 1 and f"pid {plane.process.pid}" in second.stderr,
@@ -259,6 +259,8 @@ def netdev_port(lab, checks, device, kernel, queues=1, workers="1"):
                      f"{len(got)} came; {plane.counters()}")
 
     through(device.format("veth"))
+    # The kernel tells of a carrier with some delay.
+    wait_until(lambda: plane.show()["ports"][0]["link_up"], 5, "the link")
     shown = plane.show()
     port = shown["ports"][0]
     checks.check(port["kernel_name"] == "v1" and port["link_up"] == 1 and port["mtu"] == 1500,
@@ -276,7 +278,7 @@ def netdev_port(lab, checks, device, kernel, queues=1, workers="1"):
         through("the port again, with the VIP set restored")
     checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
     link = lab.ip(mine, "link show dev v1")
-    checks.check("xdp" not in link, "the interface is left without a program", link)
+    checks.check("prog/xdp" not in link, "the interface is left without a program", link)
     sock.close()
 
 
@@ -292,6 +294,7 @@ def scenario(lab, checks):
     pcap_port(lab, checks, "on")
     life_and_tables(lab, checks)
     netdev_port(lab, checks, "af_xdp:{}", "af_xdp")
+    netdev_port(lab, checks, "af_xdp:{}", "af_xdp", queues=2, workers="2")
     netdev_port(lab, checks, "net_af_packet,iface={}", "af_packet")
 
 
