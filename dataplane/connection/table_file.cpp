@@ -6,6 +6,7 @@
 #include <cstring>
 #include <ctime>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
@@ -26,7 +27,7 @@ namespace sluice::connection {
 namespace {
 
 std::string failure(const std::string& what, const std::string& where, int error) {
-  return what + " " + where + ": " + std::strerror(error);
+  return what + " " + where + ": " + std::generic_category().message(error);
 }
 
 // descriptor: closes on every way out.
