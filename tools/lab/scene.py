@@ -15,6 +15,8 @@ The client has a route to the VIPs (198.51.100.0/24, 2001:db8:100::/64) through 
 backends have the VIPs on lo and answer the client directly.
 """
 
+import ipaddress
+
 from .nginx import Nginx
 from .process import LabError
 
@@ -28,6 +30,12 @@ def vip4(n):
 
 def vip6(n):
     return f"2001:db8:100::{n}"
+
+
+def host_address(segment, host, ipv6=False):
+    """host_address() returns it as everybody prints it: fd77::10, not fd77:0::10."""
+    text = f"fd77:{segment}::{host}" if ipv6 else f"10.77.{segment}.{host}"
+    return str(ipaddress.ip_address(text))
 
 
 class Scene:
@@ -75,8 +83,8 @@ class Scene:
         # queues is for the edge's end; the bridge's end has as many, which it does not need.
         self.lab.link(short, interface, f"segment{segment}", peer, SEGMENT_MTU, queues)
         self.lab.ip(f"segment{segment}", f"link set {peer} master br0")
-        commands = [f"address add 10.77.{segment}.{host}/24 dev {interface}",
-                    f"address add fd77:{segment}::{host}/64 dev {interface} nodad"]
+        commands = [f"address add {host_address(segment, host)}/24 dev {interface}",
+                    f"address add {host_address(segment, host, True)}/64 dev {interface} nodad"]
         if mtu != SEGMENT_MTU:
             commands.append(f"link set {interface} mtu {mtu}")
         self.lab.ip(short, *commands)
@@ -84,19 +92,17 @@ class Scene:
     # -- addresses -----------------------------------------------------------------------
 
     def edge_address(self, ipv6=False, segment=0):
-        return f"fd77:{segment}::10" if ipv6 else f"10.77.{segment}.10"
+        return host_address(segment, 10, ipv6)
 
     def client_address(self, ipv6=False):
-        return "fd77:0::100" if ipv6 else "10.77.0.100"
+        return host_address(0, 100, ipv6)
 
     def address(self, backend, ipv6=False):
         """address() returns the address of a backend by name ("b1")."""
-        segment, host = self.segments - 1, 21 + self.backends.index(backend)
-        return f"fd77:{segment}::{host}" if ipv6 else f"10.77.{segment}.{host}"
+        return host_address(self.segments - 1, 21 + self.backends.index(backend), ipv6)
 
     def by_address(self, address):
         """by_address() returns the name of the backend that has an address, or None."""
-        import ipaddress
         wanted = ipaddress.ip_address(address)
         for name in self.backends:
             if wanted in (ipaddress.ip_address(self.address(name)),
