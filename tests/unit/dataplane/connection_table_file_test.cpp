@@ -108,6 +108,46 @@ TEST_F(table_file_test, FallsBackFromHugePagesAndSaysWhy) {
   EXPECT_NE(file->note().find("is not a hugetlbfs"), std::string::npos) << file->note();
 }
 
+TEST_F(table_file_test, HugePagesIfThereAre) {
+  auto o = options();
+  o.hugepage_dir = "/dev/hugepages";
+  o.name = "sluice-table-file-test-" + std::to_string(::getpid());
+  auto file = table_file::create(o);
+  ASSERT_TRUE(file) << file.error();
+  if (file->place() != table_place::hugetlbfs) {
+    // Then it must say why, and the file is the other one.
+    EXPECT_NE(file->note().find("/dev/hugepages"), std::string::npos) << file->note();
+    EXPECT_FALSE(fs::exists("/dev/hugepages/" + o.name));
+    GTEST_SKIP() << file->note();
+  }
+  EXPECT_EQ(file->path(), "/dev/hugepages/" + o.name);
+  EXPECT_EQ(file->size() % (2u << 20), 0u);
+  EXPECT_TRUE(file->note().empty()) << file->note();
+  connection_table table{file->data()};
+  const auto key = test::key_maker<ipv4>::make(1);
+  EXPECT_EQ(table.v4.insert(table.v4.hash(key), key, test::word(syn, 1)).outcome,
+            outcome::inserted);
+  abi::connection_reader reader;
+  EXPECT_EQ(abi::connection_reader::open(file->data(), file->size(), reader),
+            abi::connection_reader::status::ok);
+  file->remove();
+  EXPECT_FALSE(fs::exists(file->path()));
+}
+
+// More than there are: hugetlbfs says no at once, and the tmpfs is used.
+TEST_F(table_file_test, TooFewHugePages) {
+  if (!fs::is_directory("/dev/hugepages")) GTEST_SKIP() << "no hugetlbfs";
+  auto o = options();
+  o.hugepage_dir = "/dev/hugepages";
+  o.name = "sluice-table-file-test-" + std::to_string(::getpid());
+  o.connections4 = 12'000'000'000;  // too much for the tmpfs as well: both are named
+  const auto file = table_file::create(o);
+  ASSERT_FALSE(file);
+  EXPECT_NE(file.error().find("/dev/hugepages"), std::string::npos) << file.error();
+  EXPECT_NE(file.error().find(directory_), std::string::npos) << file.error();
+  EXPECT_FALSE(fs::exists("/dev/hugepages/" + o.name));
+}
+
 TEST_F(table_file_test, Errors) {
   auto o = options();
   o.runtime_dir = directory_ + "/missing";
