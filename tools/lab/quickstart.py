@@ -335,18 +335,15 @@ class Demonstration:
     def how_to_go_on(self):
         edge = self.lab.namespaces["edge"]
         client = self.lab.namespaces["client"]
-        environment = " ".join(f"{k}={shlex.quote(v)}"
-                               for k, v in self.balancer.environment().items())
-        sluice = f"ip netns exec {edge} env {environment} {self.binaries.cli}"
         return {
-            "sluice": sluice,
             "commands": [
                 f"ip netns exec {client} curl http://{vip4(10)}/",
                 f"ip netns exec {client} curl 'http://[{vip6(10)}]/'",
-                f"{sluice} status",
-                f"{sluice} get backends",
-                f"{sluice} stats --watch",
-                f"{sluice} backend drain web {self.scene.address('b1')}",
+                f"export SLUICE_SOCKET={shlex.quote(str(self.balancer.socket))}",
+                f"{self.binaries.cli} status",
+                f"{self.binaries.cli} get backends",
+                f"{self.binaries.cli} stats --watch",
+                f"{self.binaries.cli} backend drain web {self.scene.address('b1')}",
                 f"ip netns exec {edge} curl -s http://{self.balancer.metrics}/metrics",
             ],
             "files": [str(self.balancer.node_file), str(self.lab.path("services.yaml")),
