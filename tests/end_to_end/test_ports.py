@@ -234,15 +234,17 @@ def life_and_tables(lab, checks):
     checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
 
 
-def netdev_port(lab, checks, device, kernel, queues=1, workers="1"):
+def netdev_port(lab, checks, device, kernel, queues=1, workers="1", idle="sleep", huge="off"):
     """A veth pair: we on one side of it, the data plane on the other."""
-    name = f"{kernel.replace('_', '')}{queues}"
-    checks.title(f"{device.format('veth')} with {queues} queue(s), {workers} worker(s)")
+    name = f"{kernel.replace('_', '')}{queues}{huge}"
+    checks.title(f"{device.format('veth')}: {queues} queue(s), {workers} worker(s), {idle}, "
+                 f"hugepages {huge}")
     peer, mine = f"{name}-peer", f"{name}-plane"
     lab.namespace(peer)
     lab.namespace(mine)
     lab.link(peer, "v0", mine, "v1", queues=queues)
-    plane = Plane(lab, name, [("up0", device.format("v1"))], short=mine, workers=workers)
+    plane = Plane(lab, name, [("up0", device.format("v1"))], short=mine, workers=workers, idle=idle,
+                  huge=huge)
     plane.start()
     plane.publish()
     plane.wait_tables()
@@ -282,6 +284,62 @@ def netdev_port(lab, checks, device, kernel, queues=1, workers="1"):
     sock.close()
 
 
+def tap_port(lab, checks):
+    """The kernel is on the other side of a TAP."""
+    checks.title("net_tap")
+    lab.namespace("tap")
+    plane = Plane(lab, "tap", [("p0", "net_tap,iface=sluicetap")], short="tap", idle="yield")
+    plane.start()
+    plane.publish()
+    plane.wait_tables()
+    lab.ip("tap", "link set sluicetap up")
+    sock = packet_socket(lab, "tap", "sluicetap")
+    for port in range(10):
+        sock.send(bytes(frame(4000 + port)))
+    got = receive(sock, 10)
+    checks.check(got == [4000 + p for p in range(10)], "10 packets came back through the TAP",
+                 f"{got} {plane.counters()}")
+    checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
+    sock.close()
+
+
+def memif_port(lab, checks):
+    """testpmd is at the other end of a memif; in by one port, out by another one."""
+    checks.title("net_memif to testpmd, out by a second port")
+    from scapy.utils import rdpcap, wrpcap
+    path, sink = lab.path("memif", "memif.sock"), lab.path("memif", "out.pcap")
+    source = lab.path("memif", "in.pcap")
+    wrpcap(str(source), [frame(5000 + p) for p in range(20)])
+    plane = Plane(lab, "memif", [
+        ("m0", f"net_memif,role=server,socket={path},socket-abstract=no"),
+        ("out", f"net_pcap,tx_pcap={sink}")], huge="on")
+    plane.run_dir.mkdir(parents=True)
+    plane.publish()
+    plane.start()
+    # testpmd ends when its standard input does.
+    hold, keep = os.pipe()
+    testpmd = lab.start(None, "testpmd", [
+        "dpdk-testpmd", "--no-huge", "-m", "128", "--no-shconf", "--no-pci", "--no-telemetry",
+        f"--file-prefix={lab.name}", "-l", "0,1",
+        f"--vdev=net_memif0,role=client,socket={path},socket-abstract=no",
+        f"--vdev=net_pcap0,rx_pcap={source}", "--", "-i", "--total-num-mbufs=8192",
+        "--no-mlockall", "--no-lsc-interrupt", "--no-flush-rx"], stdin=hold)
+    os.close(hold)
+    try:
+        wait_until(lambda: plane.show()["ports"][0]["link_up"], 10, "the memif's link")
+        os.write(keep, b"start\n")
+        wait_until(lambda: plane.counters().get("forwarded", 0) >= 20, 10, "the packets")
+        checks.check(True, "20 packets came over shared memory")
+    except LabError as error:
+        checks.error(f"{error}: {plane.show()} {testpmd.tail()}")
+    os.close(keep)
+    testpmd.kill()
+    checks.check(plane.show()["ports"][0]["driver"] == "net_memif", "the driver is shown")
+    checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
+    got = tunnelled(rdpcap(str(sink)))
+    checks.check(got == [5000 + p for p in range(20)], "they left by the other port", got)
+
+
 def steer(lab, short, interface):
     """steer() puts the service into the XDP program's VIP set."""
     lab.run(short, [BUILD / "tests" / "end_to_end" / "steer_tool", "set", interface,
@@ -293,9 +351,13 @@ def scenario(lab, checks):
     pcap_port(lab, checks, "off")
     pcap_port(lab, checks, "on")
     life_and_tables(lab, checks)
-    netdev_port(lab, checks, "af_xdp:{}", "af_xdp")
+    netdev_port(lab, checks, "af_xdp:{}", "af_xdp", idle="busy", huge="on")
     netdev_port(lab, checks, "af_xdp:{}", "af_xdp", queues=2, workers="2")
     netdev_port(lab, checks, "net_af_packet,iface={}", "af_packet")
+    netdev_port(lab, checks, "net_af_packet,iface={},qpairs=2", "af_packet", queues=2,
+                workers="2")
+    tap_port(lab, checks)
+    memif_port(lab, checks)
 
 
 if __name__ == "__main__":
