@@ -20,6 +20,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -110,12 +111,13 @@ bool make_directory(const std::filesystem::path& directory, std::string& error) 
 int take_lock(const std::string& path, std::string& error) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) {
-    error = path + ": cannot open: " + std::strerror(errno);
+    error = path + ": cannot open: " + std::generic_category().message(errno);
     return -1;
   }
   if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    error = errno == EWOULDBLOCK ? path + ": another control plane runs in this runtime directory"
-                                 : path + ": cannot lock: " + std::strerror(errno);
+    error = errno == EWOULDBLOCK
+                ? path + ": another control plane runs in this runtime directory"
+                : path + ": cannot lock: " + std::generic_category().message(errno);
     ::close(fd);
     return -1;
   }
@@ -144,7 +146,7 @@ int serve(const node_config& node) {
   const int lock = take_lock(node.controlplane_lock_path(), error);
   if (lock < 0) return fail(error);
   const int signals = signals_to_descriptor();
-  if (signals < 0) return fail(std::string{"signalfd: "} + std::strerror(errno));
+  if (signals < 0) return fail(std::string{"signalfd: "} + std::generic_category().message(errno));
 
   auto file = store::state_store::open(settings.state);
   if (!file) return fail(file.error());

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 namespace sluice::api {
@@ -27,7 +28,7 @@ std::string word(abi::connection_reader::status s) {
 
 abi::mapped_file map_file(const std::string& path, std::string& error) {
   const auto fail = [&](const char* what) {
-    error = path + ": " + what + ": " + std::strerror(errno);
+    error = path + ": " + what + ": " + std::generic_category().message(errno);
     return abi::mapped_file{};
   };
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -133,7 +134,8 @@ class server::impl {
     const bool bound = http_.bind_to_port(path_, 1);
     const int why = errno;
     ::umask(before);
-    if (!bound) return tl::unexpected{path_ + ": cannot listen: " + std::strerror(why)};
+    if (!bound)
+      return tl::unexpected{path_ + ": cannot listen: " + std::generic_category().message(why)};
     thread_ = std::thread{[this] { http_.listen_after_bind(); }};
     while (!http_.is_running()) std::this_thread::yield();
     return {};

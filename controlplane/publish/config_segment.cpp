@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include "dataplane/abi/generation.hpp"
@@ -60,7 +61,7 @@ auto config_segment::in_memory(const abi::config_limits& limits) -> result<confi
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     return tl::unexpected{"no memory for a config segment of " + std::to_string(size) +
-                          " bytes: " + std::strerror(errno)};
+                          " bytes: " + std::generic_category().message(errno)};
   abi::mapped_file memory{static_cast<std::byte*>(p), size, -1, 0};
   auto* header = new (p) abi::segment_header{};
   header->magic = abi::config_magic;
@@ -92,7 +93,7 @@ auto config_segment::reserve(std::uint64_t offset, std::uint64_t bytes) -> resul
     } while (failed == EINTR);
     if (failed != 0)
       return tl::unexpected{std::string{"no memory for the config segment: "} +
-                            std::strerror(failed) +
+                            std::generic_category().message(failed) +
                             " (the file system of the runtime directory is too small)"};
     reserved_[i] = true;
   }

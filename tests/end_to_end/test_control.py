@@ -160,13 +160,17 @@ class Web:
         def log_message(self, *_):
             pass
 
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, request, client_address):
+            """A prober that was killed resets its connections."""
+
     def __init__(self, address):
         self.address = address
         self.server = None
         self.up()
 
     def up(self):
-        self.server = http.server.ThreadingHTTPServer((self.address, PORT), self.Handler)
+        self.server = self.Server((self.address, PORT), self.Handler)
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def down(self):
@@ -450,9 +454,9 @@ def test_usage(directory):
     check(run("--help").returncode == 0, "--help")
     check(run().returncode == 2 and run("--nonsense").returncode == 2, "wrong usage")
     wrong = Path(directory) / "wrong.yaml"
-    wrong.write_text("node:\n  nam: x\n", encoding="utf-8")
+    wrong.write_text("node:\n  title: x\n", encoding="utf-8")
     r = run("--node", str(wrong), "--check")
-    check(r.returncode == 1 and f"{wrong}:2: node.nam" in r.stderr, r.stderr)
+    check(r.returncode == 1 and f"{wrong}:2: node.title" in r.stderr, r.stderr)
     r = run("--node", f"{directory}/none.yaml")
     check(r.returncode == 1 and "none.yaml" in r.stderr, r.stderr)
     wrong.write_text(f"node: {{runtime-dir: {directory}/rt}}\n"
