@@ -1,0 +1,277 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Packets made by scapy go through `replay`, and scapy says whether what comes out is right:
+nothing of ours on either side. Usage: cross_check.py REPLAY_PROGRAM [PACKETS]
+
+REPLAY_PROGRAM NODE SERVICES IN OUT, as tests/packet/replay_main.cpp."""
+
+import ipaddress
+import logging
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import tempfile
+
+logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
+# pylint: disable=wrong-import-position
+from scapy.layers.inet import IP, TCP, UDP, ICMP, IPOption_NOP, IPOption_RR
+from scapy.layers.inet6 import (IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop,
+                                ICMPv6EchoRequest)
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from scapy.packet import Raw
+from scapy.utils import checksum, rdpcap, wrpcap
+
+NODE = """
+node: {name: cross-check}
+cluster: {hash-seed: 42}
+dataplane:
+  workers: 1
+  ports: [{name: up0, device: "net_null0"}]
+  encap-source: {ipv4: 192.0.2.64/26, ipv6: "2001:db8:5::/64"}
+  next-hop: {up0: "02:00:00:00:00:01"}
+"""
+SERVICES = """
+services:
+  - {name: w44, address: 198.51.100.10, protocol: tcp, port: 443, forward: ipip,
+     backends: [{address: 10.0.1.1}, {address: 10.0.1.2}, {address: 10.0.1.3, weight: 50}]}
+  - {name: w46, address: 198.51.100.10, protocol: tcp, port: 80, forward: ipip,
+     backends: [{address: "2001:db8:1::1"}, {address: "2001:db8:1::2"}]}
+  - {name: w66, address: "2001:db8:f::10", protocol: tcp, port: 443, forward: ipip,
+     backends: [{address: "2001:db8:1::1"}, {address: "2001:db8:1::2"}]}
+  - {name: w64, address: "2001:db8:f::10", protocol: tcp, port: 80, forward: ipip,
+     backends: [{address: 10.0.1.1}, {address: 10.0.1.2}]}
+  - {name: u44, address: 198.51.100.10, protocol: udp, port: "5000-5100", forward: ipip,
+     backends: [{address: 10.0.1.1}]}
+  - {name: d4, address: 198.51.100.11, protocol: tcp, port: any, forward: dsr-l2,
+     backends: [{address: 10.0.1.1}, {address: 10.0.1.2}]}
+  - {name: d6, address: "2001:db8:f::11", protocol: udp, port: 53, forward: dsr-l2,
+     backends: [{address: "2001:db8:1::1"}]}
+"""
+BACKENDS = {"10.0.1.1", "10.0.1.2", "10.0.1.3", "2001:db8:1::1", "2001:db8:1::2"}
+SOURCE4 = ipaddress.ip_network("192.0.2.64/26")
+SOURCE6 = ipaddress.ip_network("2001:db8:5::/64")
+NEXT_HOP = "02:00:00:00:00:01"
+
+
+class Wrong(Exception):
+    """An output packet is not what it should be."""
+
+
+def need(condition, what):
+    if not condition:
+        raise Wrong(what)
+
+
+def l3_offset(raw):
+    """Where the IP header begins, behind any VLAN tags."""
+    offset = 14
+    while raw[offset - 2:offset] in (b"\x81\x00", b"\x88\xa8"):
+        offset += 4
+    return offset
+
+
+def shape(rnd):
+    """One packet, and what has to become of it: a service's name, "kernel" or a drop reason."""
+    frame = Ether(dst="02:00:00:00:00:aa", src="02:00:00:00:00:bb")
+    for tag in rnd.choice([[], [], [], [Dot1Q], [Dot1AD, Dot1Q], [Dot1Q, Dot1Q]]):
+        frame = frame / tag(vlan=rnd.randrange(4096), prio=rnd.randrange(8))
+    service, address, version, ports = rnd.choice([
+        ("w44", "198.51.100.10", 4, [443]), ("w46", "198.51.100.10", 4, [80]),
+        ("w66", "2001:db8:f::10", 6, [443]), ("w64", "2001:db8:f::10", 6, [80]),
+        ("u44", "198.51.100.10", 4, [5000, 5050, 5100]), ("d4", "198.51.100.11", 4, [1, 22, 65535]),
+        ("d6", "2001:db8:f::11", 6, [53])])
+    expect = service
+    ttl = rnd.choice([2, 3, 64, 128, 255])
+    if version == 4:
+        ip = IP(src=f"203.0.{rnd.randrange(256)}.{rnd.randrange(1, 255)}", dst=address, ttl=ttl,
+                tos=rnd.randrange(256), id=rnd.randrange(65536), flags=rnd.choice([0, "DF"]))
+        if rnd.random() < 0.15:
+            ip.options = [IPOption_NOP()] * rnd.randrange(1, 12) + rnd.choice(
+                [[], [IPOption_RR(length=11, routers=["0.0.0.0", "0.0.0.0"])]])
+    else:
+        ip = IPv6(src=f"2001:db8:c::{rnd.randrange(1, 65536):x}", dst=address, hlim=ttl,
+                  tc=rnd.randrange(256), fl=rnd.randrange(1 << 20))
+        for header in rnd.choice([[], [], [], [IPv6ExtHdrHopByHop], [IPv6ExtHdrDestOpt],
+                                  [IPv6ExtHdrHopByHop, IPv6ExtHdrDestOpt]]):
+            ip = ip / header()
+    port = rnd.choice(ports)
+    if service in ("u44", "d6"):
+        l4 = UDP(sport=rnd.randrange(65536), dport=port)
+    else:
+        l4 = TCP(sport=rnd.randrange(1, 65536), dport=port, flags=rnd.choice(["S", "A", "PA"]),
+                 options=rnd.choice([[], [("MSS", 1460), ("NOP", None)], [("Timestamp", (1, 2))]]))
+    packet = frame / ip / l4 / Raw(rnd.randbytes(rnd.choice([0, 1, 5, 6, 7, 64, 500, 1000])))
+
+    twist = rnd.random()
+    if twist < 0.02:
+        packet[TCP if TCP in packet else UDP].dport = 7 if service != "d4" else port
+        expect = "kernel" if service != "d4" else service
+    elif twist < 0.04:
+        packet = frame / ARP()
+        expect = "kernel"
+    elif twist < 0.06:
+        expect = "kernel"
+        packet = frame / (IP(dst="198.51.100.10") / ICMP() if version == 4
+                          else IPv6(dst="2001:db8:f::10") / ICMPv6EchoRequest())
+    elif twist < 0.08 and version == 4:
+        packet[IP].ttl = 1
+        expect = "ttl_expired"
+    elif twist < 0.08:
+        packet[IPv6].hlim = 1
+        expect = "ttl_expired"
+    elif twist < 0.10 and version == 4:
+        packet[IP].chksum = 0x1234
+        expect = "bad_ipv4_checksum"
+    elif twist < 0.12 and version == 4:
+        packet[IP].flags = "MF"
+        expect = "fragment"
+    elif twist < 0.12:
+        packet = frame / IPv6(dst=address) / IPv6ExtHdrFragment(m=1) / l4
+        expect = "fragment"
+    elif twist < 0.14:
+        packet = frame / (IP(src="203.0.113.1", dst="198.51.100.10") if version == 4 else
+                          IPv6(src="2001:db8:c::1", dst="2001:db8:f::10")) / TCP(
+                              dport=443, sport=999) / Raw(b"x" * 1461)
+        expect = "too_big"
+
+    raw = bytes(packet)
+    if expect in ("w44", "w66", "kernel") and rnd.random() < 0.2:
+        raw += b"\0" * max(0, 60 - len(raw))
+    elif 0.14 <= twist < 0.17 and expect not in ("kernel", "too_big"):
+        # Cut off somewhere behind the addresses: what was announced is not all there.
+        start = l3_offset(raw)
+        first = start + (20 if version == 4 else 40)
+        raw = raw[:rnd.randrange(first, len(raw))]
+        expect = "truncated"
+    return raw, expect
+
+
+def address_in(text, network):
+    a = ipaddress.ip_address(text)
+    return a in network and a != network.network_address
+
+
+def check_forwarded(raw, service, backend, sent):
+    """What was sent, as scapy reads it, against what came in."""
+    was, now = Ether(raw), Ether(sent)
+    need(now.dst == NEXT_HOP, "destination MAC")
+    need(now.src == "02:00:00:00:01:00", "source MAC")
+    inner_was = was[IP] if IP in was else was[IPv6]
+    if service.startswith("d"):
+        need(sent[12:] == raw[12:], "dsr-l2 changed more than MAC addresses")
+        return
+    offset = l3_offset(raw)
+    need(sent[12:offset - 2] == raw[12:offset - 2], "VLAN tags")
+    outer = IP(sent[offset:]) if sent[offset] >> 4 == 4 else IPv6(sent[offset:])
+    need(ipaddress.ip_address(outer.dst) == ipaddress.ip_address(backend), "outer destination")
+    length = inner_was.len if inner_was.version == 4 else inner_was.plen + 40
+    if outer.version == 4:
+        need(sent[offset - 2:offset] == b"\x08\x00", "type")
+        need(checksum(sent[offset:offset + 20]) == 0, "outer checksum")
+        need(outer.len == length + 20 == len(sent) - offset, "outer total length")
+        need(outer.ihl == 5 and outer.ttl == 64 and outer.id == 0, "IHL, TTL, id")
+        need(str(outer.flags) == "DF" and outer.frag == 0, "DF")
+        need(address_in(outer.src, SOURCE4), "outer source")
+        need(outer.src != str(SOURCE4.broadcast_address), "outer source is a broadcast address")
+        need(outer.proto == (4 if inner_was.version == 4 else 41), "outer protocol")
+        outer_tos = outer.tos
+        inner = sent[offset + 20:]
+    else:
+        need(sent[offset - 2:offset] == b"\x86\xdd", "type")
+        need(outer.plen == length == len(sent) - offset - 40, "outer payload length")
+        need(outer.hlim == 64 and outer.fl != 0, "hop limit, flow label")
+        need(address_in(outer.src, SOURCE6), "outer source")
+        need(outer.nh == (4 if inner_was.version == 4 else 41), "outer next header")
+        outer_tos = outer.tc
+        inner = sent[offset + 40:]
+    need(outer_tos == (inner_was.tos if inner_was.version == 4 else inner_was.tc), "DSCP and ECN")
+    # scapy makes the inner packet one hop on, with a checksum of its own.
+    expected = bytearray(bytes(inner_was)[:length])
+    if inner_was.version == 4:
+        expected[8] -= 1
+        expected[10:12] = b"\0\0"
+        header = (expected[0] & 15) * 4
+        expected[10:12] = checksum(bytes(expected[:header])).to_bytes(2, "big")
+        read = IP(inner)
+        need(checksum(inner[:header]) == 0, "inner checksum")
+    else:
+        expected[7] -= 1
+        read = IPv6(inner)
+    need(inner == bytes(expected), "inner packet")
+    # The transport checksum covers nothing that changed.
+    l4 = TCP if TCP in read else UDP
+    old = read[l4].chksum
+    del read[l4].chksum
+    fresh = read.__class__(bytes(read))
+    need(fresh[l4].chksum == old, "transport checksum")
+
+
+def main():
+    program = str(pathlib.Path(sys.argv[1]).resolve())
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 1500
+    rnd = random.Random(20260101)
+    made = [shape(rnd) for _ in range(count)]
+    with tempfile.TemporaryDirectory(prefix="sluice-cross-check-") as d:
+        folder = pathlib.Path(d)
+        (folder / "node.yaml").write_text(NODE, encoding="utf-8")
+        (folder / "services.yaml").write_text(SERVICES, encoding="utf-8")
+        wrpcap(str(folder / "in.pcap"), [Raw(raw) for raw, _ in made], linktype=1)
+        run = subprocess.run([program, "node.yaml", "services.yaml", "in.pcap", "out.pcap"],
+                             cwd=folder, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            sys.exit(f"replay failed ({run.returncode}): {run.stderr}")
+        # A second run gives the same.
+        again = subprocess.run([program, "node.yaml", "services.yaml", "in.pcap", "out2.pcap"],
+                               cwd=folder, capture_output=True, text=True, check=True)
+        if again.stdout != run.stdout or ((folder / "out.pcap").read_bytes()
+                                          != (folder / "out2.pcap").read_bytes()):
+            sys.exit("two runs differ")
+        out = [bytes(p) for p in rdpcap(str(folder / "out.pcap"))]
+        stamps_in = [p.time for p in rdpcap(str(folder / "in.pcap"))]
+        stamps_out = [p.time for p in rdpcap(str(folder / "out.pcap"))]
+        # Not "malformed": the payload is noise, and the dissectors above TCP and UDP say so.
+        tshark = subprocess.run(
+            ["tshark", "-r", str(folder / "out.pcap"), "-o", "ip.check_checksum:TRUE",
+             "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-Y",
+             "ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || "
+             "ip.bogus_ip_length || ip.bogus_header_length"],
+            capture_output=True, text=True, check=False)
+
+    lines = run.stdout.splitlines()
+    if len(lines) != len(made):
+        sys.exit(f"{len(made)} packets in, {len(lines)} verdicts")
+    seen, position = {}, 0
+    for number, ((raw, expect), line) in enumerate(zip(made, lines), 1):
+        match = re.fullmatch(
+            rf"{number}: (?:forwarded to (\S+) \(service (\S+), via (\S+) on up0, next hop (\S+)\)"
+            r"|(left to the kernel) \([^()]+\)|dropped: (\w+) \(.*\))", line)
+        if not match:
+            sys.exit(f"not a verdict: {line}")
+        got = match[2] or (match[5] and "kernel") or match[6]
+        seen[got] = seen.get(got, 0) + 1
+        try:
+            need(got == expect, f"expected {expect}")
+            if match[2]:
+                need(match[1] in BACKENDS, "backend")
+                need(stamps_out[position] == stamps_in[number - 1], "timestamp")
+                check_forwarded(raw, match[2], match[1], out[position])
+        except Wrong as e:
+            detail = out[position].hex() if match[2] and position < len(out) else ""
+            sys.exit(f"{line}: wrong: {e}\nin:  {raw.hex()}\nout: {detail}")
+        position += match[2] is not None
+    if position != len(out):
+        sys.exit(f"{position} forwarded, {len(out)} packets written")
+    if tshark.returncode != 0 or tshark.stdout:
+        sys.exit(f"tshark objects:\n{tshark.stdout}{tshark.stderr}")
+    missing = {"w44", "w46", "w66", "w64", "u44", "d4", "d6", "kernel", "ttl_expired",
+               "bad_ipv4_checksum", "fragment", "too_big", "truncated"} - set(seen)
+    if missing:
+        sys.exit(f"never seen: {sorted(missing)}; more packets?")
+    print(f"{len(made)} packets, {len(out)} sent, all right:",
+          ", ".join(f"{k} {v}" for k, v in sorted(seen.items())))
+
+
+if __name__ == "__main__":
+    main()
