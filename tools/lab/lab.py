@@ -44,6 +44,10 @@ SYSCTLS = {
     "net.ipv6.conf.default.router_solicitations": 0,
     "net.ipv6.conf.all.accept_redirects": 0,
     "net.ipv6.conf.default.accept_redirects": 0,
+    # A bridge is to be a wire: with br_netfilter it drops what has a bad IP header.
+    "net.bridge.bridge-nf-call-iptables": 0,
+    "net.bridge.bridge-nf-call-ip6tables": 0,
+    "net.bridge.bridge-nf-call-arptables": 0,
     "net.ipv4.ip_local_port_range": "10000 65000",
     "net.ipv4.tcp_tw_reuse": 1,
 }
@@ -178,6 +182,8 @@ class Lab:
 
     def show_logs(self, lines=15):
         for process in self.processes:
+            if "tcpdump" in process.name:
+                continue  # says only how many packets there were
             text = process.output().strip()
             if text:
                 print(f"--- the end of {process.name}'s log:\n{process.tail(lines)}", flush=True)
