@@ -12,6 +12,12 @@ namespace {
 constexpr std::uint8_t incarnation_mask = (1u << abi::backend_ref::incarnation_bits) - 1;
 constexpr std::uint32_t max_vips = 0xfff0;
 
+bool same_addresses(const service_ids& ids, const published_service& service) noexcept {
+  return std::equal(ids.backends.begin(), ids.backends.end(), service.backends.begin(),
+                    service.backends.end(),
+                    [](const auto& a, const auto& b) { return a.first == b.address; });
+}
+
 }  // namespace
 
 std::optional<std::uint32_t> id_pool::take() {
@@ -62,14 +68,7 @@ void id_book::update(const published_state& state, const reader_watch& watch) {
   // All that is to be freed is freed before anything is given out.
   for (const auto& s : state.services)
     if (const auto known = services_.find(s.name); known != services_.end())
-      std::erase_if(known->second.backends, [&](const auto& b) {
-        const auto at = std::lower_bound(
-            s.backends.begin(), s.backends.end(), b.first,
-            [](const published_backend& x, const ip_address& a) { return x.address < a; });
-        if (at != s.backends.end() && at->address == b.first) return false;
-        backend_pool_.give_back(b.second);
-        return true;
-      });
+      free_removed(known->second, s);
 
   for (const auto& key : wanted)
     if (!vips_.contains(key))
@@ -83,6 +82,17 @@ void id_book::update(const published_state& state, const reader_watch& watch) {
     }
     update_backends(ids, s, watch);
   }
+}
+
+void id_book::free_removed(service_ids& ids, const published_service& service) {
+  if (same_addresses(ids, service)) return;  // nearly always: a verdict came
+  auto next = service.backends.begin();      // both are sorted by address
+  std::erase_if(ids.backends, [&](const auto& b) {
+    while (next != service.backends.end() && next->address < b.first) ++next;
+    if (next != service.backends.end() && next->address == b.first) return false;
+    backend_pool_.give_back(b.second);
+    return true;
+  });
 }
 
 void id_book::update_backends(service_ids& ids, const published_service& service,

@@ -88,6 +88,7 @@ class id_book {
   [[nodiscard]] bool restore(image from);
 
  private:
+  void free_removed(service_ids& ids, const published_service& service);
   void update_backends(service_ids& ids, const published_service& service,
                        const reader_watch& watch);
 

@@ -241,7 +241,7 @@ std::string check_state(const published_state& state, const abi::config_limits& 
       return who + std::to_string(s.backends.size()) + " backends, at most " +
              std::to_string(maglev::max_members) + " fit one table";
     for (std::size_t b = 1; b < s.backends.size(); ++b)
-      if (s.backends[b - 1].address >= s.backends[b].address)
+      if (std::memcmp(&s.backends[b - 1].address, &s.backends[b].address, sizeof(ip_address)) >= 0)
         return who + "backends are not sorted by address, each once";
     backends += s.backends.size();
     (is_single(s) || is_any(s) ? singles : ranges)
