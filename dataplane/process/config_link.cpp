@@ -62,7 +62,9 @@ void config_link::offer() {
     retired_.push_back(std::move(current_));
   }
   current_ = std::move(candidate_);
-  wanted_.store(current_.get(), std::memory_order_release);
+  // seq_cst, as the workers' announcement of what they use: before the question who uses
+  // the old one.
+  wanted_.store(current_.get(), std::memory_order_seq_cst);
   spdlog::info("tables attached: {}", path_);
 }
 

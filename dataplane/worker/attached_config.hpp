@@ -18,6 +18,8 @@ namespace sluice {
 
 class attached_config {
  public:
+  using view = abi::config_view;
+
   // attach() maps `path`. Refuses what attach_segment() refuses, sizes that do not fit
   // each other, and more services or backends than there are counters for.
   static tl::expected<std::unique_ptr<attached_config>, std::string> attach(

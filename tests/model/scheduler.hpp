@@ -27,6 +27,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <unordered_set>
 #include <vector>
 
@@ -272,7 +273,7 @@ class model_atom {
   model_atom(T v) : value_{v} {}  // NOLINT: as std::atomic
   T load(std::memory_order = std::memory_order_seq_cst) const {
     scheduler::point("load");
-    scheduler::saw(static_cast<std::uint64_t>(value_));
+    scheduler::saw(number(value_));
     return value_;
   }
   void store(T v, std::memory_order = std::memory_order_seq_cst) {
@@ -285,6 +286,13 @@ class model_atom {
   void poke(T v) { value_ = v; }
 
  private:
+  // Pointers are the same in every run if what they point to is (static storage).
+  static std::uint64_t number(const T& v) {
+    if constexpr (std::is_pointer_v<T>)
+      return reinterpret_cast<std::uintptr_t>(v);
+    else
+      return static_cast<std::uint64_t>(v);
+  }
   T value_{};
 };
 

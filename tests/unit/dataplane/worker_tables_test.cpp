@@ -137,6 +137,24 @@ TEST_F(tables, a_bad_first_generation_leaves_the_view_empty) {
   EXPECT_EQ(poll(), 2u);
 }
 
+TEST_F(tables, what_was_taken_up_stays_when_the_word_is_0_or_not_its_slots) {
+  const auto file = create();
+  const auto attached = attach();
+  publish(file, 7);
+  wanted_ = attached.get();
+  EXPECT_EQ(poll(), 7u);
+  control(file.data()).current = 0;  // as if nothing had ever been published
+  EXPECT_EQ(poll(), 7u);
+  control(file.data()).current = abi::generation_word::make(8, 2).value;  // never written
+  EXPECT_EQ(poll(), 7u);
+  EXPECT_EQ(follower_.refused(), 1u);
+  control(file.data()).current = 0;
+  EXPECT_EQ(poll(), 7u);
+  EXPECT_EQ(cell_.epoch.load(), 7u);  // and generation 7 stays reserved
+  publish(file, 9);
+  EXPECT_EQ(poll(), 9u);
+}
+
 TEST_F(tables, changes_to_another_segment_with_smaller_numbers) {
   const auto first = create();
   const auto one = attach();
