@@ -56,7 +56,8 @@ class Phase:
 
 
 PHASES = [
-    Phase("build", "build", {}),
+    # Twice the time: a machine for CI can be a slow one.
+    Phase("build", "build", {}, timeout_factor=2),
     Phase("asan", "build-asan",
           {"b_sanitize": "address,undefined", "b_lundef": "false"},
           suites={"unit"}, env=SANITIZER_ENV, timeout_factor=4, fixed_layout=True),
