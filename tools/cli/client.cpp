@@ -63,14 +63,17 @@ std::string client::call(const std::string& method, const std::string& path, con
                          const std::string& body) {
   // Ask the file system first: httplib says only "connection failed".
   struct stat st {};
-  if (::stat(socket_.c_str(), &st) != 0)
-    throw unreachable(
-        fmt::format("{}: {}: is sluice-controlplane running? (--socket PATH names "
-                    "another socket)",
-                    socket_, std::strerror(errno)));
-  if (!S_ISSOCK(st.st_mode)) throw unreachable(socket_ + ": is not a socket");
+  if (::stat(socket_.c_str(), &st) != 0) {
+    const std::string line = fmt::format(
+        "{}: {}: is sluice-controlplane running? (--socket PATH names "
+        "another socket)",
+        socket_, std::strerror(errno));
+    if (errno == ENOENT || errno == ENOTDIR) throw unreachable(line);
+    throw failure(line);
+  }
+  if (!S_ISSOCK(st.st_mode)) throw failure(socket_ + ": is not a socket");
   if (::access(socket_.c_str(), R_OK | W_OK) != 0)
-    throw unreachable(
+    throw failure(
         fmt::format("{}: {}: its owner and group may use it", socket_, std::strerror(errno)));
 
   httplib::Client http{socket_};

@@ -27,7 +27,8 @@ class failure : public std::runtime_error {
   std::vector<std::string> lines_;
 };
 
-// unreachable: nobody answers on the socket.
+// unreachable: no control plane runs behind the socket. One that may not be asked, or does
+// not answer in time, is a plain failure.
 class unreachable : public failure {
  public:
   using failure::failure;

@@ -26,6 +26,8 @@ struct context {
 
 // add_output() gives a command that prints objects its -o.
 void add_output(CLI::App& command, context& c);
+// not_empty() refuses "", which would name another object in the API's paths.
+CLI::Validator not_empty();
 
 void register_show(CLI::App& app, context& c);         // status, get, history
 void register_counters(CLI::App& app, context& c);     // stats, drops

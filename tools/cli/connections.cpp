@@ -15,7 +15,9 @@ void register_connections(CLI::App& app, context& c) {
 
   CLI::App* list = connections->add_subcommand(
       "list", "One line per connection.\nExample: sluice connections list --limit 20");
-  list->add_option("--service", service, "only of this service")->type_name("NAME");
+  list->add_option("--service", service, "only of this service")
+      ->type_name("NAME")
+      ->check(not_empty());
   list->add_option("--limit", limit, "at most so many")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
@@ -37,7 +39,9 @@ void register_connections(CLI::App& app, context& c) {
 
   CLI::App* count = connections->add_subcommand(
       "count", "How many, by state and by service.\nExample: sluice connections count -o json");
-  count->add_option("--service", service, "only of this service")->type_name("NAME");
+  count->add_option("--service", service, "only of this service")
+      ->type_name("NAME")
+      ->check(not_empty());
   add_output(*count, c);
   count->callback([&c] {
     const json answer = c.connect().get("/v1/connections/count",
@@ -47,10 +51,12 @@ void register_connections(CLI::App& app, context& c) {
     const auto add = [&rows](const std::string& what, const json& n) {
       rows.push_back({{"what", what}, {"count", n}});
     };
-    add("total", answer.value("total", 0));
-    for (const auto& [k, v] : answer.value("by_state", json::object()).items()) add("  " + k, v);
-    for (const auto& [k, v] : answer.value("by_service", json::object()).items())
-      add("service " + k, v);
+    // Named, because items() refers to its object.
+    const json by_state = answer.value("by_state", json::object());
+    const json by_service = answer.value("by_service", json::object());
+    add("total", answer.value("total", json{}));
+    for (const auto& [k, v] : by_state.items()) add("  " + k, v);
+    for (const auto& [k, v] : by_service.items()) add("service " + k, v);
     print_table(std::cout, {field("CONNECTIONS", "what"), number("COUNT", "count")}, rows, "");
   });
 }

@@ -63,7 +63,7 @@ const json* by_key(const json& list, const char* key, const json& value) {
 column rate(std::string title, const char* key) {
   return {std::move(title),
           [key = std::string{key} + "_rate"](const json& o) {
-            return o.contains(key) ? human(o[key].get<double>()) + "/s" : std::string{"-"};
+            return o.contains(key) ? human(o[key].get<double>()) : std::string{"-"};
           },
           true};
 }
@@ -81,8 +81,8 @@ void show_stats(const context& c, const std::string& service, json& previous, do
     print_table(
         std::cout,
         rates
-            ? std::vector<column>{rate("RX", "rx_packets"), rate("FORWARDED", "forwarded"),
-                                  rate("TO KERNEL", "to_kernel"), rate("DROPPED", "dropped")}
+            ? std::vector<column>{rate("RX/S", "rx_packets"), rate("FORWARDED/S", "forwarded"),
+                                  rate("TO KERNEL/S", "to_kernel"), rate("DROPPED/S", "dropped")}
             : std::vector<column>{number("RX PACKETS", "rx_packets"),
                                   number("RX BYTES", "rx_bytes"),
                                   number("TX PACKETS", "tx_packets"),
@@ -112,9 +112,9 @@ void show_stats(const context& c, const std::string& service, json& previous, do
                                 number("BYTES", "bytes"), number("OPENED", "connections_opened"),
                                 number("CONNECTIONS", "connections")};
     if (rates) {
-      columns.push_back(rate("PACKETS", "packets"));
-      columns.push_back(rate("BYTES", "bytes"));
-      columns.push_back(rate("NEW", "connections_opened"));
+      columns.push_back(rate("PACKETS/S", "packets"));
+      columns.push_back(rate("BYTES/S", "bytes"));
+      columns.push_back(rate("OPENED/S", "connections_opened"));
     }
     print_table(std::cout, columns, rows, "no services");
   }
@@ -134,7 +134,7 @@ void show_drops(const context& c, bool all, json& previous, double seconds) {
       if (all || value_of(d, "packets") > 0) rows.push_back(d);
     }
     std::vector<column> columns{field("REASON", "reason"), number("PACKETS", "packets")};
-    if (previous.is_object()) columns.push_back(rate("RATE", "packets"));
+    if (previous.is_object()) columns.push_back(rate("PACKETS/S", "packets"));
     columns.push_back(field("MEANING", "text"));
     print_table(std::cout, columns, rows,
                 "nothing was dropped (--all shows every reason there is)");
@@ -159,7 +159,9 @@ void register_counters(CLI::App& app, context& c) {
                                        "Packets, bytes and connections, by service and backend.\n"
                                        "Example: sluice stats --service web --watch");
   static std::string service;
-  stats->add_option("--service", service, "only this service")->type_name("NAME");
+  stats->add_option("--service", service, "only this service")
+      ->type_name("NAME")
+      ->check(not_empty());
   add_watch(*stats, watch, interval);
   add_output(*stats, c);
   stats->callback([&c] {

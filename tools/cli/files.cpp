@@ -85,18 +85,70 @@ void run_diff(const context& c, const file_options& o) {
     return;
   }
   const std::string text = read_file(o.file);
-  print_diff(c,
-             c.connect().put("/v1/config", {{"dry_run", "1"}, {"file", shown_name(o.file)}}, text));
+  try {
+    print_diff(
+        c, c.connect().put("/v1/config", {{"dry_run", "1"}, {"file", shown_name(o.file)}}, text));
+  } catch (const unreachable& e) {
+    // Nobody asked for a daemon by name: a node where none runs yet has no services.
+    if (c.socket_given) throw;
+    const auto state = config::parse_services(text, shown_name(o.file), node_context(o.node));
+    if (!state) refuse(state.error());
+    std::cerr << e.what() << "\nno control plane to compare with: compared with no services\n";
+    json answer = changes_json(model::diff({}, *state));
+    answer["revision"] = nullptr;
+    print_diff(c, answer);
+  }
+}
+
+// is_node_file() tells by the top-level keys what a file is meant to be. What cannot be
+// read, or is neither, counts as a services.yaml, whose parser says what is wrong.
+bool is_node_file(const std::string& text) {
+  const auto document = yaml::document::parse(text, {});
+  if (!document) return false;
+  yaml::error_list ignored{""};
+  const auto root = document->root(ignored);
+  if (root.kind() != yaml::node_kind::map) return false;
+  bool node = false;
+  if (const auto map = root.any_map()) {
+    for (const auto& [key, value] : map->members()) {
+      if (key == "services") return false;
+      node =
+          node || key == "node" || key == "cluster" || key == "dataplane" || key == "controlplane";
+    }
+  }
+  return node;
+}
+
+void check_node_file(const context& c, const std::string& file, const std::string& text) {
+  const auto node = parse_node_text(text, shown_name(file));
+  if (!node) refuse(node.error());
+  if (c.output != format::table) {
+    print_object(std::cout, c.output,
+                 json{{"ok", true},
+                      {"kind", "node"},
+                      {"node", node->name},
+                      {"ports", node->dataplane.ports.size()}});
+    return;
+  }
+  std::cout << fmt::format("{}: ok: node {}, ports: {}{}\n", shown_name(file), node->name,
+                           node->dataplane.ports.size(),
+                           node->dataplane.ports.empty() ? " (a data plane needs one)" : "");
 }
 
 void run_check(const context& c, const file_options& o) {
-  // A node file is known by its top-level keys; both kinds can be checked.
-  const auto state = read_state(o.file, o.node);
+  const std::string text = read_file(o.file);
+  if (is_node_file(text)) return check_node_file(c, o.file, text);
+  const auto parsed = config::parse_services(text, shown_name(o.file), node_context(o.node));
+  if (!parsed) refuse(parsed.error());
+  const model::desired_state& state = *parsed;
   std::size_t backends = 0;
   for (const auto& s : state.services) backends += s.backends.size();
   if (c.output != format::table) {
     print_object(std::cout, c.output,
-                 json{{"ok", true}, {"services", state.services.size()}, {"backends", backends}});
+                 json{{"ok", true},
+                      {"kind", "services"},
+                      {"services", state.services.size()},
+                      {"backends", backends}});
     return;
   }
   std::cout << fmt::format("{}: ok: {} services, {} backends\n", shown_name(o.file),
@@ -112,8 +164,8 @@ void print_changes(const context& c, const json& answer, bool dry_run) {
   if (dry_run) {
     std::cout << (changes.empty() ? "nothing would change\n" : "dry run: nothing was changed\n");
   } else if (changes.empty()) {
-    std::cout << "nothing to change: revision " << cell_of(answer.value("revision", json{}))
-              << " is what the file says\n";
+    std::cout << "nothing to change: it is so already in revision "
+              << cell_of(answer.value("revision", json{})) << "\n";
   } else {
     std::cout << "revision " << cell_of(answer.value("revision", json{})) << "\n";
   }
@@ -143,24 +195,25 @@ void register_files(CLI::App& app, context& c) {
 
   CLI::App* diff = app.add_subcommand(
       "diff",
-      "What `apply` of a file would change in the running state; with --against, the\n"
-      "difference of two files, without a daemon.\n"
+      "What `apply` of a file would change in the running state. With --against: the\n"
+      "difference of two files, without a daemon. Where no daemon runs and no socket is\n"
+      "named, everything is new.\n"
       "Example: sluice diff -f new.yaml --against services.yaml");
   diff->add_option("-f,--file", o.file, "services.yaml, or - for standard input")
       ->required()
       ->type_name("FILE");
   diff->add_option("--against", o.against, "compare with this file, not with the running state")
       ->type_name("FILE");
-  diff->add_option("--node", o.node, "with --against: a node.yaml, what this node offers")
+  diff->add_option("--node", o.node, "without a daemon: a node.yaml, what this node offers")
       ->type_name("FILE");
   add_output(*diff, c);
   diff->callback([&c] { run_diff(c, o); });
 
   CLI::App* check =
       app.add_subcommand("check",
-                         "Check a services.yaml without a daemon.\n"
+                         "Check a services.yaml, or a node.yaml, without a daemon.\n"
                          "Example: sluice check -f services.yaml --node /etc/sluice/node.yaml");
-  check->add_option("-f,--file", o.file, "services.yaml, or - for standard input")
+  check->add_option("-f,--file", o.file, "services.yaml or node.yaml, or - for standard input")
       ->required()
       ->type_name("FILE");
   check->add_option("--node", o.node, "a node.yaml: check also against what the node offers")

@@ -30,10 +30,14 @@ int run(int argc, char** argv) {
          "the control plane's API socket (or $SLUICE_SOCKET)")
       ->default_str(c.socket)
       ->type_name("PATH");
-  app.add_option("--timeout", c.timeout_s, "seconds to wait for an answer")
+  app.add_option("--timeout", c.timeout_s, "seconds to wait for an answer, 1 to 3600")
       ->capture_default_str()
-      ->check(CLI::Range(1, 3600));
+      ->type_name("SECONDS")
+      ->check(CLI::Range(1, 3600).description(""));
+  add_output(app, c);
   app.require_subcommand(1);
+  app.footer(
+      "--socket and --timeout (see sluice --help) and -o may stand before or after the command.");
   app.fallthrough();
   app.get_formatter()->column_width(34);
 
@@ -52,6 +56,19 @@ int run(int argc, char** argv) {
     return app.exit(e);
   } catch (const CLI::CallForVersion& e) {
     return app.exit(e);
+  } catch (const CLI::RequiredError& e) {
+    // "A subcommand is required" is no answer to one that does not exist.
+    const CLI::App* last = &app;
+    while (!last->get_subcommands().empty()) last = last->get_subcommands().back();
+    const auto left = app.remaining(true);
+    const bool wants_command = last->get_require_subcommand_min() > 0;
+    if (wants_command && !left.empty()) {
+      std::cerr << last->get_name() << ": there is no command \"" << left.front() << "\"\n"
+                << "Run with --help for more information.\n";
+    } else {
+      app.exit(e, std::cerr, std::cerr);
+    }
+    return 2;
   } catch (const CLI::ParseError& e) {
     app.exit(e, std::cerr, std::cerr);
     return 2;

@@ -51,7 +51,7 @@ struct backend_options {
 };
 
 void add_service_keys(CLI::App& sub, service_options& o) {
-  sub.add_option("NAME", o.name, "the service")->required();
+  sub.add_option("NAME", o.name, "the service")->required()->check(not_empty());
   sub.add_option("--address", o.address, "the VIP")->type_name("IP");
   sub.add_option("--protocol", o.protocol, "tcp or udp");
   sub.add_option("--port", o.port, "443, 8000-8100 or any");
@@ -134,7 +134,7 @@ void register_objects(CLI::App& app, context& c) {
 
   CLI::App* remove = service->add_subcommand(
       "remove", "Remove a service and all that belongs to it.\nExample: sluice service remove web");
-  remove->add_option("NAME", s.name, "the service")->required();
+  remove->add_option("NAME", s.name, "the service")->required()->check(not_empty());
   remove->add_option("--reason", s.reason, "kept with the revision")->type_name("TEXT");
   add_output(*remove, c);
   remove->callback([&c] {
@@ -148,8 +148,8 @@ void register_objects(CLI::App& app, context& c) {
   backend->require_subcommand(1);
   const auto sub = [&](const char* name, const char* help, bool keys) {
     CLI::App* a = backend->add_subcommand(name, help);
-    a->add_option("SERVICE", b.service, "the service's name")->required();
-    a->add_option("ADDRESS", b.address, "the backend's address")->required();
+    a->add_option("SERVICE", b.service, "the service's name")->required()->check(not_empty());
+    a->add_option("ADDRESS", b.address, "the backend's address")->required()->check(not_empty());
     if (keys) {
       a->add_option("--weight", b.weight, "0 to 65535; 0: no new connections");
       a->add_option("--tier", b.tier, "0: primary; higher: only when lower tiers fall short");

@@ -43,14 +43,18 @@ void emit(YAML::Emitter& out, const json& value) {
     case json::value_t::string: {
       // Quote what YAML would read as another type.
       const auto& text = value.get_ref<const std::string&>();
-      const bool plain_word =
-          !text.empty() && text != "null" && text != "true" && text != "false" && text != "~" &&
-          std::any_of(text.begin(), text.end(),
-                      [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }) &&
-          std::all_of(text.begin(), text.end(), [](char c) {
-            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                   c == '-' || c == '_' || c == '/';
-          });
+      static constexpr std::array<std::string_view, 9> typed{"null", "true", "false", "yes", "no",
+                                                             "on",   "off",  "y",     "n"};
+      std::string lower = text;
+      for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+      // A word that begins with a digit may be a number: 12e34.
+      const bool plain_word = !text.empty() &&
+                              ((lower[0] >= 'a' && lower[0] <= 'z') || lower[0] == '/') &&
+                              std::find(typed.begin(), typed.end(), lower) == typed.end() &&
+                              std::all_of(text.begin(), text.end(), [](char c) {
+                                return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                                       (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '/';
+                              });
       if (!plain_word) out << YAML::DoubleQuoted;
       out << text;
       break;

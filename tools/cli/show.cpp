@@ -120,11 +120,30 @@ void get_service(const context& c, const std::string& name) {
 }  // namespace
 
 void add_output(CLI::App& command, context& c) {
-  static const std::map<std::string, format> names{
-      {"table", format::table}, {"json", format::json_text}, {"yaml", format::yaml_text}};
-  command.add_option("-o,--output", c.output, "table, json or yaml")
-      ->transform(CLI::CheckedTransformer(names, CLI::ignore_case).description(""))
+  command
+      .add_option_function<std::string>(
+          "-o,--output",
+          [&c](const std::string& name) {
+            if (name == "table") {
+              c.output = format::table;
+            } else if (name == "json") {
+              c.output = format::json_text;
+            } else if (name == "yaml") {
+              c.output = format::yaml_text;
+            } else {
+              throw CLI::ValidationError("--output",
+                                         "wants table, json or yaml, not \"" + name + "\"");
+            }
+          },
+          "table, json or yaml")
       ->type_name("FORMAT");
+}
+
+CLI::Validator not_empty() {
+  return CLI::Validator{[](const std::string& text) {
+                          return text.empty() ? std::string{"is empty"} : std::string{};
+                        },
+                        ""};
 }
 
 void register_show(CLI::App& app, context& c) {
@@ -156,7 +175,7 @@ void register_show(CLI::App& app, context& c) {
                           "Services and how they are; with NAME, one with its backends.\n"
                           "Example: sluice get services web");
   static std::string service_name;
-  services->add_option("NAME", service_name, "one service");
+  services->add_option("NAME", service_name, "one service")->check(not_empty());
   add_output(*services, c);
   services->callback([&c] {
     if (!service_name.empty()) return get_service(c, service_name);
@@ -168,7 +187,7 @@ void register_show(CLI::App& app, context& c) {
       "Backends: weight, share of the table, health, next hop, as the data plane has them.\n"
       "Example: sluice get backends web");
   static std::string of_service;
-  backends->add_option("SERVICE,--service", of_service, "only of this service");
+  backends->add_option("SERVICE,--service", of_service, "only of this service")->check(not_empty());
   add_output(*backends, c);
   backends->callback([&c] {
     get_list(c, "backends", backend_columns(),

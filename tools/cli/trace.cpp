@@ -26,12 +26,20 @@ void register_trace(CLI::App& app, context& c) {
     const json e = c.connect().get(
         "/v1/explain", {{"protocol", protocol}, {"source", source}, {"destination", destination}});
     if (c.output != format::table) return print_object(std::cout, c.output, e);
+    // "forwarded to B (service S, by RULE)", "dropped: REASON (...)", "kernel"
     std::cout << protocol << " " << source << " -> " << destination << ": "
               << cell_of(e.value("verdict", json{}));
-    if (const json b = e.value("backend", json{}); b.is_string())
-      std::cout << " to " << cell_of(b) << " (service " << cell_of(e.value("service", json{}))
-                << ", by " << cell_of(e.value("rule", json{})) << ")";
-    if (const json r = e.value("reason", json{}); r.is_string()) std::cout << ": " << cell_of(r);
+    const json backend = e.value("backend", json{});
+    const json reason = e.value("reason", json{});
+    if (reason.is_string()) {
+      std::cout << ": " << cell_of(reason);
+      if (backend.is_string()) std::cout << ", backend " << cell_of(backend);
+    } else if (backend.is_string()) {
+      std::cout << " to " << cell_of(backend);
+    }
+    if (const json service = e.value("service", json{}); service.is_string())
+      std::cout << " (service " << cell_of(service) << ", by " << cell_of(e.value("rule", json{}))
+                << ")";
     std::cout << "\n";
     for (const json& step : e.value("steps", json::array()))
       std::cout << "  " << cell_of(step) << "\n";
@@ -52,7 +60,11 @@ void register_trace(CLI::App& app, context& c) {
       ->required()
       ->type_name("FILE");
   replay->add_option("--out", options.out_file, "capture to write")->required()->type_name("FILE");
-  replay->callback([&c] { c.exit_code = run_replay(options, std::cout, std::cerr); });
+  replay->callback([&c] {
+    if (c.output != format::table)
+      throw CLI::ValidationError("--output", "replay prints a line per packet, no objects");
+    c.exit_code = run_replay(options, std::cout, std::cerr);
+  });
 }
 
 }  // namespace sluice::cli
