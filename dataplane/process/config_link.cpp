@@ -18,6 +18,12 @@ config_link::identity config_link::look() const noexcept {
 }
 
 void config_link::poll(const usage& in_use) {
+  if (current_ && current_->damaged() &&
+      std::exchange(said_damaged_, current_.get()) != current_.get())
+    spdlog::error(
+        "{} was cut short while in use: services whose tables are gone drop their packets "
+        "until sluice-controlplane makes a new one",
+        path_);
   const identity file = look();
   if (file.inode == 0) {
     candidate_.reset();
@@ -29,7 +35,7 @@ void config_link::poll(const usage& in_use) {
           path_);
   } else {
     const auto is_file = [&file](const std::unique_ptr<attached_config>& c) {
-      return c && c->inode() == file.inode;
+      return c && !c->damaged() && c->inode() == file.inode;
     };
     if (!is_file(current_) && !is_file(candidate_) && file != refused_) attach(file);
   }

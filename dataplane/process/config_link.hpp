@@ -57,6 +57,7 @@ class config_link {
   std::vector<std::unique_ptr<attached_config>> retired_;
   identity refused_;
   bool said_waiting_{false};
+  const attached_config* said_damaged_{nullptr};
   std::uint64_t instance_{0};
 };
 

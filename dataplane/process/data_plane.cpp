@@ -19,6 +19,7 @@
 #include "dataplane/port/mbuf_pool.hpp"
 #include "dataplane/process/eal.hpp"
 #include "dataplane/process/notify.hpp"
+#include "dataplane/worker/mapping_guard.hpp"
 
 namespace sluice {
 namespace {
@@ -66,6 +67,7 @@ tl::expected<std::unique_ptr<data_plane>, std::string> data_plane::start(const n
 
 tl::expected<void, std::string> data_plane::open() {
   lift_memlock_limit();
+  if (!mapping_guard::install()) return tl::unexpected{std::string{"cannot handle SIGBUS"}};
   for (const device_plan& device : plan_.devices) {
     leftovers_.emplace_back();
     if (device.config->kind != device_kind::af_xdp) continue;

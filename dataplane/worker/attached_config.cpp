@@ -31,13 +31,12 @@ tl::expected<std::unique_ptr<attached_config>, std::string> attached_config::att
   if (limits.services > service_rows) return too_many("services", limits.services, service_rows);
   if (limits.backends > backend_rows) return too_many("backends", limits.backends, backend_rows);
 
-  std::unique_ptr<attached_config> out{new attached_config};
-  out->limits_ = limits;
-  out->current_ = &control->current;
   abi::segment_header header;
   std::memcpy(&header, file.data(), sizeof header);
+  std::unique_ptr<attached_config> out{new attached_config{std::move(file)}};
+  out->limits_ = limits;
+  out->current_ = &control->current;
   out->instance_ = header.instance;
-  out->file_ = std::move(file);
   return out;
 }
 

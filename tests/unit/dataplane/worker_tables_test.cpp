@@ -223,5 +223,54 @@ TEST_F(tables, the_link_offers_a_new_segment_when_it_has_something_good) {
   EXPECT_EQ(link.wanted().load(), two);  // the control plane's files are gone; we go on
 }
 
+// A control plane gone mad may cut the file short under the workers.
+TEST_F(tables, a_truncated_segment_crashes_nobody_and_the_next_one_is_taken_up) {
+  ASSERT_TRUE(mapping_guard::install());
+  config_link link{path_, 4, 8};
+  table_follower follower{cell_, link.wanted()};
+  const auto usage = [&follower](const attached_config* c) { return follower.in_use() == c; };
+  abi::config_view view;
+  const auto poll_both = [&] {
+    link.poll({usage, usage});
+    follower.poll([&view](const abi::config_view& v) { view = v; });
+  };
+  const auto first = create();
+  publish(first, 7);
+  poll_both();
+  ASSERT_EQ(view.header().number, 7u);
+  const attached_config* one = link.wanted().load();
+  EXPECT_FALSE(one->damaged());
+
+  ASSERT_EQ(::ftruncate(first.fd(), 0), 0);
+  poll_both();  // reads the word of the current generation
+  EXPECT_TRUE(one->damaged());
+  EXPECT_EQ(view.header().number, 7u);
+  ip_address vip = ip_address::v4({198, 51, 100, 10});
+  EXPECT_EQ(view.find_vip(vip, 6), nullptr);
+  EXPECT_EQ(view.service(abi::service_id{0}), nullptr);
+  poll_both();
+  EXPECT_EQ(link.wanted().load(), one);  // a file without a header is not taken
+
+  const auto second = create();
+  publish(second, 1);
+  poll_both();
+  poll_both();
+  EXPECT_EQ(view.header().number, 1u);
+  EXPECT_FALSE(link.wanted().load()->damaged());
+  follower.stop();
+}
+
+// Any other SIGBUS still ends the process.
+TEST_F(tables, the_guard_is_for_guarded_mappings_only) {
+  const auto fault = [this] {
+    mapping_guard::install();
+    const auto file = create();
+    if (::ftruncate(file.fd(), 0) != 0) return;
+    const volatile std::byte* gone = file.data();
+    (void)*gone;
+  };
+  EXPECT_DEATH(fault(), "");
+}
+
 }  // namespace
 }  // namespace sluice
