@@ -10,7 +10,7 @@
 // generation in use refers to is free. All offsets are from the segment's start.
 //
 // Threading: rows of a published slot do not change until every reader has moved on
-// (generation.hpp). Readers trust no index: config_view checks each one.
+// (generation.hpp). Readers trust no index: config_view checks each one, on a copy.
 #pragma once
 
 #include <array>
@@ -340,12 +340,14 @@ class config_view {
       if (row.used == 0) break;
       if (row.vip == vip.id && row.port == port) return service(row.service);
     }
-    if (vip.range_count != 0 && vip.range_first < header_.range_count &&
-        vip.range_count <= header_.range_count - vip.range_first) {
+    const std::uint32_t range_count = once(vip.range_count);
+    const std::uint32_t range_first = once(vip.range_first);
+    if (range_count != 0 && range_first < header_.range_count &&
+        range_count <= header_.range_count - range_first) {
       // Binary search for the last range that starts at or below the port.
-      const range_row* first = ranges_ + vip.range_first;
+      const range_row* first = ranges_ + range_first;
       std::uint32_t low = 0;
-      std::uint32_t high = vip.range_count;
+      std::uint32_t high = range_count;
       while (low < high) {
         const std::uint32_t middle = (low + high) / 2;
         if (first[middle].first <= port) {
@@ -384,18 +386,20 @@ class config_view {
   // is not inside the arena.
   [[nodiscard]] const std::uint16_t* table_slot(const service_row& s,
                                                 std::uint32_t slot) const noexcept {
-    if (slot >= s.table_size || s.table_offset < arena_first_ || s.table_offset > arena_last_ ||
-        (s.table_offset & 1) != 0 ||
-        std::uint64_t{s.table_size} * sizeof(std::uint16_t) > arena_last_ - s.table_offset)
+    const std::uint32_t size = once(s.table_size);
+    const std::uint64_t offset = once(s.table_offset);
+    if (slot >= size || offset < arena_first_ || offset > arena_last_ || (offset & 1) != 0 ||
+        std::uint64_t{size} * sizeof(std::uint16_t) > arena_last_ - offset)
       return nullptr;
-    return reinterpret_cast<const std::uint16_t*>(segment_ + s.table_offset) + slot;
+    return reinterpret_cast<const std::uint16_t*>(segment_ + offset) + slot;
   }
   // member() returns the backend at a position of a service's members (none: impossible).
   [[nodiscard]] backend_ref member(const service_row& s, std::uint32_t position) const noexcept {
-    if (position >= s.member_count || s.member_first > header_.member_count ||
-        s.member_count > header_.member_count - s.member_first)
+    const std::uint32_t count = once(s.member_count);
+    const std::uint32_t first = once(s.member_first);
+    if (position >= count || first > header_.member_count || count > header_.member_count - first)
       return {};
-    return members_[s.member_first + position];
+    return members_[first + position];
   }
   // choose() returns the backend that the scheduler's table names for a flow hash.
   [[nodiscard]] backend_ref choose(const service_row& s, std::uint64_t flow_hash) const noexcept {
@@ -415,6 +419,13 @@ class config_view {
   }
 
  private:
+  // once() reads a number of a row exactly once: whoever can write the segment may change it
+  // between the check and the use. A plain load in the machine's eyes.
+  template <class T>
+  static T once(const T& field) noexcept {
+    return __atomic_load_n(&field, __ATOMIC_RELAXED);
+  }
+
   const std::byte* segment_{nullptr};
   const vip_row* vips_{nullptr};
   const port_row* ports_{nullptr};
