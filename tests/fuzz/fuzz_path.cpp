@@ -13,7 +13,7 @@ using namespace sluice;
 using namespace sluice::test;
 
 [[noreturn]] void wrong(const char* what, const input& in, const result& out) {
-  std::fprintf(stderr, "%s\nin:\n%s\nout:\n%s\n", what, hex(in.frame).c_str(),
+  std::fprintf(stderr, "%s\n in:\n%s\n out:\n%s\n", what, hex(in.frame).c_str(),
                hex(out.frame).c_str());
   std::abort();
 }

@@ -60,8 +60,9 @@ class bench {
     std::vector<packet> burst;
     for (const input& f : in) {
       const std::size_t contiguous = std::min(f.first_segment, f.frame.size());
-      buffers.push_back(std::make_unique<std::byte[]>(f.headroom + contiguous));
-      std::byte* data = buffers.back().get() + f.headroom;
+      const std::size_t front = f.headroom + f.headroom % 2u;  // frames start at even addresses
+      buffers.push_back(std::make_unique<std::byte[]>(front + contiguous));
+      std::byte* data = buffers.back().get() + front;
       if (contiguous != 0) std::memcpy(data, f.frame.data(), contiguous);
       packet p{};
       p.data = data;

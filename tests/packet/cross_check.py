@@ -208,6 +208,31 @@ def check_forwarded(raw, service, backend, sent):
     need(fresh[l4].chksum == old, "transport checksum")
 
 
+def check_refusals(program, folder):
+    """What replay must refuse, with exit code 1 and a line that names the file."""
+    whole = (folder / "in.pcap").read_bytes()
+    (folder / "cut.pcap").write_bytes(whole[:200])
+    (folder / "cooked.pcap").write_bytes(whole[:20] + (113).to_bytes(4, "little") + whole[24:])
+    (folder / "bad.yaml").write_text("services: [{name: x, address: 1.2.3}]\n", encoding="utf-8")
+    for arguments, words in [
+            (("node.yaml", "services.yaml", "cut.pcap", "x.pcap"), "cut.pcap: after packet"),
+            (("node.yaml", "services.yaml", "cooked.pcap", "x.pcap"), "is not Ethernet"),
+            (("node.yaml", "services.yaml", "node.yaml", "x.pcap"), "node.yaml: unknown file format"),
+            (("node.yaml", "services.yaml", "none.pcap", "x.pcap"), "none.pcap: No such file"),
+            (("node.yaml", "services.yaml", "in.pcap", "in.pcap"), "name another file"),
+            (("node.yaml", "services.yaml", "in.pcap", "no/x.pcap"), "no/x.pcap: No such file"),
+            (("node.yaml", "services.yaml", "in.pcap", "/dev/full"), "cannot write"),
+            (("node.yaml", "bad.yaml", "in.pcap", "x.pcap"), "bad.yaml:1: services[0].address"),
+            (("none.yaml", "services.yaml", "in.pcap", "x.pcap"), "none.yaml")]:
+        run = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True,
+                             check=False)
+        if run.returncode != 1 or words not in run.stderr:
+            sys.exit(f"{arguments}: exit code {run.returncode}, stderr {run.stderr!r}; "
+                     f"expected 1 and {words!r}")
+    if (folder / "in.pcap").read_bytes() != whole:
+        sys.exit("the capture to read was changed")
+
+
 def main():
     program = str(pathlib.Path(sys.argv[1]).resolve())
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 1500
@@ -222,6 +247,7 @@ def main():
                              cwd=folder, capture_output=True, text=True, check=False)
         if run.returncode != 0:
             sys.exit(f"replay failed ({run.returncode}): {run.stderr}")
+        check_refusals(program, folder)
         # A second run gives the same.
         again = subprocess.run([program, "node.yaml", "services.yaml", "in.pcap", "out2.pcap"],
                                cwd=folder, capture_output=True, text=True, check=True)
@@ -259,7 +285,7 @@ def main():
                 check_forwarded(raw, match[2], match[1], out[position])
         except Wrong as e:
             detail = out[position].hex() if match[2] and position < len(out) else ""
-            sys.exit(f"{line}: wrong: {e}\nin:  {raw.hex()}\nout: {detail}")
+            sys.exit(f"{line}: wrong: {e}\n  in:  {raw.hex()}\n  out: {detail}")
         position += match[2] is not None
     if position != len(out):
         sys.exit(f"{position} forwarded, {len(out)} packets written")
