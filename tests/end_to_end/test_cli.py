@@ -275,6 +275,13 @@ def test_shown(cli):
                            env={**cli.environment, "SLUICE_SOCKET": cli.socket})
     check(not piped.stderr and piped.stdout.split()[-1] in ("0", "141"), f"| head: {piped}")
 
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = subprocess.run([CLI, "get", "config"], stdout=full, stderr=subprocess.PIPE,
+                                text=True, check=False,
+                                env={**cli.environment, "SLUICE_SOCKET": cli.socket})
+    check(result.returncode == 1 and "cannot be written" in result.stderr,
+          f"a full disk: {result}")
+
 
 def test_watch(cli):
     """--watch prints again and again, ends with Ctrl-C and exit code 0, or quietly with its

@@ -29,7 +29,7 @@ void repeat(bool watch, double interval, Once&& once) {
   std::signal(SIGTERM, [](int) { interrupted = 1; });
   const bool terminal = ::isatty(STDOUT_FILENO) == 1;
   auto last = std::chrono::steady_clock::now();
-  while (interrupted == 0) {
+  while (interrupted == 0 && std::cout) {
     const auto now = std::chrono::steady_clock::now();
     if (terminal) std::cout << "\x1b[H\x1b[2J";
     once(previous, std::chrono::duration<double>(now - last).count());

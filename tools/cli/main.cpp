@@ -81,7 +81,11 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_DFL);  // `sluice get backends | head` ends quietly
   try {
-    return run(argc, argv);
+    const int code = run(argc, argv);
+    // `sluice get config > FILE` on a full disk has not written the config.
+    if (std::cout.flush()) return code;
+    std::cerr << "sluice: standard output cannot be written\n";
+    return 1;
   } catch (const sluice::cli::failure& e) {
     std::cout.flush();
     for (const std::string& line : e.lines()) std::cerr << line << "\n";
