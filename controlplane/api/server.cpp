@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/api/server.hpp"
 
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -15,12 +16,14 @@
 
 #include <httplib.h>
 
+#include "controlplane/api/limited_stream.hpp"
 #include "dataplane/abi/yaml_reader.hpp"
 
 namespace sluice::api {
 namespace {
 
-constexpr std::size_t threads = 8;
+constexpr std::size_t threads = 32;  // most of them sleep
+constexpr unsigned requests_per_connection = 100;
 constexpr std::size_t max_field = 200;  // characters of author and reason
 
 std::vector<std::string> split(const std::string& path) {
@@ -47,6 +50,51 @@ bool answers(const std::string& path) {
   return !nobody;
 }
 
+// limited_server: httplib's server, with time limits that a client cannot stretch.
+class limited_server final : public httplib::Server {
+ public:
+  explicit limited_server(const time_limits& limits)
+      : limits_{limits}, stop_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
+    keep_alive_max_count_ = requests_per_connection;
+  }
+  ~limited_server() override {
+    if (stop_fd_ >= 0) ::close(stop_fd_);
+  }
+  limited_server(const limited_server&) = delete;
+  limited_server& operator=(const limited_server&) = delete;
+
+  // end() is stop() that does not wait for clients.
+  void end() {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto n = ::write(stop_fd_, &one, sizeof one);
+    stop();
+  }
+
+ private:
+  bool process_and_close_socket(socket_t fd) override {
+    limited_stream stream{fd, stop_fd_, limits_};
+    bool fine = false;
+    for (unsigned left = requests_per_connection; left > 0 && stream.await_request(); --left) {
+      bool closed = false;
+      fine = process_request(stream, left == 1, closed, nullptr);
+      if (!fine || closed) break;
+    }
+    ::shutdown(fd, SHUT_RDWR);
+    ::close(fd);
+    return fine;
+  }
+
+  time_limits limits_;
+  int stop_fd_;
+};
+
+// printable() keeps what a client calls itself from writing to the operator's terminal.
+std::string printable(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7f) c = '?';
+  return text;
+}
+
 void fill(httplib::Response& to, const reply& from) {
   to.status = from.status;
   to.set_content(from.body, from.type);
@@ -57,8 +105,8 @@ request make_request(const httplib::Request& from) {
   r.method = from.method;
   r.segments = split(from.path);
   for (const auto& [key, value] : from.params) r.query.emplace(key, value);
-  r.author = from.get_header_value("X-Sluice-Author").substr(0, max_field);
-  r.reason = from.get_header_value("X-Sluice-Reason").substr(0, max_field);
+  r.author = printable(from.get_header_value("X-Sluice-Author").substr(0, max_field));
+  r.reason = printable(from.get_header_value("X-Sluice-Reason").substr(0, max_field));
   return r;
 }
 
@@ -66,13 +114,12 @@ request make_request(const httplib::Request& from) {
 
 class server::impl {
  public:
-  impl(std::string path, handler handle) : path_{std::move(path)}, handle_{std::move(handle)} {
+  impl(std::string path, handler handle, const time_limits& limits)
+      : path_{std::move(path)}, handle_{std::move(handle)}, http_{limits} {
     http_.set_address_family(AF_UNIX);
     http_.new_task_queue = [] { return new httplib::ThreadPool{threads}; };
     http_.set_payload_max_length(yaml::max_bytes);
-    http_.set_keep_alive_timeout(2);
-    http_.set_read_timeout(10);
-    http_.set_write_timeout(10);
+    http_.set_keep_alive_timeout(limits.idle.count() / 1000);  // what the header says
     const auto plain = [this](const httplib::Request& in, httplib::Response& out) {
       fill(out, handle_(make_request(in)));
     };
@@ -143,7 +190,7 @@ class server::impl {
 
   void stop() {
     if (!thread_.joinable()) return;
-    http_.stop();
+    http_.end();
     thread_.join();
     ::unlink(path_.c_str());
   }
@@ -151,7 +198,7 @@ class server::impl {
  private:
   std::string path_;
   handler handle_;
-  httplib::Server http_;
+  limited_server http_;
   std::thread thread_;
 };
 
@@ -165,8 +212,9 @@ void server::stop() {
 }
 
 tl::expected<std::unique_ptr<server>, std::string> server::listen(const std::string& path,
-                                                                  unsigned mode, handler handle) {
-  auto i = std::make_unique<impl>(path, std::move(handle));
+                                                                  unsigned mode, handler handle,
+                                                                  const time_limits& limits) {
+  auto i = std::make_unique<impl>(path, std::move(handle), limits);
   if (auto done = i->listen(mode); !done) return tl::unexpected{done.error()};
   return std::unique_ptr<server>{new server{std::move(i)}};
 }

@@ -2,6 +2,7 @@
 // server: the HTTP API on a Unix socket. Its own threads, which call the handler.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,6 +13,13 @@
 
 namespace sluice::api {
 
+// time_limits: how long a client may take; one that takes longer is hung up on.
+struct time_limits {
+  std::chrono::milliseconds idle{2'000};      // until the first byte of a request
+  std::chrono::milliseconds request{10'000};  // from there to its last byte
+  std::chrono::milliseconds answer{30'000};   // from the answer's first byte to its last
+};
+
 class server {
  public:
   using handler = std::function<reply(const request&)>;
@@ -19,9 +27,9 @@ class server {
   // listen() makes the socket with these permissions and serves. A socket that is there
   // is removed only if nobody answers on it.
   [[nodiscard]] static tl::expected<std::unique_ptr<server>, std::string> listen(
-      const std::string& path, unsigned mode, handler handle);
-  // stop() waits for the calls that are being answered, and removes the socket. Any
-  // thread but the handlers'; what handlers wait for must still run.
+      const std::string& path, unsigned mode, handler handle, const time_limits& limits = {});
+  // stop() waits for the calls that are being answered, not for slow clients, and removes
+  // the socket. Any thread but the handlers'; what handlers wait for must still run.
   void stop();
   ~server();
   server(const server&) = delete;
