@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/publish/config_writer.hpp"
 
-#include <set>
 #include <utility>
 
 #include "controlplane/publish/recover.hpp"
@@ -49,6 +48,8 @@ tl::expected<std::unique_ptr<config_writer>, std::string> config_writer::attach(
 tl::expected<std::unique_ptr<config_writer>, std::string> config_writer::replace(
     const config_segment& old, config_segment segment, const writer_settings& settings,
     std::shared_ptr<reader_watch> watch) {
+  if (abi::generation_word{old.control().current.load(std::memory_order_acquire)}.none())
+    return fresh(std::move(segment), settings, std::move(watch));
   auto found = recover(old);
   if (!found) return tl::unexpected{found.error()};
   auto writer = fresh(std::move(segment), settings, std::move(watch));
@@ -71,15 +72,13 @@ bool config_writer::find_slot(unsigned& slot) {
 std::string config_writer::check(const published_state& state) const {
   if (std::string error = check_state(state, segment_.limits()); !error.empty()) return error;
   // A third of the arena: the generation before and the one before that may still be read.
+  // Services with the same backends share a table as long as they agree on their health:
+  // counted on, that would leave no room for the verdict that tells them apart.
   std::uint64_t bytes = 0;
-  std::set<std::pair<std::uint64_t, std::uint32_t>> seen;
-  for (const auto& s : state.services) {
-    if (s.backends.empty()) continue;
-    const table_key key{s.table_size, members_of(s)};
-    if (seen.emplace(key.hash(), key.size).second)
+  for (const auto& s : state.services)
+    if (!s.backends.empty())
       bytes += (std::uint64_t{s.table_size} * sizeof(std::uint16_t) + arena::alignment - 1) /
                arena::alignment * arena::alignment;
-  }
   const std::uint64_t limit = segment_.layout().arena_bytes / 3;
   if (bytes > limit)
     return "the lookup tables need " + std::to_string((bytes + (1u << 20) - 1) >> 20) +
