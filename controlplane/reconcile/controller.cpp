@@ -97,18 +97,14 @@ tl::expected<void, std::string> controller::open_segment() {
   } else {
     auto segment = create();
     if (!segment) return tl::unexpected{segment.error()};
-    auto writer = live->view().empty()
-                      ? publish::config_writer::fresh(std::move(*segment), settings_, observations_)
-                      : nullptr;
-    if (!writer) {
-      auto replaced =
-          publish::config_writer::replace(*live, std::move(*segment), settings_, observations_);
-      if (!replaced) return tl::unexpected{path + ": " + replaced.error()};
-      writer = std::move(*replaced);
+    auto writer =
+        publish::config_writer::replace(*live, std::move(*segment), settings_, observations_);
+    if (writer) {
+      writer_ = std::move(*writer);
+      spdlog::info("{}: new tables with other limits, the numbers are kept", path);
+      return {};
     }
-    writer_ = std::move(writer);
-    spdlog::info("{}: new tables with other limits, the numbers are kept", path);
-    return {};
+    damage = path + ": " + writer.error();
   }
   // The data plane goes on with the old file until it sees the new one.
   spdlog::error("{}: replaced by new tables; connections may change their backends", damage);
