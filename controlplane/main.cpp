@@ -41,7 +41,7 @@ constexpr const char* usage_text = R"(usage: sluice-controlplane --node FILE [--
 
 Keeps the desired state, checks the health of backends, builds the tables that
 sluice-dataplane forwards by, and answers the HTTP API (docs/api.md).
-Runs in the foreground until SIGTERM or SIGINT; a second signal ends it at once.
+Runs in the foreground until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
 
   --node FILE   node.yaml of this host (docs/configuration.md)
   --check       only check the file; exit 1 if it is wrong
@@ -130,6 +130,7 @@ int signals_to_descriptor() {
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGTERM);
   ::sigaddset(&set, SIGINT);
+  ::sigaddset(&set, SIGHUP);
   ::sigprocmask(SIG_BLOCK, &set, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

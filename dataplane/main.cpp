@@ -21,7 +21,7 @@ namespace {
 constexpr const char* usage_text = R"(usage: sluice-dataplane --node FILE [--check]
 
 Forwards packets on the ports of node.yaml, by the tables of sluice-controlplane.
-Runs in the foreground until SIGTERM or SIGINT; a second signal ends it at once.
+Runs in the foreground until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
 
   --node FILE   node.yaml of this host (docs/configuration.md)
   --check       only say what would be done: ports, workers, memory; exit 1 if it cannot
@@ -81,6 +81,7 @@ sigset_t stop_signals() {
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);  // a terminal that closes: XDP programs must not stay behind
   return set;
 }
 
@@ -129,6 +130,7 @@ int run(const options& wish) {
   // From now on a signal ends the process, should a driver hang.
   std::signal(SIGTERM, SIG_DFL);
   std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGHUP, SIG_DFL);
   pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
   plane->reset();
   spdlog::info("stopped");
