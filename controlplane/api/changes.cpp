@@ -19,7 +19,7 @@ tl::unexpected<change_error> fail(refusal why, std::string message) {
 tl::unexpected<change_error> invalid(std::vector<config_error> errors) {
   return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
 }
-tl::unexpected<change_error> no_service(const std::string& name) {
+tl::unexpected<change_error> unknown_service(const std::string& name) {
   return fail(refusal::not_found, "there is no service '" + name + "'");
 }
 
@@ -68,7 +68,7 @@ reply edit_backend(reconcile::controller& c, const request& r, const std::string
   return run(c, r, [&](const model::desired_state& now) -> edited {
     model::desired_state next = now;
     model::service* service = model::find_service(next, name);
-    if (service == nullptr) return no_service(name);
+    if (service == nullptr) return unknown_service(name);
     model::backend* backend = model::find_backend(*service, *address);
     if (backend == nullptr)
       return fail(refusal::not_found,
@@ -105,7 +105,7 @@ reply patch_service(reconcile::controller& c, const request& r, const std::strin
   return run(c, r, [&](const model::desired_state& now) -> edited {
     model::desired_state next = now;
     model::service* service = model::find_service(next, name);
-    if (service == nullptr) return no_service(name);
+    if (service == nullptr) return unknown_service(name);
     auto parsed = config::parse_service(r.body, file_of(r), c.context(), service);
     if (!parsed) return invalid(std::move(parsed.error()));
     // Backends have calls of their own; to lose them by a PATCH would be an accident.
@@ -121,7 +121,7 @@ reply remove_service(reconcile::controller& c, const request& r, const std::stri
   return run(c, r, [&](const model::desired_state& now) -> edited {
     model::desired_state next = now;
     if (std::erase_if(next.services, [&](const auto& s) { return s.name == name; }) == 0)
-      return no_service(name);
+      return unknown_service(name);
     return next;
   });
 }
@@ -130,7 +130,7 @@ reply add_backend(reconcile::controller& c, const request& r, const std::string&
   return run(c, r, [&](const model::desired_state& now) -> edited {
     model::desired_state next = now;
     model::service* service = model::find_service(next, service_name);
-    if (service == nullptr) return no_service(service_name);
+    if (service == nullptr) return unknown_service(service_name);
     auto parsed = config::parse_backend(r.body, file_of(r));
     if (!parsed) return invalid(std::move(parsed.error()));
     if (model::find_backend(*service, parsed->address) != nullptr)

@@ -11,7 +11,7 @@ namespace {
 using model::milliseconds;
 
 // The example of the contract.
-constexpr std::string_view contract = R"(services:
+constexpr std::string_view contract_services = R"(services:
   - name: web
     address: 198.51.100.10
     protocol: tcp                        # tcp | udp
@@ -42,7 +42,7 @@ TEST(one_service, is_read_from_json) {
 }
 
 TEST(one_service, patch_keeps_what_is_not_named) {
-  const auto base = parse_services(contract, "f", {}).value().services[0];
+  const auto base = parse_services(contract_services, "f", {}).value().services[0];
   const auto patch = [&](std::string_view text) { return parse_service(text, "body", {}, &base); };
 
   model::service expected = base;
@@ -96,7 +96,7 @@ TEST(one_backend, new_and_patched) {
 }
 
 TEST(whole_state, is_checked_without_lines) {
-  auto state = parse_services(contract, "f", {}).value();
+  auto state = parse_services(contract_services, "f", {}).value();
   EXPECT_TRUE(check(state, {}).empty());
   state.services[0].backends[0].address = state.services[0].address;
   auto second = state.services[0];
