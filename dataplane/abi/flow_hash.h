@@ -63,6 +63,15 @@ SLUICE_FN SLUICE_U64 sluice_flow_hash6(SLUICE_U64 seed, SLUICE_U64 source_high,
   return sluice_mix64(h ^ b);
 }
 
+/* sluice_source_hash4, 6: of the source address alone, for source_hash services. */
+SLUICE_FN SLUICE_U64 sluice_source_hash4(SLUICE_U64 seed, SLUICE_U32 source) SLUICE_NOEXCEPT {
+  return sluice_mix64(sluice_mix64(seed ^ source));
+}
+SLUICE_FN SLUICE_U64 sluice_source_hash6(SLUICE_U64 seed, SLUICE_U64 source_high,
+                                         SLUICE_U64 source_low) SLUICE_NOEXCEPT {
+  return sluice_mix64(sluice_mix64(seed ^ source_high) ^ source_low);
+}
+
 /* sluice_slot: a table slot in [0, size) from a flow hash, without a division. */
 SLUICE_FN SLUICE_U32 sluice_slot(SLUICE_U64 hash, SLUICE_U32 size) SLUICE_NOEXCEPT {
   return SLUICE_TO32(((hash >> 32) * size) >> 32);

@@ -19,17 +19,46 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <type_traits>
 
 #include "dataplane/abi/flow_hash.h"
 #include "dataplane/abi/ids.hpp"
 #include "dataplane/abi/net_types.hpp"
+#include "dataplane/abi/prefix_list.hpp"
+#include "dataplane/abi/service_options.hpp"
 #include "dataplane/abi/version.hpp"
 
 namespace sluice::abi {
 
-enum class forward_mode : std::uint8_t { none = 0, dsr_l2 = 1, ipip = 2 };
-enum class scheduler : std::uint8_t { none = 0, maglev = 1 };
+enum class forward_mode : std::uint8_t {
+  none = 0,
+  dsr_l2 = 1,
+  ipip = 2,
+  gue = 3,
+  gre = 4,
+  dsr_dscp = 5,  // L3DSR: the backend's address, and a DSCP that names the VIP
+  nat = 6,
+  full_nat = 7,
+  count_ = 8,
+};
+
+// How a service's table of u16 (positions into its members) is read for a new connection.
+// The tables are the control plane's work: the worker only picks a slot.
+enum class scheduler : std::uint8_t {
+  none = 0,
+  maglev = 1,                       // slot by flow hash
+  ring_hash = 2,                    // slot by flow hash; the table is the ring, cut into equal arcs
+  partitioned_hash = 3,             // slot by flow hash; a slot is a partition
+  source_hash = 4,                  // slot by hash of the source address alone
+  round_robin = 5,                  // slots in turn, per worker; each member once
+  weighted_round_robin = 6,         // slots in turn, per worker; the smooth sequence of one cycle
+  random = 7,                       // any slot; each member once
+  weighted_random = 8,              // any slot; slots in proportion to weights
+  least_connections = 9,            // member with the fewest connections; the table is not read
+  weighted_least_connections = 10,  // fewest connections per backend_row::weight
+  count_ = 11,
+};
 
 // States of a tracked connection; the order is the order of worth when a bucket is
 // full (low gives way first). Seen from the client's side only (direct return).
@@ -83,6 +112,12 @@ struct range_row {
 };
 static_assert(sizeof(range_row) == 8);
 
+enum service_flags : std::uint8_t {
+  service_answers_echo = 1,    // ICMP echo to the VIP, while the service has a backend
+  service_has_options = 2,     // service_options says more: read it for new connections
+  service_counts_packets = 4,  // service_options::packet_rate: read it for every packet
+};
+
 struct alignas(cache_line) service_row {
   vip_id vip;
   service_id self;           // equals its own index, or the row is not in use
@@ -91,13 +126,16 @@ struct alignas(cache_line) service_row {
   std::uint8_t protocol;
   abi::forward_mode mode;
   abi::scheduler kind;
-  std::uint8_t flags;
+  std::uint8_t flags;          // service_flags
   std::uint32_t member_first;  // into the member rows
   std::uint32_t member_count;  // 0: no backend takes new connections
   std::uint32_t table_size;    // slots
   std::uint64_t table_offset;  // of u16[table_size], from the segment's start
   std::uint64_t table_digest;  // FNV-1a of (backend identity per slot), for comparing nodes
-  std::uint64_t reserved0[3];
+  std::uint16_t mss_clamp;     // largest MSS a client's SYN may announce; 0: left alone
+  std::uint16_t reserved0;
+  std::uint32_t reserved1;
+  std::uint64_t reserved2[2];
 };
 static_assert(sizeof(service_row) == 64 && offsetof(service_row, table_offset) == 24);
 
@@ -116,9 +154,14 @@ struct alignas(cache_line) backend_row {
   service_id service;
   std::uint8_t incarnation;  // 4 bits; see backend_ref
   abi::forward_mode mode;
-  std::uint16_t mtu;  // bytes of IP packet that fit the next hop's link
+  std::uint16_t mtu;            // bytes of IP packet that fit the next hop's link
+  std::uint16_t port;           // nat, full_nat: destination port, host order; 0: as in the packet
+  std::uint32_t weight;         // effective; of weighted_least_connections
+  std::uint8_t dscp;            // dsr_dscp: 6 bits
+  std::uint8_t quic_id_length;  // bytes; 0: none
   std::uint16_t reserved0;
-  std::uint64_t reserved1[4];
+  std::array<std::uint8_t, 8> quic_id;  // server id in a QUIC connection id, left-aligned
+  std::uint64_t reserved1[2];
 };
 static_assert(sizeof(backend_row) == 64 && offsetof(backend_row, service) == 24);
 
@@ -171,12 +214,16 @@ struct alignas(cache_line) generation_header {
   std::uint32_t vip_mask;  // vip rows in use by the hash, minus 1 (power of two)
   std::uint32_t port_mask;
   std::uint32_t vip_count;
-  std::uint32_t reserved0;
+  std::uint16_t list_count;  // of prefix_list
+  std::uint16_t pool_count;  // of pool addresses
   encap_source source4;
   encap_source source6;
   std::array<std::uint16_t, connection_state_count> timeouts;  // seconds
   std::uint64_t base_instance;  // observation segment that the base counters refer to; 0: none
-  std::uint64_t reserved1[4];
+  std::uint16_t gue_port;       // UDP destination port of gue, host order
+  std::uint16_t worker_count;   // what the rates were divided by; 0: not known
+  std::uint32_t icmp_rate;      // ICMP errors and echo replies per second and worker; 0: default
+  std::uint64_t reserved1[3];
 };
 static_assert(sizeof(generation_header) == 192);
 
@@ -210,7 +257,7 @@ struct config_layout {
   std::uint32_t services, backends, members, ranges, vip_capacity, port_capacity;
   // Offsets within a slot.
   std::uint64_t vips, ports, range_rows, service_rows, backend_rows, member_rows, service_colds,
-      backend_colds, slot_bytes;
+      backend_colds, option_rows, list_rows, pool_rows, slot_bytes;
   // Offsets within the segment.
   std::uint64_t slots, arena, arena_bytes, total;
 
@@ -241,6 +288,9 @@ struct config_layout {
     c.member_rows = take(std::uint64_t{c.members} * sizeof(backend_ref));
     c.service_colds = take(std::uint64_t{c.services} * sizeof(service_cold));
     c.backend_colds = take(std::uint64_t{c.backends} * sizeof(backend_cold));
+    c.option_rows = take(std::uint64_t{c.services} * sizeof(service_options));
+    c.list_rows = take(std::uint64_t{max_prefix_lists} * sizeof(prefix_list));
+    c.pool_rows = take(std::uint64_t{max_pool_addresses} * sizeof(ip_address));
     c.slot_bytes = (at + 4095) / 4096 * 4096;
     c.slots = 4096;
     c.arena = c.slots + config_slots * c.slot_bytes;
@@ -288,7 +338,8 @@ class config_view {
     if (h.service_count > layout.services || h.backend_count > layout.backends ||
         h.member_count > layout.members || h.range_count > layout.ranges ||
         !mask_ok(h.vip_mask, layout.vip_capacity) || !mask_ok(h.port_mask, layout.port_capacity) ||
-        h.source4.prefix > 32 || h.source6.prefix > 128)
+        h.source4.prefix > 32 || h.source6.prefix > 128 || h.list_count > max_prefix_lists ||
+        h.pool_count > max_pool_addresses)
       return false;
     out.header_ = h;
     out.segment_ = segment;
@@ -300,6 +351,9 @@ class config_view {
     out.members_ = reinterpret_cast<const backend_ref*>(base + layout.member_rows);
     out.service_colds_ = reinterpret_cast<const service_cold*>(base + layout.service_colds);
     out.backend_colds_ = reinterpret_cast<const backend_cold*>(base + layout.backend_colds);
+    out.options_ = reinterpret_cast<const service_options*>(base + layout.option_rows);
+    out.lists_ = reinterpret_cast<const prefix_list*>(base + layout.list_rows);
+    out.pool_ = reinterpret_cast<const ip_address*>(base + layout.pool_rows);
     out.arena_first_ = layout.arena;
     out.arena_last_ = layout.total;
     return true;
@@ -407,6 +461,24 @@ class config_view {
     return slot == nullptr ? backend_ref{} : member(s, *slot);
   }
 
+  // options() returns what a service asks for besides its row; null if it is not in use.
+  [[nodiscard]] const service_options* options(service_id id) const noexcept {
+    const service_row* s = service(id);
+    return s == nullptr ? nullptr : options_ + (s - services_);
+  }
+  // in_list() tells whether an address is in a prefix list; false when there is no such
+  // list, or when it does not lie inside the arena.
+  [[nodiscard]] bool in_list(std::uint16_t list, const ip_address& address) const noexcept {
+    if (list >= header_.list_count) return false;
+    prefix_list l;
+    std::memcpy(&l, lists_ + list, sizeof l);
+    return l.holds(segment_, arena_first_, arena_last_, address);
+  }
+  // pool() returns the addresses that full-nat takes as sources.
+  [[nodiscard]] std::span<const ip_address> pool() const noexcept {
+    return {pool_, header_.pool_count};
+  }
+
   [[nodiscard]] const vip_row& vip_at(std::uint32_t place) const noexcept {
     return vips_[place & header_.vip_mask];
   }
@@ -435,6 +507,9 @@ class config_view {
   const backend_ref* members_{nullptr};
   const service_cold* service_colds_{nullptr};
   const backend_cold* backend_colds_{nullptr};
+  const service_options* options_{nullptr};
+  const prefix_list* lists_{nullptr};
+  const ip_address* pool_{nullptr};
   std::uint64_t arena_first_{0};
   std::uint64_t arena_last_{0};
   generation_header header_{};
