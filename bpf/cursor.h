@@ -39,6 +39,22 @@ struct ipv6_fragment {
   __be32 id;
 };
 
+// RFC 792, RFC 4443. The kernel's own headers for it do not compile beside each other.
+#define ICMP_UNREACHABLE 3
+#define ICMP_ECHO 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+#define ICMPV6_FIRST_ERROR 1  // destination unreachable, packet too big, time exceeded,
+#define ICMPV6_LAST_ERROR 4   // parameter problem
+#define ICMPV6_ECHO 128
+
+struct icmp_header {
+  __u8 type;
+  __u8 code;
+  __be16 checksum;
+  __be32 rest;
+};
+
 struct cursor {
   void* position;
   void* end;

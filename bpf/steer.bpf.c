@@ -32,6 +32,37 @@ struct {
 } vip_set SEC(".maps");
 
 struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct sluice_steer_config);
+} steer_config SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, SLUICE_MAX_VIP_ENTRIES);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct sluice_vip_key);
+  __type(value, struct sluice_vip_value);
+} nat_sources SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, SLUICE_MAX_HOST_ADDRESSES);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct sluice_address);
+  __type(value, __u32);
+} host_set SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+  __uint(max_entries, SLUICE_MAX_ENCAP_SOURCES);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __type(key, struct sluice_prefix);
+  __type(value, __u32);
+} encap_sources SEC(".maps");
+
+struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, SLUICE_STEER_COUNTERS);
   __type(key, __u32);
@@ -59,20 +90,11 @@ static __always_inline int to_data_plane(struct xdp_md* ctx) {
                (int)verdict);
 }
 
-// key holds address and protocol. A fragment without ports follows the address.
-static __always_inline int steer_fragment(struct xdp_md* ctx, struct sluice_vip_key* key) {
-  key->port = 0;
-  key->protocol = 0;
-  return bpf_map_lookup_elem(&vip_set, key) ? to_data_plane(ctx) : to_kernel();
-}
-
-// ICMP errors about balanced connections and echo to a VIP are the kernel's for now;
-// the lookup by the quoted packet belongs here.
-static __always_inline int steer_icmp(struct xdp_md* ctx, struct cursor* c,
-                                      struct sluice_vip_key* key) {
-  (void)ctx, (void)c, (void)key;
-  return to_kernel();
-}
+// packet: what steering looks at, as in the packet's own IP header.
+struct packet {
+  struct sluice_vip_key source;       // the port is set where there are ports
+  struct sluice_vip_key destination;  // the same
+};
 
 static __always_inline int in_ranges(const struct sluice_vip_value* value, __u16 port) {
 #pragma unroll
@@ -82,55 +104,135 @@ static __always_inline int in_ranges(const struct sluice_vip_value* value, __u16
   return 0;
 }
 
-static __always_inline int steer_transport(struct xdp_md* ctx, struct cursor* c,
-                                           struct sluice_vip_key* key) {
-  if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6)
-    return steer_icmp(ctx, c, key);
-  if (key->protocol != IPPROTO_TCP && key->protocol != IPPROTO_UDP) return to_kernel();
+// in_set() looks (address, port, protocol) up in vip_set or nat_sources.
+static __always_inline int in_set(void* set, struct sluice_vip_key* key) {
+  const __u16 port = key->port;
+  if (port && bpf_map_lookup_elem(set, key)) return 1;
+  key->port = 0;
+  const struct sluice_vip_value* value = bpf_map_lookup_elem(set, key);
+  key->port = port;
+  return value && in_ranges(value, bpf_ntohs(port));
+}
 
+// address_in_set() asks whether the address has any entry.
+static __always_inline int address_in_set(void* set, const struct sluice_vip_key* key) {
+  struct sluice_vip_key marker = *key;
+  marker.port = 0;
+  marker.protocol = 0;
+  return bpf_map_lookup_elem(set, &marker) != 0;
+}
+
+static __always_inline const struct sluice_steer_config* steer_options(void) {
+  const __u32 zero = 0;
+  return bpf_map_lookup_elem(&steer_config, &zero);
+}
+
+static __always_inline int nat_in_use(void) {
+  const struct sluice_steer_config* config = steer_options();
+  return config && (config->flags & SLUICE_STEER_NAT);
+}
+
+// The host's own conversations with a backend (health checks) are not replies to clients.
+static __always_inline int to_host(const struct packet* p) {
+  return bpf_map_lookup_elem(&host_set, p->destination.address) != 0;
+}
+
+// A fragment without ports follows the address.
+static __always_inline int steer_fragment(struct xdp_md* ctx, struct packet* p) {
+  if (address_in_set(&vip_set, &p->destination)) return to_data_plane(ctx);
+  if (nat_in_use() && address_in_set(&nat_sources, &p->source) && !to_host(p))
+    return to_data_plane(ctx);
+  return to_kernel();
+}
+
+// is_our_tunnel() tells whether a packet that an ICMP error quotes is one that the data
+// plane has encapsulated.
+static __always_inline int is_our_tunnel(struct cursor* c, int v6) {
+  struct sluice_prefix source = {.length = 128};
+  __u8 protocol;
+  if (v6) {
+    const struct ipv6hdr* ip = cursor_take(c, sizeof(*ip));
+    if (!ip) return 0;
+    __builtin_memcpy(source.bytes, &ip->saddr, sizeof(source.bytes));
+    protocol = ip->nexthdr;
+  } else {
+    const struct iphdr* ip = cursor_take(c, sizeof(*ip));
+    if (!ip || ip->ihl != 5) return 0;  // ours have no options
+    map_ipv4(source.bytes, ip->saddr);
+    protocol = ip->protocol;
+  }
+  if (!bpf_map_lookup_elem(&encap_sources, &source)) return 0;
+  if (protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE) return 1;
+  if (protocol != IPPROTO_UDP) return 0;
+  const struct ports* ports = cursor_take(c, sizeof(*ports));
+  const struct sluice_steer_config* config = steer_options();
+  return ports && config && config->gue_port && ports->destination == config->gue_port;
+}
+
+// Pings and errors to an address that has services are the data plane's, as are errors
+// about its own tunnels. The rest is the kernel's: neighbour discovery, echo replies to
+// the host, and everything else that is not answered or translated there.
+static __always_inline int steer_icmp(struct xdp_md* ctx, struct cursor* c, struct packet* p,
+                                      int v6) {
+  const struct icmp_header* icmp = cursor_take(c, sizeof(*icmp));
+  if (!icmp) return malformed();
+  const __u8 type = icmp->type;
+  const int error =
+      v6 ? type >= ICMPV6_FIRST_ERROR && type <= ICMPV6_LAST_ERROR
+         : type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
+  const int echo = type == (v6 ? ICMPV6_ECHO : ICMP_ECHO);
+  if (!error && !echo) return to_kernel();
+  if (address_in_set(&vip_set, &p->destination)) return to_data_plane(ctx);
+  return error && is_our_tunnel(c, v6) ? to_data_plane(ctx) : to_kernel();
+}
+
+static __always_inline int steer_transport(struct xdp_md* ctx, struct cursor* c, struct packet* p) {
+  const __u8 protocol = p->destination.protocol;
+  if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) return to_kernel();
   const struct ports* ports = cursor_take(c, sizeof(*ports));
   if (!ports) return malformed();
-  const __u16 port = ports->destination;
-
-  key->port = port;
-  if (port && bpf_map_lookup_elem(&vip_set, key)) return to_data_plane(ctx);
-  key->port = 0;
-  const struct sluice_vip_value* value = bpf_map_lookup_elem(&vip_set, key);
-  return value && in_ranges(value, bpf_ntohs(port)) ? to_data_plane(ctx) : to_kernel();
+  p->source.port = ports->source;
+  p->destination.port = ports->destination;
+  if (in_set(&vip_set, &p->destination)) return to_data_plane(ctx);
+  if (nat_in_use() && in_set(&nat_sources, &p->source) && !to_host(p)) return to_data_plane(ctx);
+  return to_kernel();
 }
 
 static __always_inline int steer_ipv4(struct xdp_md* ctx, struct cursor* c) {
   const struct iphdr* ip = cursor_take(c, sizeof(*ip));
   if (!ip || ip->version != 4 || ip->ihl < 5) return malformed();
 
-  struct sluice_vip_key key = {.protocol = ip->protocol};
-  map_ipv4(key.address, ip->daddr);
-  if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) return steer_fragment(ctx, &key);
+  struct packet p = {.source.protocol = ip->protocol, .destination.protocol = ip->protocol};
+  map_ipv4(p.source.address, ip->saddr);
+  map_ipv4(p.destination.address, ip->daddr);
+  if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) return steer_fragment(ctx, &p);
+  const __u8 protocol = ip->protocol;
   if (!cursor_skip(c, (ip->ihl - 5u) * 4u)) return malformed();
-  return steer_transport(ctx, c, &key);
+  return protocol == IPPROTO_ICMP ? steer_icmp(ctx, c, &p, 0) : steer_transport(ctx, c, &p);
 }
 
 static __always_inline int steer_ipv6(struct xdp_md* ctx, struct cursor* c) {
   const struct ipv6hdr* ip = cursor_take(c, sizeof(*ip));
   if (!ip || ip->version != 6) return malformed();
 
-  struct sluice_vip_key key = {};
-  __builtin_memcpy(key.address, &ip->daddr, sizeof(key.address));
+  struct packet p = {};
+  __builtin_memcpy(p.source.address, &ip->saddr, sizeof(p.source.address));
+  __builtin_memcpy(p.destination.address, &ip->daddr, sizeof(p.destination.address));
   __u8 next = ip->nexthdr;
 #pragma unroll
   for (int i = 0; i <= SLUICE_MAX_IPV6_HEADERS; ++i) {
     if (next == IPPROTO_FRAGMENT) {
       const struct ipv6_fragment* fragment = cursor_take(c, sizeof(*fragment));
       if (!fragment) return malformed();
-      if (fragment->offset & bpf_htons(IPV6_FRAGMENT_OFFSET)) return steer_fragment(ctx, &key);
+      if (fragment->offset & bpf_htons(IPV6_FRAGMENT_OFFSET)) return steer_fragment(ctx, &p);
       next = fragment->next;
     } else if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS) {
       const struct ipv6_extension* extension = cursor_take(c, sizeof(*extension));
       if (!extension || !cursor_skip(c, extension->length * 8u)) return malformed();
       next = extension->next;
     } else {
-      key.protocol = next;
-      return steer_transport(ctx, c, &key);
+      p.source.protocol = p.destination.protocol = next;
+      return next == IPPROTO_ICMPV6 ? steer_icmp(ctx, c, &p, 1) : steer_transport(ctx, c, &p);
     }
   }
   return malformed();  // more headers than anybody sends in good faith

@@ -11,9 +11,11 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -115,20 +117,85 @@ tl::expected<file_descriptor, steer_error> open_map(const attached_program& prog
                                     "the attached program has no map " + std::string{name}}};
 }
 
-tl::expected<vip_entries, steer_error> read_vip_set(int map) {
-  vip_entries entries;
-  sluice_vip_key key{};
-  const sluice_vip_key* previous = nullptr;
-  for (sluice_vip_key next{}; bpf_map_get_next_key(map, previous, &next) == 0;) {
-    sluice_vip_value value{};
-    if (bpf_map_lookup_elem(map, &next, &value) == 0) entries.insert_or_assign(next, value);
+struct bytes_less {
+  template <class T>
+  bool operator()(const T& a, const T& b) const noexcept {
+    static_assert(std::has_unique_object_representations_v<T>);
+    return std::memcmp(&a, &b, sizeof a) < 0;
+  }
+};
+
+// sync() makes a hash map or trie hold exactly `wanted`: adds before it removes.
+template <class Map>
+tl::expected<steer_update, steer_error> sync(const attached_program& program, const char* name,
+                                             const Map& wanted, std::size_t most) {
+  using key_type = typename Map::key_type;
+  using value_type = typename Map::mapped_type;
+  const auto map = open_map(program, name, sizeof(key_type), sizeof(value_type));
+  if (!map) return tl::unexpected{map.error()};
+  std::map<key_type, value_type, bytes_less> present;
+  key_type key{};
+  const key_type* previous = nullptr;
+  for (key_type next{}; bpf_map_get_next_key(map->get(), previous, &next) == 0;) {
+    value_type value{};
+    if (bpf_map_lookup_elem(map->get(), &next, &value) == 0) present.insert_or_assign(next, value);
     key = next;
     previous = &key;
     // A concurrent writer can make the walk start over; a map never holds more.
-    if (entries.size() > SLUICE_MAX_VIP_ENTRIES) return failed("reading vip_set", EOVERFLOW);
+    if (present.size() > most) return failed(std::string{"reading "} + name, EOVERFLOW);
   }
-  if (errno != ENOENT) return failed("reading vip_set", errno);
-  return entries;
+  if (errno != ENOENT) return failed(std::string{"reading "} + name, errno);
+
+  steer_update update;
+  for (const auto& [k, value] : wanted) {
+    const auto there = present.find(k);
+    if (there != present.end() && std::memcmp(&there->second, &value, sizeof(value)) == 0) continue;
+    if (bpf_map_update_elem(map->get(), &k, &value, BPF_ANY) != 0)
+      return failed(std::string{"adding to "} + name, errno);
+    ++update.added;
+  }
+  for (const auto& [k, value] : present) {
+    if (wanted.find(k) != wanted.end()) continue;
+    if (bpf_map_delete_elem(map->get(), &k) != 0 && errno != ENOENT)
+      return failed(std::string{"removing from "} + name, errno);
+    ++update.removed;
+  }
+  return update;
+}
+
+using address_set = std::map<sluice_address, std::uint32_t, bytes_less>;
+using prefix_set = std::map<sluice_prefix, std::uint32_t, bytes_less>;
+
+address_set make_addresses(const std::vector<ip_address>& addresses) {
+  address_set out;
+  for (const ip_address& a : addresses) {
+    sluice_address key{};
+    std::memcpy(key.bytes, a.bytes.data(), sizeof key.bytes);
+    out.emplace(key, 1u);
+  }
+  return out;
+}
+
+prefix_set make_prefixes(const std::vector<ip_prefix>& prefixes) {
+  prefix_set out;
+  for (const ip_prefix& p : prefixes) {
+    sluice_prefix key{};
+    key.length = p.length + (p.address.is_v4() ? 96u : 0u);
+    std::memcpy(key.bytes, p.address.bytes.data(), sizeof key.bytes);
+    out.emplace(key, 1u);
+  }
+  return out;
+}
+
+tl::expected<void, steer_error> set_config(const attached_program& program,
+                                           const sluice_steer_config& config) {
+  const auto map =
+      open_map(program, SLUICE_STEER_CONFIG_MAP, sizeof(std::uint32_t), sizeof(config));
+  if (!map) return tl::unexpected{map.error()};
+  const std::uint32_t zero = 0;
+  if (bpf_map_update_elem(map->get(), &zero, &config, BPF_ANY) != 0)
+    return failed("writing " SLUICE_STEER_CONFIG_MAP, errno);
+  return {};
 }
 
 }  // namespace
@@ -138,33 +205,40 @@ tl::expected<std::uint32_t, steer_error> steer_maps::program_id() const {
 }
 
 tl::expected<steer_update, steer_error> steer_maps::set_vips(std::span<const vip> vips) const {
-  const auto wanted = make_vip_entries(vips);
-  if (!wanted)
-    return tl::unexpected{
-        steer_error{steer_error::kind::invalid, interface_ + ": " + wanted.error()}};
+  steer_contents contents;
+  contents.vips.assign(vips.begin(), vips.end());
+  return set(contents);
+}
+
+tl::expected<steer_update, steer_error> steer_maps::set(const steer_contents& contents) const {
+  const auto named = [this](steer_error e) {
+    e.text = interface_ + ": " + e.text;
+    return tl::unexpected{std::move(e)};
+  };
+  const auto vips = make_vip_entries(contents.vips);
+  if (!vips) return named({steer_error::kind::invalid, vips.error()});
+  const auto sources = make_vip_entries(contents.nat_sources);
+  if (!sources) return named({steer_error::kind::invalid, sources.error()});
   const auto program = find_program(interface_);
   if (!program) return tl::unexpected{program.error()};
-  const auto map =
-      open_map(*program, SLUICE_VIP_SET_MAP, sizeof(sluice_vip_key), sizeof(sluice_vip_value));
-  if (!map) return tl::unexpected{map.error()};
-  const auto present = read_vip_set(map->get());
-  if (!present) return tl::unexpected{present.error()};
 
-  steer_update update;
-  for (const auto& [key, value] : *wanted) {
-    const auto there = present->find(key);
-    if (there != present->end() && std::memcmp(&there->second, &value, sizeof(value)) == 0)
-      continue;
-    if (bpf_map_update_elem(map->get(), &key, &value, BPF_ANY) != 0)
-      return failed(interface_ + ": adding to vip_set", errno);
-    ++update.added;
-  }
-  for (const auto& [key, value] : *present) {
-    if (wanted->contains(key)) continue;
-    if (bpf_map_delete_elem(map->get(), &key) != 0 && errno != ENOENT)
-      return failed(interface_ + ": removing from vip_set", errno);
-    ++update.removed;
-  }
+  using result = tl::expected<steer_update, steer_error>;
+  // What restricts nat_sources before nat_sources, which take effect with the flag.
+  if (const result r = sync(*program, SLUICE_HOST_SET_MAP, make_addresses(contents.host_addresses),
+                            SLUICE_MAX_HOST_ADDRESSES);
+      !r)
+    return named(r.error());
+  if (const result r = sync(*program, SLUICE_NAT_SOURCES_MAP, *sources, SLUICE_MAX_VIP_ENTRIES); !r)
+    return named(r.error());
+  if (const result r = sync(*program, SLUICE_ENCAP_SOURCES_MAP,
+                            make_prefixes(contents.encap_sources), SLUICE_MAX_ENCAP_SOURCES);
+      !r)
+    return named(r.error());
+  const sluice_steer_config config{sources->empty() ? 0u : SLUICE_STEER_NAT,
+                                   be16{contents.gue_port}.raw(), 0};
+  if (const auto r = set_config(*program, config); !r) return named(r.error());
+  const result update = sync(*program, SLUICE_VIP_SET_MAP, *vips, SLUICE_MAX_VIP_ENTRIES);
+  if (!update) return named(update.error());
   return update;
 }
 

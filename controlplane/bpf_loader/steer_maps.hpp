@@ -14,7 +14,7 @@
 
 #include <tl/expected.hpp>
 
-#include "controlplane/bpf_loader/vip_entries.hpp"
+#include "controlplane/bpf_loader/steer_contents.hpp"
 
 namespace sluice::bpf_loader {
 
@@ -55,6 +55,8 @@ class steer_maps {
 
   // set_vips() makes vip_set hold exactly `vips`. Compares with what the kernel has,
   // adds before it removes, touches nothing that stays. Idempotent.
+  // set() does it with all that the program knows; the update counts vip_set only.
+  tl::expected<steer_update, steer_error> set(const steer_contents& contents) const;
   tl::expected<steer_update, steer_error> set_vips(std::span<const vip> vips) const;
 
   tl::expected<steer_counters, steer_error> counters() const;

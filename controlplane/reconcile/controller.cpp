@@ -303,7 +303,6 @@ void controller::install(const model::desired_state& next, std::uint64_t revisio
   // Seeds are for the first state only: what is added later begins unknown.
   seeds_.clear();
   publish_now();
-  steering_->set(state_);
 }
 
 void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime> next) {
@@ -395,6 +394,7 @@ void controller::publish_now() {
     oldest_verdict_.reset();
     awaited_ = done.generation;
     await_workers();
+    steering_->set(writer_->view());
     return;
   }
   const bool refused = done.status == publish::publish_status::refused;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/reconcile/steering.hpp"
 
-#include <algorithm>
 #include <utility>
 
 #include <spdlog/spdlog.h>
@@ -14,19 +13,22 @@ steering::steering(const node_config& node) {
       ports_.push_back({p.name, bpf_loader::steer_maps{p.interface}, 0, {}});
 }
 
-void steering::set(const publish::published_state& state) {
-  std::vector<bpf_loader::vip> vips;
-  vips.reserve(state.services.size());
-  for (const auto& s : state.services)
-    vips.push_back({s.address, static_cast<ip_proto>(s.protocol), s.port_first, s.port_last});
-  std::sort(vips.begin(), vips.end());
-  if (vips == vips_) return;
-  vips_ = std::move(vips);
+void steering::set(const abi::config_view& view) {
+  if (ports_.empty()) return;
+  auto contents = bpf_loader::contents_of(view);
+  if (!contents.nat_sources.empty()) contents.host_addresses = bpf_loader::host_addresses();
+  if (contents == contents_) return;
+  contents_ = std::move(contents);
   for (auto& p : ports_) p.program = 0;
   check();
 }
 
 void steering::check() {
+  if (!contents_.nat_sources.empty())
+    if (auto now = bpf_loader::host_addresses(); now != contents_.host_addresses) {
+      contents_.host_addresses = std::move(now);
+      for (auto& p : ports_) p.program = 0;
+    }
   for (auto& p : ports_) {
     const auto program = p.maps.program_id();
     if (program) {
@@ -42,10 +44,10 @@ void steering::check() {
 }
 
 void steering::tell(port& p, std::uint32_t program) {
-  const auto done = p.maps.set_vips(vips_);
+  const auto done = p.maps.set(contents_);
   if (done) {
     spdlog::info("port {}: XDP program {} steers {} services ({} entries added, {} removed)",
-                 p.name, program, vips_.size(), done->added, done->removed);
+                 p.name, program, contents_.vips.size(), done->added, done->removed);
     p.program = program;
     p.problem.clear();
     return;

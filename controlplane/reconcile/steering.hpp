@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// steering: keeps the VIP set of the XDP program of every af_xdp port as the services
-// are. The program comes with a data plane and its set starts empty, so it is looked at
+// steering: keeps what the XDP program of every af_xdp port knows as the published
+// tables are. The program comes with a data plane and its set starts empty, so it is looked at
 // often (check()). The loop's thread.
 #pragma once
 
@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "controlplane/bpf_loader/steer_maps.hpp"
-#include "controlplane/publish/published_state.hpp"
 #include "dataplane/abi/node_file.hpp"
+#include "dataplane/abi/service_table.hpp"
 
 namespace sluice::reconcile {
 
@@ -19,7 +19,7 @@ class steering {
   explicit steering(const node_config& node);
 
   // set() takes what the ports shall steer from now on, and tells them.
-  void set(const publish::published_state& state);
+  void set(const abi::config_view& view);
   // check() tells those whose program is new, or could not be told before.
   void check();
   // problems() says which ports could not be told, and why. A port without a data plane
@@ -36,7 +36,7 @@ class steering {
   void tell(port& p, std::uint32_t program);
 
   std::vector<port> ports_;
-  std::vector<bpf_loader::vip> vips_;
+  bpf_loader::steer_contents contents_;
 };
 
 }  // namespace sluice::reconcile

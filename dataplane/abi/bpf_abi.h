@@ -20,10 +20,16 @@
 #define SLUICE_XSKS_MAP "xsks_map"  // filled by DPDK's AF_XDP PMD; the name is its own
 #define SLUICE_VIP_SET_MAP "vip_set"
 #define SLUICE_STEER_STATS_MAP "steer_stats"
+#define SLUICE_STEER_CONFIG_MAP "steer_config"    // array, 1 entry of sluice_steer_config
+#define SLUICE_NAT_SOURCES_MAP "nat_sources"      // as vip_set, of nat backends
+#define SLUICE_HOST_SET_MAP "host_set"            // hash, sluice_address -> __u32: the host's own
+#define SLUICE_ENCAP_SOURCES_MAP "encap_sources"  // LPM trie, sluice_prefix -> __u32
 
 #define SLUICE_MAX_XSKS 256           // RX queues of one interface
 #define SLUICE_MAX_VIP_ENTRIES 65536  // entries of vip_set
-#define SLUICE_VIP_RANGES 8           // port ranges of one (address, protocol)
+#define SLUICE_MAX_HOST_ADDRESSES 4096
+#define SLUICE_MAX_ENCAP_SOURCES 16
+#define SLUICE_VIP_RANGES 8  // port ranges of one (address, protocol)
 #define SLUICE_MAX_VLAN_TAGS 2
 #define SLUICE_MAX_IPV6_HEADERS 8  // extension headers walked
 
@@ -31,7 +37,10 @@
 //   (address, port, protocol)  a service on one port; the value's ranges are unused
 //   (address, 0, protocol)     services on port ranges, listed in the value
 //   (address, 0, 0)            this address has services: where to send fragments
-//                              that carry no ports
+//                              that carry no ports, pings and ICMP errors
+// Addresses that full-nat takes as sources are in it with all ports: replies go there.
+// nat_sources has the same keys and values for what nat backends answer from: address and
+// port of the backend, which are the source of the reply.
 struct sluice_vip_key {
   __u8 address[16];
   __u16 port;  // network order
@@ -51,6 +60,24 @@ struct sluice_vip_value {
   struct sluice_port_range range[SLUICE_VIP_RANGES];
 };
 SLUICE_ABI_ASSERT(sizeof(struct sluice_vip_value) == 36, "vip_set value has no hidden padding");
+
+#define SLUICE_STEER_NAT 1u  // nat_sources is not empty
+
+struct sluice_steer_config {
+  __u32 flags;
+  __u16 gue_port;  // network order; 0: no gue
+  __u16 pad;       // 0
+};
+SLUICE_ABI_ASSERT(sizeof(struct sluice_steer_config) == 8, "no hidden padding");
+
+struct sluice_address {
+  __u8 bytes[16];
+};
+
+struct sluice_prefix {
+  __u32 length;  // bits, host order; an IPv4 prefix /n is 96 + n
+  __u8 bytes[16];
+};
 
 // Indices of steer_stats, a per-CPU array of __u64. Every packet counts once.
 enum sluice_steer_counter {
@@ -72,15 +99,6 @@ enum sluice_steer_counter {
 
 #define SLUICE_MAX_DECAP_ADDRESSES 1024
 #define SLUICE_MAX_DECAP_PREFIXES 1024
-
-struct sluice_address {
-  __u8 bytes[16];
-};
-
-struct sluice_prefix {
-  __u32 length;  // bits, host order; an IPv4 prefix /n is 96 + n
-  __u8 bytes[16];
-};
 
 #define SLUICE_DECAP_CHECK_SOURCE 1u  // the outer source must be in decap_sources
 #define SLUICE_DECAP_CHECK_VIP 2u     // the inner destination must be in decap_vips

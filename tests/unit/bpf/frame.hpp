@@ -49,6 +49,11 @@ inline bytes udp(unsigned source, unsigned destination) {
   return u16(source) + u16(destination) + u16(10) + u16(0) + bytes{'h', 'i'};
 }
 
+// icmp() is a header of either version; what is quoted follows. The checksum is left out.
+inline bytes icmp(unsigned type) {
+  return bytes{static_cast<std::uint8_t>(type)} + fill(7);
+}
+
 inline std::uint16_t internet_checksum(const bytes& b) {
   std::uint32_t sum = 0;
   for (std::size_t i = 0; i < b.size(); i += 2)

@@ -155,6 +155,119 @@ TEST_F(steer, ipv6) {
          SLUICE_STEER_PASSED);
 }
 
+TEST_F(steer, icmp) {
+  start_data_plane();
+  const auto to = [](const std::string& destination, const bytes& payload) {
+    return ethernet(0x0800) + ipv4({client4, destination, 1}, payload);
+  };
+  const auto to6 = [](const std::string& destination, const bytes& payload) {
+    return ethernet(0x86dd) + ipv6({client6, destination, 58}, payload);
+  };
+  const bytes quote = ipv4({vip4, client4, 6}, tcp(443, 1));
+  const bytes quote6 = ipv6({vip6, client6, 6}, tcp(443, 1));
+  for (unsigned type = 0; type < 256; ++type) {
+    const bool taken = type == 3 || type == 8 || type == 11 || type == 12;
+    expect(("type " + std::to_string(type)).c_str(), to(vip4, icmp(type) + quote),
+           taken ? SLUICE_STEER_REDIRECTED : SLUICE_STEER_PASSED);
+    // 133 to 137: neighbour discovery.
+    const bool taken6 = (type >= 1 && type <= 4) || type == 128;
+    expect(("v6 type " + std::to_string(type)).c_str(), to6(vip6, icmp(type) + quote6),
+           taken6 ? SLUICE_STEER_REDIRECTED : SLUICE_STEER_PASSED);
+  }
+  expect("ping of another address", to("198.51.100.11", icmp(8)), SLUICE_STEER_PASSED);
+  expect("error to another address", to("198.51.100.11", icmp(3) + quote), SLUICE_STEER_PASSED);
+  expect("ping6 of another address", to6("2001:db8::11", icmp(128)), SLUICE_STEER_PASSED);
+  expect("cut short", to(vip4, fill(7, 8)), SLUICE_STEER_MALFORMED);
+  expect("cut short, v6", to6(vip6, fill(7, 128)), SLUICE_STEER_MALFORMED);
+  expect("behind an extension header",
+         ethernet(0x86dd) + ipv6({client6, vip6, 60}, extension(58) + icmp(128)),
+         SLUICE_STEER_REDIRECTED);
+  expect("fragment of a ping", ethernet(0x0800) + ipv4({client4, vip4, 1, {}, 0x0010}, fill(16)),
+         SLUICE_STEER_REDIRECTED);
+}
+
+TEST_F(steer, icmp_without_a_data_plane_is_the_kernels) {
+  expect("ping", ethernet(0x0800) + ipv4({client4, vip4, 1}, icmp(8)), SLUICE_STEER_NO_SOCKET);
+}
+
+TEST_F(steer, errors_about_our_own_tunnels) {
+  start_data_plane();
+  const auto source = [&](const std::string& text, std::uint32_t length) {
+    sluice_prefix key{.length = length, .bytes = {}};
+    std::memcpy(key.bytes, ip(text).bytes.data(), sizeof key.bytes);
+    program_->put(SLUICE_ENCAP_SOURCES_MAP, key, std::uint32_t{1});
+  };
+  source("192.0.2.0", 96 + 24);
+  source("2001:db8:e::1", 128);
+  program_->put(SLUICE_STEER_CONFIG_MAP, std::uint32_t{0}, sluice_steer_config{0, htons(6080), 0});
+  const auto error = [](const bytes& quote, unsigned type = 3) {
+    return ethernet(0x0800) + ipv4({"10.0.0.9", "192.0.2.77", 1}, icmp(type) + quote);
+  };
+  const auto error6 = [](const bytes& quote, unsigned type = 2) {
+    return ethernet(0x86dd) + ipv6({"2001:db8:9::9", "2001:db8:e::1", 58}, icmp(type) + quote);
+  };
+  const auto outer = [](unsigned protocol, const bytes& inner) {
+    return ipv4({"192.0.2.77", "10.0.1.11", protocol}, inner);
+  };
+  const auto outer6 = [](unsigned protocol, const bytes& inner) {
+    return ipv6({"2001:db8:e::1", "2001:db8:1::11", protocol}, inner);
+  };
+  for (const unsigned protocol : {4u, 41u, 47u}) {
+    expect("tunnel", error(outer(protocol, fill(8))), SLUICE_STEER_REDIRECTED);
+    expect("tunnel, v6", error6(outer6(protocol, fill(8))), SLUICE_STEER_REDIRECTED);
+  }
+  expect("gue", error(outer(17, udp(50000, 6080))), SLUICE_STEER_REDIRECTED);
+  expect("gue, v6", error6(outer6(17, udp(50000, 6080))), SLUICE_STEER_REDIRECTED);
+  expect("another UDP port is the host's", error(outer(17, udp(50000, 53))), SLUICE_STEER_PASSED);
+  expect("TCP is the host's", error(outer(6, tcp(50000, 80))), SLUICE_STEER_PASSED);
+  expect("not our source", error(ipv4({"192.0.3.77", "10.0.1.11", 4}, fill(8))),
+         SLUICE_STEER_PASSED);
+  expect("not our source, v6", error6(ipv6({"2001:db8:e::2", "2001:db8:1::1", 41}, fill(8))),
+         SLUICE_STEER_PASSED);
+  expect("time exceeded", error(outer(4, fill(8)), 11), SLUICE_STEER_REDIRECTED);
+  expect("ping that quotes", error(outer(4, fill(8)), 8), SLUICE_STEER_PASSED);
+  expect("quote cut short", error(cut(outer(4, {}), 19)), SLUICE_STEER_PASSED);
+  expect("gue cut short", error(outer(17, fill(3))), SLUICE_STEER_PASSED);
+  program_->put(SLUICE_STEER_CONFIG_MAP, std::uint32_t{0}, sluice_steer_config{});
+  expect("no gue in use", error(outer(17, udp(50000, 6080))), SLUICE_STEER_PASSED);
+  expect("no gue in use, port 0", error(outer(17, udp(50000, 0))), SLUICE_STEER_PASSED);
+}
+
+TEST_F(steer, replies_of_nat_backends) {
+  start_data_plane();
+  const bpf_loader::vip sources[] = {{ip("10.0.1.11"), ip_proto::tcp, 8080, 8080},
+                                     {ip("10.0.1.12"), ip_proto::udp, 0, 65535},
+                                     {ip("2001:db8:1::11"), ip_proto::tcp, 8080, 8080}};
+  const auto entries = bpf_loader::make_vip_entries(sources);
+  ASSERT_TRUE(entries);
+  for (const auto& [key, value] : *entries) program_->put(SLUICE_NAT_SOURCES_MAP, key, value);
+  sluice_address host{};
+  std::memcpy(host.bytes, ip("10.0.1.1").bytes.data(), sizeof host.bytes);
+  program_->put(SLUICE_HOST_SET_MAP, host, std::uint32_t{1});
+
+  const auto from = [](const std::string& backend, unsigned protocol, const bytes& payload,
+                       const std::string& to = client4, unsigned fragment = 0) {
+    return ethernet(0x0800) + ipv4({backend, to, protocol, {}, fragment}, payload);
+  };
+  expect("no nat in use", from("10.0.1.11", 6, tcp(8080, 1)), SLUICE_STEER_PASSED);
+  program_->put(SLUICE_STEER_CONFIG_MAP, std::uint32_t{0},
+                sluice_steer_config{SLUICE_STEER_NAT, 0, 0});
+  expect("reply", from("10.0.1.11", 6, tcp(8080, 1)), SLUICE_STEER_REDIRECTED);
+  expect("another port", from("10.0.1.11", 6, tcp(22, 1)), SLUICE_STEER_PASSED);
+  expect("another protocol", from("10.0.1.11", 17, udp(8080, 1)), SLUICE_STEER_PASSED);
+  expect("to the backend's port", from("10.0.1.13", 6, tcp(1, 8080)), SLUICE_STEER_PASSED);
+  expect("any port", from("10.0.1.12", 17, udp(1, 1)), SLUICE_STEER_REDIRECTED);
+  expect("health check of the host", from("10.0.1.11", 6, tcp(8080, 1), "10.0.1.1"),
+         SLUICE_STEER_PASSED);
+  expect("fragment", from("10.0.1.12", 17, fill(16), client4, 0x0010), SLUICE_STEER_REDIRECTED);
+  expect("fragment to the host", from("10.0.1.12", 17, fill(16), "10.0.1.1", 0x0010),
+         SLUICE_STEER_PASSED);
+  expect("v6", ethernet(0x86dd) + ipv6({"2001:db8:1::11", client6, 6}, tcp(8080, 1)),
+         SLUICE_STEER_REDIRECTED);
+  expect("v6, another port", ethernet(0x86dd) + ipv6({"2001:db8:1::11", client6, 6}, tcp(80, 1)),
+         SLUICE_STEER_PASSED);
+}
+
 TEST_F(steer, vlan_tags) {
   start_data_plane();
   const bytes packet = ipv4({client4, vip4, 6}, tcp(1, 443));
