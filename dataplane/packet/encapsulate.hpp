@@ -10,6 +10,17 @@
 //         IPv4 with DF set and id 0 (an atomic datagram, RFC 6864 section 4.1: we never
 //         fragment); IPv6 with a flow label from the flow (RFC 6438) and without the
 //         encapsulation limit option (RFC 2473 section 4.1.1 leaves it to the tunnel).
+// gre     as ipip, with the four bytes of RFC 2784 in between: no checksum, no key.
+// gue     as ipip, with UDP in between and nothing else: GUE variant 1 (draft-ietf-intarea-
+//         gue section 4), which is also Linux's fou and what Katran sends. The first four
+//         bits of the payload say what it is (4: IPv4, 6: IPv6). Variant 0 would add 4 bytes
+//         that say no more: no option of it is of use here. Source port: 49152 + 14 bits of
+//         the flow hash (the dynamic range of RFC 6335, as RFC 8086 section 3.2.1 has it),
+//         so that ECMP and RSS on the way spread the tunnel. No UDP checksum: the inner
+//         packet carries its own, and summing the payload would be the most expensive thing
+//         that happens to it. Over IPv6 that needs a receiver that allows it (RFC 6935;
+//         RFC 6936 section 4: the misdelivered packet is found by the inner checksums, whose
+//         pseudo header names the VIP): bpf/decap.bpf.c does, Linux fou with udp6-csum-rx off.
 //
 // VLAN tags stay as they came: the frame goes out with the tags it came in with.
 #pragma once
@@ -76,7 +87,27 @@ inline void decrement_ttl(ipv6_header& ip) noexcept {
   --ip.hop_limit;
 }
 
-// make_outer4() writes a 20-byte IPv4 header in front of `inner_length` bytes, which
+// gue_source_port() is in network order, as the header wants it.
+inline be16 gue_source_port(std::uint64_t flow_hash) noexcept {
+  return be16{static_cast<std::uint16_t>(0xc000 | (flow_hash & 0x3fff))};
+}
+inline constexpr std::uint16_t default_gue_port = 6080;  // IANA: gue
+
+// make_gre() writes the 4 bytes in front of the inner packet; make_gue() the 8 of UDP in
+// front of `inner_length` bytes, with which they are no more than 65535.
+inline void make_gre(void* at, ether_type inner) noexcept {
+  const std::uint32_t word = be32{static_cast<std::uint32_t>(inner)}.raw();
+  std::memcpy(at, &word, 4);
+}
+inline void make_gue(void* at, std::uint32_t inner_length, be16 source_port,
+                     be16 destination_port) noexcept {
+  const udp_header h{source_port, destination_port,
+                     be16{static_cast<std::uint16_t>(inner_length + sizeof(udp_header))}, be16{}};
+  std::memcpy(at, &h, sizeof h);
+}
+
+// make_outer4() writes a 20-byte IPv4 header in front of `inner_length` bytes (what lies
+// between the headers included), which
 // with it are no more than 65535.
 inline void make_outer4(void* at, std::uint32_t inner_length, ip_proto inner, std::uint8_t tos,
                         be32 source, be32 destination) noexcept {

@@ -75,8 +75,8 @@ constexpr hit_table hit_transitions = make_hit_table();
   p.backend = ref;
   if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_)
     return drop(p, counter_id::drop_no_next_hop);
-  const counter_id failed = rewrite(p, m, to, row.address, view_.header(),
-                                    port_macs_[to.out_port()], [this, i] { return flow_hash(i); });
+  const counter_id failed = rewrite(p, m, to, row, view_.header(), port_macs_[to.out_port()],
+                                    [this, i] { return flow_hash(i); });
   if (failed != rewritten) return drop(p, failed);
   count_sent(i, ref, to.service(), to.out_port());
 }

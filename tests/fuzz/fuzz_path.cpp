@@ -22,6 +22,70 @@ unsigned word(const bytes& b, std::size_t at) {
   return static_cast<unsigned>(b[at]) << 8 | b[at + 1];
 }
 
+// l4_error() is what the sum over a TCP or UDP packet comes to, beside what it should be.
+unsigned l4_error(const bytes& f, std::size_t l3, bool v4, std::size_t l4, unsigned protocol,
+                  std::size_t end) {
+  bytes covered(f.begin() + static_cast<std::ptrdiff_t>(l3 + (v4 ? 12 : 8)),
+                f.begin() + static_cast<std::ptrdiff_t>(l3 + (v4 ? 20 : 40)));
+  put16(covered, protocol);
+  put16(covered, static_cast<unsigned>(end - l4));
+  covered.insert(covered.end(), f.begin() + static_cast<std::ptrdiff_t>(l4),
+                 f.begin() + static_cast<std::ptrdiff_t>(end));
+  const unsigned sum = checksum_of(covered, 0, covered.size());
+  return sum == 0xffff ? 0 : sum;
+}
+
+// check_marked(): dsr-dscp changes the destination, the DSCP, the TTL and the checksums.
+template <class Need>
+void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f, std::size_t l3,
+                  Need&& need) {
+  const bool v4 = word(was, l3 - 2) == 0x0800;
+  const std::size_t n = v4 ? 4 : 16;
+  const std::size_t destination = l3 + (v4 ? 16 : 24);
+  const std::size_t length = v4 ? word(was, l3 + 2) : 40u + word(was, l3 + 4);
+  need(f.size() == was.size(), "dsr-dscp changed the length");
+  need(std::equal(row.address.bytes.end() - static_cast<std::ptrdiff_t>(n), row.address.bytes.end(),
+                  f.begin() + static_cast<std::ptrdiff_t>(destination)),
+       "dsr-dscp: destination");
+  std::size_t l4 = l3 + (v4 ? (was[l3] & 15u) * 4 : 40u);
+  unsigned protocol = v4 ? was[l3 + 9] : was[l3 + 6];
+  while (!v4 && protocol != 6 && protocol != 17) {
+    const std::size_t size = protocol == 44   ? 8
+                             : protocol == 51 ? (was[l4 + 1] + 2u) * 4
+                                              : (was[l4 + 1] + 1u) * 8;
+    protocol = was[l4];
+    l4 += size;
+  }
+  const std::size_t sum = l4 + (protocol == 6 ? 16 : 6);
+  if (protocol == 17 && word(was, sum) == 0) {
+    need(word(f, sum) == 0, "dsr-dscp: no checksum any more");
+  } else {
+    need(l4_error(was, l3, v4, l4, protocol, l3 + length) ==
+             l4_error(f, l3, v4, l4, protocol, l3 + length),
+         "dsr-dscp: transport checksum");
+  }
+  bytes expected = was;
+  std::copy(f.begin(), f.begin() + 12, expected.begin());
+  std::copy_n(row.address.bytes.end() - static_cast<std::ptrdiff_t>(n), n,
+              expected.begin() + static_cast<std::ptrdiff_t>(destination));
+  expected[sum] = f[sum];
+  expected[sum + 1] = f[sum + 1];
+  if (v4) {
+    expected[l3 + 1] = static_cast<std::uint8_t>((was[l3 + 1] & 3) | row.dscp << 2);
+    --expected[l3 + 8];
+    expected[l3 + 10] = expected[l3 + 11] = 0;
+    const unsigned header = checksum_of(expected, l3, (was[l3] & 15u) * 4);
+    expected[l3 + 10] = static_cast<std::uint8_t>(header >> 8);
+    expected[l3 + 11] = static_cast<std::uint8_t>(header);
+  } else {
+    const unsigned first = (word(was, l3) & 0xf03f) | static_cast<unsigned>(row.dscp) << 6;
+    expected[l3] = static_cast<std::uint8_t>(first >> 8);
+    expected[l3 + 1] = static_cast<std::uint8_t>(first);
+    --expected[l3 + 7];
+  }
+  need(f == expected, "dsr-dscp changed something else");
+}
+
 // check_forwarded() takes the frame apart again, with nothing of the code under test.
 void check_forwarded(table_builder& tables, const input& in, const result& out) {
   const bytes& f = out.frame;
@@ -43,13 +107,18 @@ void check_forwarded(table_builder& tables, const input& in, const result& out) 
          "dsr-l2 changed more than MAC addresses");
     return;
   }
+  if (row.mode == abi::forward_mode::dsr_dscp) return check_marked(row, was, f, l3, need);
   need(
       std::equal(f.begin() + 12, f.begin() + static_cast<std::ptrdiff_t>(l3) - 2, was.begin() + 12),
       "VLAN tags");
   const std::size_t length = v4 ? word(was, l3 + 2) : 40u + word(was, l3 + 4);
   need(was.size() >= l3 + length, "forwarded more than there was");
   const bool outer4 = row.address.is_v4();
-  const std::size_t inner = l3 + (outer4 ? 20u : 40u);
+  const bool gue = row.mode == abi::forward_mode::gue;
+  const bool gre = row.mode == abi::forward_mode::gre;
+  const std::size_t shim = gue ? 8u : gre ? 4u : 0u;
+  const std::size_t inner = l3 + (outer4 ? 20u : 40u) + shim;
+  const unsigned next = gue ? 17u : gre ? 47u : v4 ? 4u : 41u;
   need(f.size() == inner + length, "length of the frame");
   const unsigned tos = v4 ? was[l3 + 1] : (word(was, l3) >> 4) & 0xff;
   if (outer4) {
@@ -57,7 +126,7 @@ void check_forwarded(table_builder& tables, const input& in, const result& out) 
     need(f[l3 + 1] == tos, "DSCP and ECN");
     need(word(f, l3 + 2) == f.size() - l3, "outer total length");
     need(word(f, l3 + 4) == 0 && word(f, l3 + 6) == 0x4000 && f[l3 + 8] == 64, "id, DF, TTL");
-    need(f[l3 + 9] == (v4 ? 4 : 41), "outer protocol");
+    need(f[l3 + 9] == next, "outer protocol");
     need(checksum_of(f, l3, 20) == 0, "outer checksum");
     need(std::equal(outer_source4.begin(), outer_source4.end(),
                     f.begin() + static_cast<std::ptrdiff_t>(l3) + 12),
@@ -68,7 +137,7 @@ void check_forwarded(table_builder& tables, const input& in, const result& out) 
   } else {
     need(word(f, l3 - 2) == 0x86dd && f[l3] >> 4 == 6, "outer IPv6 header");
     need(((word(f, l3) >> 4) & 0xff) == tos, "traffic class");
-    need(word(f, l3 + 4) == length && f[l3 + 6] == (v4 ? 4 : 41) && f[l3 + 7] == 64,
+    need(word(f, l3 + 4) == length + shim && f[l3 + 6] == next && f[l3 + 7] == 64,
          "outer payload length, next header, hop limit");
     need(std::equal(outer_source6.begin(), outer_source6.end(),
                     f.begin() + static_cast<std::ptrdiff_t>(l3) + 8),
@@ -77,6 +146,12 @@ void check_forwarded(table_builder& tables, const input& in, const result& out) 
                     f.begin() + static_cast<std::ptrdiff_t>(l3) + 24),
          "outer destination");
   }
+  if (gue)
+    need(f[inner - 8] >= 0xc0 && word(f, inner - 6) == 6080 && word(f, inner - 4) == length + 8 &&
+             word(f, inner - 2) == 0,
+         "UDP header of gue");
+  if (gre)
+    need(word(f, inner - 4) == 0 && word(f, inner - 2) == (v4 ? 0x0800u : 0x86ddu), "GRE header");
   // The inner packet: as it was, one hop on.
   bytes expected(was.begin() + static_cast<std::ptrdiff_t>(l3),
                  was.begin() + static_cast<std::ptrdiff_t>(l3 + length));

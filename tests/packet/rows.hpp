@@ -31,6 +31,22 @@ enum row_service : std::uint16_t {
   small_mtu4,     // 198.51.100.13 tcp 83, ipip, MTU 100
   small_dsr4,     // 198.51.100.13 tcp 84, dsr-l2, MTU 100
   no_mtu4,        // 198.51.100.13 tcp 85, ipip, MTU not known
+  gue_4in4,       // 198.51.100.14 tcp 443
+  gue_4in6,       // 198.51.100.14 tcp 80
+  gue_udp4,       // 198.51.100.14 udp 53, 4in4
+  gre_4in4,       // 198.51.100.14 tcp 444
+  gre_4in6,       // 198.51.100.14 tcp 81
+  gue_6in6,       // 2001:db8:f::14 tcp 443
+  gue_6in4,       // 2001:db8:f::14 tcp 80
+  gre_6in6,       // 2001:db8:f::14 tcp 444
+  gre_6in4,       // 2001:db8:f::14 tcp 81
+  dscp_tcp4,      // 198.51.100.15 tcp 80, DSCP 10
+  dscp_udp4,      // 198.51.100.15 udp 53, DSCP 63
+  dscp_tcp6,      // 2001:db8:f::15 tcp 80, DSCP 10
+  dscp_udp6,      // 2001:db8:f::15 udp 53, DSCP 63
+  small_gue4,     // 198.51.100.13 tcp 86, gue, MTU 100
+  small_gre4,     // 198.51.100.13 tcp 87, gre, MTU 100
+  small_dscp4,    // 198.51.100.13 tcp 88, dsr-dscp, MTU 100
   row_service_count,
 };
 
@@ -95,6 +111,7 @@ inline bytes in6(const bytes& inner, unsigned next, std::uint32_t label, unsigne
 void fill_config(table_builder& tables);
 [[nodiscard]] std::vector<row> ipv4_rows();
 [[nodiscard]] std::vector<row> ipv6_rows();
+[[nodiscard]] std::vector<row> modes_rows();
 [[nodiscard]] std::vector<row> refused_rows();
 [[nodiscard]] std::vector<row> kernel_rows();
 

@@ -50,6 +50,32 @@ void fill_config(table_builder& t) {
   t.add_service(vip4(13), tcp, 83, 83, ipip, {backend(small_mtu4, b4, 100)});
   t.add_service(vip4(13), tcp, 84, 84, dsr, {backend(small_dsr4, b4, 100)});
   t.add_service(vip4(13), tcp, 85, 85, ipip, {backend(no_mtu4, b4, 0)});
+
+  const auto gue = forward_mode::gue;
+  const auto gre = forward_mode::gre;
+  const auto dscp = forward_mode::dsr_dscp;
+  const auto marked = [&](unsigned service, const ip_address& address, std::uint8_t number,
+                          std::uint16_t mtu = 1500) {
+    auto b = backend(service, address, mtu);
+    b.dscp = number;
+    return b;
+  };
+  t.add_service(vip4(14), tcp, 443, 443, gue, {backend(gue_4in4, b4)});
+  t.add_service(vip4(14), tcp, 80, 80, gue, {backend(gue_4in6, b6)});
+  t.add_service(vip4(14), udp, 53, 53, gue, {backend(gue_udp4, b4)});
+  t.add_service(vip4(14), tcp, 444, 444, gre, {backend(gre_4in4, b4)});
+  t.add_service(vip4(14), tcp, 81, 81, gre, {backend(gre_4in6, b6)});
+  t.add_service(vip6_at(0x14), tcp, 443, 443, gue, {backend(gue_6in6, b6)});
+  t.add_service(vip6_at(0x14), tcp, 80, 80, gue, {backend(gue_6in4, b4)});
+  t.add_service(vip6_at(0x14), tcp, 444, 444, gre, {backend(gre_6in6, b6)});
+  t.add_service(vip6_at(0x14), tcp, 81, 81, gre, {backend(gre_6in4, b4)});
+  t.add_service(vip4(15), tcp, 80, 80, dscp, {marked(dscp_tcp4, b4, 10)});
+  t.add_service(vip4(15), udp, 53, 53, dscp, {marked(dscp_udp4, b4, 63)});
+  t.add_service(vip6_at(0x15), tcp, 80, 80, dscp, {marked(dscp_tcp6, b6, 10)});
+  t.add_service(vip6_at(0x15), udp, 53, 53, dscp, {marked(dscp_udp6, b6, 63)});
+  t.add_service(vip4(13), tcp, 86, 86, gue, {backend(small_gue4, b4, 100)});
+  t.add_service(vip4(13), tcp, 87, 87, gre, {backend(small_gre4, b4, 100)});
+  t.add_service(vip4(13), tcp, 88, 88, dscp, {marked(small_dscp4, b4, 1, 100)});
 }
 
 namespace {

@@ -13,7 +13,7 @@ namespace {
 
 std::vector<row> all_rows() {
   std::vector<row> all;
-  for (const auto& some : {ipv4_rows(), ipv6_rows(), refused_rows(), kernel_rows()})
+  for (const auto& some : {ipv4_rows(), ipv6_rows(), modes_rows(), refused_rows(), kernel_rows()})
     all.insert(all.end(), some.begin(), some.end());
   return all;
 }
@@ -131,7 +131,7 @@ TEST_F(rows, cut_at_every_byte) {
       // Only padding may be missing: then it is the whole packet that goes out.
       ASSERT_EQ(static_cast<int>(r.outcome), static_cast<int>(verdict::forward)) << r.what << n;
       bytes wanted = r.out;
-      if (wanted.size() == r.in.size()) wanted.resize(n);  // dsr-l2 keeps what is there
+      if (wanted.size() == r.in.size()) wanted.resize(n);  // what is not encapsulated keeps it
       EXPECT_EQ(hex(out[n].frame), hex(wanted)) << r.what << " cut at " << n;
     }
   }

@@ -68,6 +68,8 @@ class table_builder {
     std::uint8_t out_port;
     std::uint16_t mtu;
     std::uint8_t flags;
+    std::uint8_t dscp{0};
+    std::uint16_t port{0};
   };
 
   // add_service() adds a service on ports first..last with these backends, its table in
@@ -108,6 +110,8 @@ class table_builder {
       row.incarnation = 3;
       row.mode = mode;
       row.mtu = b.mtu;
+      row.dscp = b.dscp;
+      row.port = b.port;
       member(h.member_count++) = abi::backend_ref::make(h.backend_count++, 3);
     }
     if (first == last) {
