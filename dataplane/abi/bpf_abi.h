@@ -88,24 +88,31 @@ enum sluice_steer_counter {
   SLUICE_STEER_COUNTERS
 };
 
-// ---- decap.bpf.c: IP-in-IP decapsulation on backends ----
+// ---- decap.bpf.c: decapsulation (ipip, gue, gre) and L3DSR on backends ----
 
 #define SLUICE_DECAP_PROGRAM "sluice_decap"
 #define SLUICE_DECAP_CONFIG_MAP "decap_config"  // array, 1 entry of sluice_decap_config
 #define SLUICE_DECAP_LOCAL_MAP "decap_local"    // hash, sluice_address -> __u32: outer destinations
 #define SLUICE_DECAP_SOURCES_MAP "decap_sources"  // LPM trie, sluice_prefix -> __u32: outer sources
 #define SLUICE_DECAP_VIPS_MAP "decap_vips"  // hash, sluice_address -> __u32: inner destinations
+#define SLUICE_DECAP_DSCP_MAP "decap_dscp"  // array of sluice_address: the VIP of a DSCP
 #define SLUICE_DECAP_STATS_MAP "decap_stats"
 
 #define SLUICE_MAX_DECAP_ADDRESSES 1024
 #define SLUICE_MAX_DECAP_PREFIXES 1024
+// Index of decap_dscp: the DSCP for IPv4, 64 more for IPv6. All zero: no VIP.
+#define SLUICE_DECAP_DSCP_ENTRIES 128
+#define SLUICE_DECAP_DSCP_IPV6 64
 
 #define SLUICE_DECAP_CHECK_SOURCE 1u  // the outer source must be in decap_sources
 #define SLUICE_DECAP_CHECK_VIP 2u     // the inner destination must be in decap_vips
 
 struct sluice_decap_config {
   __u32 flags;
+  __u16 gue_port;  // UDP port of gue, network order; 0: UDP is not looked at
+  __u16 reserved;
 };
+SLUICE_ABI_ASSERT(sizeof(struct sluice_decap_config) == 8, "decap_config has no hidden padding");
 
 // Indices of decap_stats, a per-CPU array of __u64. Every packet counts once.
 enum sluice_decap_counter {
@@ -120,5 +127,6 @@ enum sluice_decap_counter {
   SLUICE_DECAP_MALFORMED,   // dropped: truncated, bad length, version or checksum
   SLUICE_DECAP_BAD_ECN,     // dropped: congestion marked on a flow without ECN (RFC 6040)
   SLUICE_DECAP_FAILED,      // dropped: the kernel refused to move the packet's head
+  SLUICE_DECAP_RESTORED,    // dsr-dscp: the VIP put back, and handed to the local stack
   SLUICE_DECAP_COUNTERS
 };

@@ -52,7 +52,7 @@ class decap : public ::testing::Test {
   }
 
   void demand(std::uint32_t flags) {
-    program_->put(SLUICE_DECAP_CONFIG_MAP, std::uint32_t{0}, sluice_decap_config{flags});
+    program_->put(SLUICE_DECAP_CONFIG_MAP, std::uint32_t{0}, sluice_decap_config{flags, 0, 0});
   }
   void allow_source(const std::string& text, std::uint32_t length) {
     sluice_prefix prefix{};
@@ -90,6 +90,112 @@ TEST_F(decap, all_combinations) {
   expect("6in6", v6 + outer6(41, inner6()), SLUICE_DECAP_6IN6, v6 + inner6());
 }
 
+bytes gue(const bytes& inner, unsigned port = 6080, unsigned checksum = 0) {
+  return u16(51000) + u16(port) + u16(static_cast<unsigned>(8 + inner.size())) + u16(checksum) +
+         inner;
+}
+bytes gre(unsigned type, const bytes& inner, unsigned flags = 0) {
+  return u16(flags) + u16(type) + inner;
+}
+
+TEST_F(decap, gue) {
+  untouched("no port is set", v4 + outer4(17, gue(inner4())));
+  program_->put(SLUICE_DECAP_CONFIG_MAP, std::uint32_t{0}, sluice_decap_config{0, htons(6080), 0});
+  expect("4in4", v4 + outer4(17, gue(inner4())), SLUICE_DECAP_4IN4, v4 + inner4());
+  expect("6in4", v4 + outer4(17, gue(inner6())), SLUICE_DECAP_6IN4, v6 + inner6());
+  expect("4in6", v6 + outer6(17, gue(inner4())), SLUICE_DECAP_4IN6, v4 + inner4());
+  expect("6in6", v6 + outer6(17, gue(inner6())), SLUICE_DECAP_6IN6, v6 + inner6());
+  expect("with a checksum", v4 + outer4(17, gue(inner4(), 6080, 0x1234)), SLUICE_DECAP_4IN4,
+         v4 + inner4());
+  expect("options, padding",
+         v4 + ipv4({balancer4, backend4, 17, fill(8, 1)}, gue(inner4())) + fill(5),
+         SLUICE_DECAP_4IN4, v4 + inner4() + fill(5));
+  expect("VLAN tag", ethernet(0x8100) + vlan(7, 0x0800) + outer4(17, gue(inner6())),
+         SLUICE_DECAP_6IN4, ethernet(0x8100) + vlan(7, 0x86dd) + inner6());
+  expect("congestion mark", v4 + ipv4({balancer4, backend4, 17, {}, 0, 3}, gue(inner4(2))),
+         SLUICE_DECAP_4IN4, v4 + inner4(3));
+  untouched("another port", v4 + outer4(17, gue(inner4(), 6081)));
+  untouched("another host", v4 + ipv4({balancer4, "10.0.1.12", 17}, gue(inner4())));
+  untouched("variant 0", v4 + outer4(17, gue(fill(4) + inner4())));
+  untouched("a fragment", v4 + ipv4({balancer4, backend4, 17, {}, 0x2000}, gue(inner4())));
+  untouched("outer checksum: the kernel's",
+            v4 + ipv4({balancer4, backend4, 17, {}, 0, 0, 0, 0, 1}, gue(inner4())));
+  bytes longer = gue(inner4());
+  longer[5] = static_cast<std::uint8_t>(longer[5] + 1);
+  dropped("UDP longer than IP", v4 + outer4(17, longer), SLUICE_DECAP_MALFORMED);
+  bytes shorter = gue(inner4());
+  shorter[5] = 7;
+  dropped("UDP shorter than its header", v4 + outer4(17, shorter), SLUICE_DECAP_MALFORMED);
+  dropped("the inner packet is longer than UDP",
+          v4 + outer4(17, gue(ipv4({client4, vip4, 6, {}, 0, 0, 0, 60}, tcp(1, 80)))),
+          SLUICE_DECAP_MALFORMED);
+  for (std::size_t n = 20; n < 30; ++n)
+    untouched("cut within UDP: the kernel's", cut(v4 + outer4(17, gue(inner4())), 14 + n));
+  program_->put(
+      SLUICE_DECAP_CONFIG_MAP, std::uint32_t{0},
+      sluice_decap_config{SLUICE_DECAP_CHECK_VIP | SLUICE_DECAP_CHECK_SOURCE, htons(6080), 0});
+  dropped("source", v4 + outer4(17, gue(inner4())), SLUICE_DECAP_BAD_SOURCE);
+  allow_source("10.0.1.0", 96 + 24);
+  dropped("VIP", v4 + outer4(17, gue(inner4())), SLUICE_DECAP_BAD_VIP);
+}
+
+TEST_F(decap, gre) {
+  expect("4in4", v4 + outer4(47, gre(0x0800, inner4())), SLUICE_DECAP_4IN4, v4 + inner4());
+  expect("6in4", v4 + outer4(47, gre(0x86dd, inner6())), SLUICE_DECAP_6IN4, v6 + inner6());
+  expect("4in6", v6 + outer6(47, gre(0x0800, inner4())), SLUICE_DECAP_4IN6, v4 + inner4());
+  expect("6in6", v6 + outer6(47, gre(0x86dd, inner6())), SLUICE_DECAP_6IN6, v6 + inner6());
+  untouched("with a key", v4 + outer4(47, gre(0x0800, fill(4) + inner4(), 0x2000)));
+  untouched("with a checksum", v4 + outer4(47, gre(0x0800, fill(4) + inner4(), 0x8000)));
+  untouched("Ethernet inside", v4 + outer4(47, gre(0x6558, fill(40))));
+  dropped("type and version differ", v4 + outer4(47, gre(0x86dd, inner4() + fill(40))),
+          SLUICE_DECAP_MALFORMED);
+  untouched("a fragment", v4 + ipv4({balancer4, backend4, 47, {}, 0x2000}, gre(0x0800, inner4())),
+            SLUICE_DECAP_FRAGMENT);
+}
+
+// The VIP comes back by DSCP; every checksum is right afterwards, because it was before.
+TEST_F(decap, dscp) {
+  program_->put(SLUICE_DECAP_DSCP_MAP, std::uint32_t{10}, key(vip4));
+  program_->put(SLUICE_DECAP_DSCP_MAP, std::uint32_t{SLUICE_DECAP_DSCP_IPV6 + 63}, key(vip6));
+  const auto summed = [](const std::string& from, const std::string& to, unsigned protocol,
+                         bytes l4, std::size_t at) {
+    l4[at] = l4[at + 1] = 0;
+    const unsigned sum = internet_checksum(
+        address(from) + address(to) + u16(static_cast<unsigned>(l4.size())) + u16(protocol) + l4);
+    const bytes right = u16(protocol == 17 && sum == 0 ? 0xffff : sum);
+    std::copy(right.begin(), right.end(), l4.begin() + static_cast<std::ptrdiff_t>(at));
+    return l4;
+  };
+  const auto tcp4 = [&](const std::string& to, unsigned tos = 41) {
+    return v4 + ipv4({client4, to, 6, {}, 0, tos}, summed(client4, to, 6, tcp(1, 80), 16));
+  };
+  expect("TCP", tcp4(backend4), SLUICE_DECAP_RESTORED, tcp4(vip4));
+  for (unsigned port = 1; port < 300; ++port) {
+    const auto udp4 = [&](const std::string& to) {
+      return v4 + ipv4({client4, to, 17, fill(4, 1), 0, 40},
+                       summed(client4, to, 17, udp(port * 211, 53), 6));
+    };
+    expect("UDP, options", udp4(backend4), SLUICE_DECAP_RESTORED, udp4(vip4));
+  }
+  expect("UDP without a checksum", v4 + ipv4({client4, backend4, 17, {}, 0, 40}, udp(1, 53)),
+         SLUICE_DECAP_RESTORED, v4 + ipv4({client4, vip4, 17, {}, 0, 40}, udp(1, 53)));
+  expect("a later fragment", v4 + ipv4({client4, backend4, 17, {}, 0x0010, 40}, fill(16, 9)),
+         SLUICE_DECAP_RESTORED, v4 + ipv4({client4, vip4, 17, {}, 0x0010, 40}, fill(16, 9)));
+  const auto tcp6 = [&](const std::string& to, const bytes& extensions, unsigned next) {
+    return v6 +
+           ipv6({client6, to, next, 0xfc}, extensions + summed(client6, to, 6, tcp(1, 80), 16));
+  };
+  expect("IPv6", tcp6(backend6, {}, 6), SLUICE_DECAP_RESTORED, tcp6(vip6, {}, 6));
+  expect("IPv6, an extension header", tcp6(backend6, extension(6, 1), 60), SLUICE_DECAP_RESTORED,
+         tcp6(vip6, extension(6, 1), 60));
+  untouched("another DSCP", tcp4(backend4, 44));
+  untouched("no DSCP", tcp4(backend4, 0));
+  untouched("another host", tcp4("10.0.1.12"));
+  untouched("the IPv4 DSCP in IPv6", v6 + ipv6({client6, backend6, 6, 40}, tcp(1, 80)));
+  untouched("a ping", v4 + ipv4({client4, backend4, 1, {}, 0, 40}, fill(8, 8)));
+  for (std::size_t n = 20; n < 40; ++n) untouched("cut short", cut(tcp4(backend4), 14 + n));
+}
+
 TEST_F(decap, vlan_tags_and_padding) {
   const bytes tag = ethernet(0x8100), qinq = ethernet(0x88a8) + vlan(5, 0x8100);
   expect("one tag", tag + vlan(7, 0x0800) + outer4(41, inner6()), SLUICE_DECAP_6IN4,
@@ -121,7 +227,8 @@ TEST_F(decap, not_a_tunnel_of_ours) {
   untouched("broken, but not ours", v4 + ipv4({balancer4, "10.0.1.12", 4, {}, 0, 0, 0, 0, 1}, {}));
   untouched("plain IPv6", v6 + ipv6({client6, backend6, 6}, tcp(1, 22)));
   untouched("arp", ethernet(0x0806) + fill(28));
-  untouched("gre", v4 + outer4(47, fill(30)));
+  untouched("gre of another kind", v4 + outer4(47, fill(30)));
+  untouched("too short for gre", v4 + outer4(47, fill(3)));
 }
 
 TEST_F(decap, fragments_are_left_to_the_kernel) {
