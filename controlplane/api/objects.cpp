@@ -63,8 +63,12 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
     const std::uint32_t size = v.snap.tables.services[*service_row].table_size;
     share = size == 0 ? 0 : static_cast<double>(cold.slots) / size;
   }
+  const model::backend& config = s.config.backends[i];
   return {{"service", s.config.name},
           {"address", format_ip(wanted.address)},
+          {"port", config.port == 0 ? json() : json(config.port)},
+          {"dscp", config.dscp == 0 ? json() : json(config.dscp)},
+          {"quic_id", config.quic_id.length == 0 ? json() : json(model::to_string(config.quic_id))},
           {"weight", cold.weight},
           {"effective_weight", cold.effective_weight},
           {"tier", cold.tier},
@@ -98,13 +102,19 @@ json service_json(const view_of_now& v, const reconcile::service_runtime& s, boo
   const json as_configured = model::to_json(s.config);
   json health = {{"type", "none"}};
   if (as_configured.contains("health")) health = as_configured.at("health");
+  // Lists may be long: how many prefixes, not which.
+  json options = model::options_json(s.config);
+  for (const char* list : {"allow", "deny"})
+    if (options.contains(list)) options[list] = options[list].size();
   json out = {{"name", s.config.name},
               {"address", format_ip(s.config.address)},
               {"protocol", std::string{model::to_string(s.config.protocol)}},
               {"port", model::to_string(s.config.port)},
               {"scheduler", std::string{model::to_string(s.config.scheduler)}},
-              {"table_size", s.config.table_size},
+              {"table_size", row ? v.snap.tables.services[*row].table_size : s.config.table_size},
               {"forward", std::string{model::to_string(s.config.forward)}},
+              {"options", std::move(options)},
+              {"mss_clamp", s.published.mss_clamp},
               {"health", std::move(health)},
               {"state", service_state(s)},
               {"backends_total", s.backends.size()},

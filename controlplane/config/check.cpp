@@ -2,12 +2,14 @@
 #include "controlplane/config/check.hpp"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <tuple>
 #include <unordered_map>
 
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/version.hpp"
 
 namespace sluice::config {
 namespace {
@@ -86,6 +88,58 @@ std::string named(const service& s, const service_origin* o) {
          (o && o->line != 0 ? " (line " + std::to_string(o->line) + ")" : "");
 }
 
+// option_place() is where a backend's key other than its address stands.
+place option_place(const service& s, const service_origin* o, std::size_t j,
+                   std::string_view field) {
+  if (o && j < o->backends.size())
+    return {o->backends[j].line,
+            (o->backends[j].path.empty() ? "" : o->backends[j].path + ".") + std::string{field}};
+  return {0,
+          key_of(s, o, "backends[" + format_ip(s.backends[j].address) + "]." + std::string{field})};
+}
+
+// check_backend_options() looks at the keys of a backend that its service has no use for, or
+// needs.
+void check_backend_options(const service& s, const service_origin* o, std::size_t j,
+                           yaml::error_list& errors) {
+  const model::backend& b = s.backends[j];
+  const std::string forward = "forward: " + std::string{model::to_string(s.forward)};
+  const auto wrong = [&](std::string_view field, std::string message) {
+    const auto at = option_place(s, o, j, field);
+    errors.add(at.line, at.key, std::move(message));
+  };
+  if (b.port != 0 && !model::translates(s.forward))
+    wrong("port", "has no effect with " + forward + "; expected it only with nat or full-nat");
+  const bool marks = s.forward == model::forward_mode::dsr_dscp;
+  if (b.dscp != 0 && !marks)
+    wrong("dscp", "has no effect with " + forward + "; expected it only with dsr-dscp");
+  if (b.dscp == 0 && marks)
+    wrong("dscp",
+          "is missing; dsr-dscp names the service's address by it, so expected a number from 1 to "
+          "63");
+  if (b.quic_id.length == 0) return;
+  if (s.quic_id_length == 0)
+    wrong("quic-id", "has no effect without quic in the service; expected no quic-id");
+  else if (b.quic_id.length != s.quic_id_length)
+    wrong("quic-id", "has " + std::to_string(b.quic_id.length) +
+                         " bytes; expected as many as quic.server-id-length says (" +
+                         std::to_string(s.quic_id_length) + ")");
+}
+
+void check_quic_ids(const service& s, const service_origin* o, yaml::error_list& errors) {
+  std::map<std::array<std::uint8_t, 8>, std::size_t> seen;
+  for (std::size_t j = 0; j < s.backends.size(); ++j) {
+    if (s.backends[j].quic_id.length == 0) continue;
+    const auto [first, fresh] = seen.emplace(s.backends[j].quic_id.bytes, j);
+    if (fresh) continue;
+    const auto at = option_place(s, o, j, "quic-id");
+    errors.add(at.line, at.key,
+               to_string(s.backends[j].quic_id) + " is the id of " +
+                   format_ip(s.backends[first->second].address) +
+                   " already; expected an id of its own");
+  }
+}
+
 void check_backends(const service& s, const service_origin* o, const context& node,
                     yaml::error_list& errors) {
   const bool v4 = s.address.is_v4();
@@ -108,21 +162,28 @@ void check_backends(const service& s, const service_origin* o, const context& no
                      (line != 0 ? " (line " + std::to_string(line) + ")" : "") +
                      "; expected each address once");
     }
-    if (s.forward == model::forward_mode::dsr_l2 && a.is_v4() != v4 && (!o || o->address_ok))
+    if (!model::tunnels(s.forward) && a.is_v4() != v4 && (!o || o->address_ok))
       errors.add(at.line, at.key,
                  text + " is " + (v4 ? "IPv6" : "IPv4") + " but the service's address is " +
-                     (v4 ? "IPv4" : "IPv6") +
-                     "; dsr-l2 does not change the packet, so expected the same family");
+                     (v4 ? "IPv4" : "IPv6") + "; " + std::string{model::to_string(s.forward)} +
+                     " does not change the family, so expected the same");
     bool& told = a.is_v4() ? source4_told : source6_told;
-    if (s.forward == model::forward_mode::ipip && !told) {
+    const std::string family = a.is_v4() ? "ipv4" : "ipv6";
+    if (model::tunnels(s.forward) && !told) {
       told = true;
-      const std::string family = a.is_v4() ? "ipv4" : "ipv6";
       errors.add(o ? o->forward : 0, key_of(s, o, "forward"),
-                 "ipip to " + text +
+                 std::string{model::to_string(s.forward)} + " to " + text +
                      " needs an outer source address; expected dataplane.encap-source." + family +
                      " in node.yaml");
     }
+    check_backend_options(s, o, j, errors);
   }
+  if (s.forward == model::forward_mode::full_nat && (!o || o->address_ok) &&
+      !(v4 ? node.pool_ipv4 : node.pool_ipv6))
+    errors.add(o ? o->forward : 0, key_of(s, o, "forward"),
+               std::string{"full-nat needs source addresses; expected dataplane.nat-pool."} +
+                   (v4 ? "ipv4" : "ipv6") + " in node.yaml");
+  check_quic_ids(s, o, errors);
 }
 
 void check_names(const std::vector<service>& services, const std::vector<service_origin>& origins,
@@ -207,9 +268,14 @@ void check_limits(const std::vector<service>& services, unsigned line, const con
                   yaml::error_list& errors) {
   std::size_t backends = 0;
   std::uint64_t slots = 0;
+  std::vector<const model::prefix_set*> lists;  // that differ
   for (const service& s : services) {
     backends += s.backends.size();
-    slots += s.table_size;
+    slots += model::sized(s.scheduler) ? s.table_size : s.backends.size();
+    for (const model::prefix_set* set : {&s.allow, &s.deny})
+      if (set->given() && lists.size() <= abi::max_prefix_lists &&
+          std::none_of(lists.begin(), lists.end(), [set](const auto* l) { return *l == *set; }))
+        lists.push_back(set);
   }
   const auto exceeded = [&](std::string_view what, std::uint64_t n, std::string_view limit,
                             std::uint64_t allowed) {
@@ -221,6 +287,10 @@ void check_limits(const std::vector<service>& services, unsigned line, const con
   };
   exceeded("services", services.size(), "services", node.max_services);
   exceeded("backends", backends, "backends", node.max_backends);
+  if (lists.size() > abi::max_prefix_lists)
+    errors.add(line, "services",
+               "more than " + std::to_string(abi::max_prefix_lists) +
+                   " different allow and deny lists; expected services to share them");
   if (node.table_memory_mib != 0)
     exceeded("MiB of lookup tables", (slots * bytes_per_slot + (1u << 20) - 1) >> 20,
              "table-memory", node.table_memory_mib);
@@ -234,6 +304,15 @@ void check_values(const service& s, yaml::error_list& errors) {
   if (!valid_service_name(s.name)) wrong("name", yaml::shown(s.name) + " is not a service name");
   if (s.port.first > s.port.last || (s.port.first == 0 && s.port.last != 65535))
     wrong("port", "is not a range of ports");
+  const bool tcp = s.protocol == model::protocol::tcp;
+  if (s.client != model::client_address::none &&
+      (s.forward != model::forward_mode::full_nat || !tcp))
+    wrong("client-address", "has no effect; expected it only with full-nat and tcp");
+  if (!s.mss_clamp.off() && !tcp) wrong("mss-clamp", "has no effect; expected it only with tcp");
+  if (s.limits.syn_flood != 0 && !tcp)
+    wrong("limits.syn-flood", "has no effect; expected it only with tcp");
+  if (s.quic_id_length > 8 || (s.quic_id_length != 0 && tcp))
+    wrong("quic", "is impossible; expected 1 to 8 bytes, with udp");
   for (const model::backend& b : s.backends)
     if (b.weight > 65535) wrong("backends[" + format_ip(b.address) + "].weight", "is over 65535");
 }
@@ -297,10 +376,21 @@ std::vector<config_error> check(const model::desired_state& state, const context
   return errors.take();
 }
 
+namespace {
+
+bool has_pool(const node_config& node, bool v4) {
+  const auto& pool = node.dataplane.nat_pool;
+  return std::any_of(pool.begin(), pool.end(), [v4](const auto& a) { return a.is_v4() == v4; });
+}
+
+}  // namespace
+
 context context::of(const node_config& node) {
   const limits_config& limits = node.controlplane.limits;
   return {.encap_ipv4 = node.dataplane.encap_source_ipv4.has_value(),
           .encap_ipv6 = node.dataplane.encap_source_ipv6.has_value(),
+          .pool_ipv4 = has_pool(node, true),
+          .pool_ipv6 = has_pool(node, false),
           .max_services = limits.services,
           .max_backends = limits.backends,
           .table_memory_mib = limits.table_memory_mib};

@@ -4,6 +4,8 @@
 
 #include "controlplane/config/check.hpp"
 #include "controlplane/config/config.hpp"
+#include "controlplane/config/read_options.hpp"
+#include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
 
 namespace sluice::config {
@@ -20,6 +22,24 @@ using yaml::value;
 constexpr std::uint32_t smallest_table = 251;
 constexpr std::uint32_t largest_table = 16'777'213;
 constexpr milliseconds longest_interval{3'600'000};
+
+const std::initializer_list<std::pair<std::string_view, model::scheduler_kind>> scheduler_words{
+    {"maglev", model::scheduler_kind::maglev},
+    {"ring-hash", model::scheduler_kind::ring_hash},
+    {"partitioned-hash", model::scheduler_kind::partitioned_hash},
+    {"source-hash", model::scheduler_kind::source_hash},
+    {"round-robin", model::scheduler_kind::round_robin},
+    {"weighted-round-robin", model::scheduler_kind::weighted_round_robin},
+    {"random", model::scheduler_kind::random},
+    {"weighted-random", model::scheduler_kind::weighted_random},
+    {"least-connections", model::scheduler_kind::least_connections},
+    {"weighted-least-connections", model::scheduler_kind::weighted_least_connections}};
+
+const std::initializer_list<std::pair<std::string_view, model::forward_mode>> forward_words{
+    {"ipip", model::forward_mode::ipip},         {"gue", model::forward_mode::gue},
+    {"gre", model::forward_mode::gre},           {"dsr-l2", model::forward_mode::dsr_l2},
+    {"dsr-dscp", model::forward_mode::dsr_dscp}, {"nat", model::forward_mode::nat},
+    {"full-nat", model::forward_mode::full_nat}};
 
 template <class T, class Number>
 bool assign(T& out, const std::optional<Number>& v) {
@@ -73,18 +93,6 @@ std::optional<model::port_range> read_ports(const value& v) {
       read_span(v, 1, 65535, "a port from 1 to 65535, a range such as \"8000-8100\", or any");
   if (!span) return std::nullopt;
   return model::port_range{span->first, span->second};
-}
-
-// refuse_planned() tells words of the contract that a later version brings from slips.
-bool refuse_planned(const value& v, std::initializer_list<std::string_view> planned,
-                    std::string_view expected) {
-  for (const std::string_view word : planned) {
-    if (!v.is_word(word)) continue;
-    v.error("'" + std::string{word} + "' is not available in this version; expected " +
-            std::string{expected});
-    return true;
-  }
-  return false;
 }
 
 bool printable(std::string_view text, char lowest) {
@@ -181,7 +189,7 @@ void read_health(const value& v, const health_check* base, health_check& out) {
 void read_backend(const value& v, const backend* base, backend& out, backend_origin& origin) {
   origin.path = v.path();
   origin.line = v.line();
-  const auto m = v.map({"address", "weight", "tier", "admin"});
+  const auto m = v.map({"address", "weight", "tier", "admin", "port", "dscp", "quic-id"});
   if (!m) return;
   if (base) out = *base;
   const auto address = base ? m->find("address") : m->require("address", "10.0.1.11");
@@ -202,6 +210,7 @@ void read_backend(const value& v, const backend* base, backend& out, backend_ori
   if (const auto admin = m->find("admin"))
     assign(out.admin, admin->word<model::admin_state>({{"enabled", model::admin_state::enabled},
                                                        {"draining", model::admin_state::drain}}));
+  read_backend_options(*m, out);
 }
 
 void read_name(const value& v, const service* base, service& out, service_origin& origin) {
@@ -236,7 +245,8 @@ void read_service(const value& v, const service* base, service& out, service_ori
   origin.forward = origin.table_size = origin.health = v.line();
   origin.name_ok = origin.address_ok = origin.port_ok = base != nullptr;
   const auto m = v.map({"name", "address", "protocol", "port", "scheduler", "table-size", "forward",
-                        "health", "backends"});
+                        "client-address", "mss-clamp", "echo", "persistence", "quic", "limits",
+                        "allow", "deny", "allow-file", "deny-file", "health", "backends"});
   if (!m) return;
   if (base) out = *base;
   // With a base nothing is missing.
@@ -259,26 +269,22 @@ void read_service(const value& v, const service* base, service& out, service_ori
     origin.port_ok = read.has_value();
     if (read) out.port = *read;
   }
-  if (const auto scheduler = m->find("scheduler")) {
-    if (!refuse_planned(
-            *scheduler,
-            {"round-robin", "weighted-round-robin", "random", "weighted-random", "source-hash",
-             "ring-hash", "partitioned-hash", "least-connections", "weighted-least-connections"},
-            "maglev"))
-      assign(out.scheduler,
-             scheduler->word<model::scheduler_kind>({{"maglev", model::scheduler_kind::maglev}}));
-  }
+  if (const auto scheduler = m->find("scheduler"))
+    assign(out.scheduler, scheduler->word<model::scheduler_kind>(scheduler_words));
   if (const auto size = m->find("table-size")) {
     origin.table_size = size->line();
-    assign(out.table_size, size->integer(smallest_table, largest_table));
+    if (!model::sized(out.scheduler))
+      size->error("has no effect with scheduler: " + std::string{model::to_string(out.scheduler)} +
+                  "; expected it only with the others");
+    else
+      assign(out.table_size, size->integer(smallest_table, largest_table));
   }
+  if (!model::sized(out.scheduler)) out.table_size = service{}.table_size;
   if (const auto forward = m->find("forward")) {
     origin.forward = forward->line();
-    if (!refuse_planned(*forward, {"gue", "gre", "dsr-dscp", "nat", "full-nat"}, "dsr-l2 or ipip"))
-      assign(out.forward,
-             forward->word<model::forward_mode>(
-                 {{"dsr-l2", model::forward_mode::dsr_l2}, {"ipip", model::forward_mode::ipip}}));
+    assign(out.forward, forward->word<model::forward_mode>(forward_words));
   }
+  read_options(*m, out);
   if (const auto health = m->find("health")) {
     origin.health = health->line();
     read_health(*health, base ? &base->health : nullptr, out.health);

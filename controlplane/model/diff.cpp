@@ -8,22 +8,28 @@ namespace {
 using fields = nlohmann::ordered_json;
 
 std::string shown(const fields& v) {
+  if (v.is_array() && v.size() > 4) return std::to_string(v.size()) + " prefixes";
   return v.is_string() ? v.get<std::string>() : v.dump();
 }
 
-// flat() is an object's scalar fields, with those of health beside them. Taken from the
-// JSON form, so that a field added there is compared here too.
+// flatten() puts the scalars and lists of a map, and of the maps in it, beside each other.
+void flatten(const std::string& prefix, const fields& from, fields& out) {
+  for (const auto& [key, v] : from.items()) {
+    if (v.is_object())
+      flatten(prefix + key + ".", v, out);
+    else
+      out[prefix + key] = v;
+  }
+}
+
+// flat() is an object's fields, with those of health, limits, ... beside them. Taken from
+// the JSON form, so that a field added there is compared here too.
 fields flat(const service& s) {
   fields all = to_json(s);
+  all.erase("backends");
+  all.erase("name");
   fields out;
-  for (const auto& [key, v] : all.items()) {
-    if (key == "backends" || key == "name") continue;
-    if (!v.is_object()) {
-      out[key] = v;
-      continue;
-    }
-    for (const auto& [inner, w] : v.items()) out[key + "." + inner] = w;
-  }
+  flatten({}, all, out);
   return out;
 }
 
@@ -36,6 +42,11 @@ fields flat(const backend& b) {
   return out;
 }
 
+// same_words() tells two lists apart that look the same when shown.
+std::string same_words(const fields& before, const fields& after) {
+  return shown(before) == shown(after) ? " (others)" : "";
+}
+
 // field_changes() says per field what changed: "weight 100 -> 50".
 std::vector<std::string> field_changes(const fields& before, const fields& after) {
   std::vector<std::string> out;
@@ -44,7 +55,7 @@ std::vector<std::string> field_changes(const fields& before, const fields& after
     if (now == after.end())
       out.push_back(key + " " + shown(v) + " -> none");
     else if (*now != v)
-      out.push_back(key + " " + shown(v) + " -> " + shown(*now));
+      out.push_back(key + " " + shown(v) + " -> " + shown(*now) + same_words(v, *now));
   }
   for (const auto& [key, v] : after.items())
     if (!before.contains(key)) out.push_back(key + " none -> " + shown(v));

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "controlplane/model/options.hpp"
 #include "dataplane/abi/net_types.hpp"
 
 namespace sluice::model {
@@ -18,10 +19,49 @@ using milliseconds = std::chrono::milliseconds;
 
 enum class protocol : std::uint8_t { tcp = 6, udp = 17 };
 
-enum class scheduler_kind : std::uint8_t { maglev = 1 };
+// Values of this and of forward_mode are the ABI's (dataplane/abi/service_table.hpp), which
+// says what they mean; publish/effective.cpp asserts that.
+enum class scheduler_kind : std::uint8_t {
+  maglev = 1,
+  ring_hash = 2,
+  partitioned_hash = 3,
+  source_hash = 4,
+  round_robin = 5,
+  weighted_round_robin = 6,
+  random = 7,
+  weighted_random = 8,
+  least_connections = 9,
+  weighted_least_connections = 10,
+};
 
-// Values are the ABI's forward_mode (dataplane/abi/service_table.hpp); checked there.
-enum class forward_mode : std::uint8_t { dsr_l2 = 1, ipip = 2 };
+enum class forward_mode : std::uint8_t {
+  dsr_l2 = 1,
+  ipip = 2,
+  gue = 3,
+  gre = 4,
+  dsr_dscp = 5,
+  nat = 6,
+  full_nat = 7,
+};
+
+// tunnels() tells whether the mode puts an outer header around the packet; translates(),
+// whether it changes the destination to the backend's address and replies come back through us.
+[[nodiscard]] constexpr bool tunnels(forward_mode m) noexcept {
+  return m == forward_mode::ipip || m == forward_mode::gue || m == forward_mode::gre;
+}
+[[nodiscard]] constexpr bool translates(forward_mode m) noexcept {
+  return m == forward_mode::nat || m == forward_mode::full_nat;
+}
+// overhead() is how many bytes a tunnel puts in front of a packet to a backend.
+[[nodiscard]] constexpr std::uint16_t overhead(forward_mode m, bool backend_v4) noexcept {
+  if (!tunnels(m)) return 0;
+  const int inner = m == forward_mode::gue ? 8 : m == forward_mode::gre ? 4 : 0;
+  return static_cast<std::uint16_t>((backend_v4 ? 20 : 40) + inner);
+}
+// sized() tells whether a scheduler's table has a size to choose.
+[[nodiscard]] constexpr bool sized(scheduler_kind s) noexcept {
+  return s != scheduler_kind::round_robin && s != scheduler_kind::random;
+}
 
 enum class health_kind : std::uint8_t { none, tcp, http };
 
@@ -58,6 +98,9 @@ struct backend {
   std::uint32_t weight{100};  // 0 to 65535; 0: no new connections
   std::uint8_t tier{0};
   admin_state admin{admin_state::enabled};
+  std::uint16_t port{0};  // nat, full-nat: destination port, host order; 0: as in the packet
+  std::uint8_t dscp{0};   // dsr-dscp: 1 to 63
+  model::quic_id quic_id{};
 
   bool operator==(const backend&) const = default;
 };
@@ -68,10 +111,18 @@ struct service {
   model::protocol protocol{model::protocol::tcp};
   port_range port;
   scheduler_kind scheduler{scheduler_kind::maglev};
-  std::uint32_t table_size{65537};  // prime, 251 to 16777213
+  std::uint32_t table_size{65537};  // prime, 251 to 16777213; default where it is not sized()
   forward_mode forward{forward_mode::ipip};
   health_check health;
-  std::vector<backend> backends;  // sorted by address
+  std::vector<backend> backends;                // sorted by address
+  bool echo{true};                              // ICMP echo to the address is answered
+  client_address client{client_address::none};  // full-nat
+  model::mss_clamp mss_clamp{};                 // tcp
+  model::persistence persistence{};
+  std::uint8_t quic_id_length{0};  // udp: bytes of server id in a connection id; 0: not QUIC
+  service_limits limits{};
+  prefix_set allow{};
+  prefix_set deny{};
 
   bool operator==(const service&) const = default;
 };

@@ -30,6 +30,26 @@ nlohmann::ordered_json to_json(const health_check& h) {
   return out;
 }
 
+nlohmann::ordered_json to_json(const service_limits& l) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  if (l.new_connections != 0) out["new-connections"] = l.new_connections;
+  if (l.packets != 0) out["packets"] = l.packets;
+  if (l.syn_flood != 0) out["syn-flood"] = l.syn_flood;
+  if (l.per_source != source_limit{})
+    out["per-source"] = {{"new-connections", l.per_source.new_connections},
+                         {"ipv4-prefix", l.per_source.ipv4_prefix},
+                         {"ipv6-prefix", l.per_source.ipv6_prefix}};
+  return out;
+}
+
+void add_set(nlohmann::ordered_json& out, const std::string& key, const prefix_set& set) {
+  if (!set.prefixes.empty()) {
+    auto& list = out[key] = nlohmann::ordered_json::array();
+    for (const ip_prefix& p : set.prefixes) list.push_back(format_prefix(p));
+  }
+  if (!set.file.empty()) out[key + "-file"] = set.file;
+}
+
 // scalar() writes a JSON scalar so that YAML reads the same: numbers plain, text plain
 // where it can only be text, otherwise in JSON's quotes (which YAML shares).
 std::string scalar(const nlohmann::ordered_json& v) {
@@ -49,11 +69,13 @@ std::string scalar(const nlohmann::ordered_json& v) {
   return safe || dotted ? text : v.dump();
 }
 
-std::string flow_map(const nlohmann::ordered_json& map) {
+// flow() writes a map or a scalar in YAML's flow style.
+std::string flow(const nlohmann::ordered_json& v) {
+  if (!v.is_object()) return scalar(v);
   std::string out = "{";
-  for (const auto& [key, v] : map.items()) {
+  for (const auto& [key, inner] : v.items()) {
     if (out.size() > 1) out += ", ";
-    out += key + ": " + scalar(v);
+    out += key + ": " + flow(inner);
   }
   return out + "}";
 }
@@ -68,6 +90,24 @@ std::string_view to_string(scheduler_kind s) noexcept {
   switch (s) {
     case scheduler_kind::maglev:
       return "maglev";
+    case scheduler_kind::ring_hash:
+      return "ring-hash";
+    case scheduler_kind::partitioned_hash:
+      return "partitioned-hash";
+    case scheduler_kind::source_hash:
+      return "source-hash";
+    case scheduler_kind::round_robin:
+      return "round-robin";
+    case scheduler_kind::weighted_round_robin:
+      return "weighted-round-robin";
+    case scheduler_kind::random:
+      return "random";
+    case scheduler_kind::weighted_random:
+      return "weighted-random";
+    case scheduler_kind::least_connections:
+      return "least-connections";
+    case scheduler_kind::weighted_least_connections:
+      return "weighted-least-connections";
   }
   return "unknown";
 }
@@ -78,6 +118,28 @@ std::string_view to_string(forward_mode m) noexcept {
       return "dsr-l2";
     case forward_mode::ipip:
       return "ipip";
+    case forward_mode::gue:
+      return "gue";
+    case forward_mode::gre:
+      return "gre";
+    case forward_mode::dsr_dscp:
+      return "dsr-dscp";
+    case forward_mode::nat:
+      return "nat";
+    case forward_mode::full_nat:
+      return "full-nat";
+  }
+  return "unknown";
+}
+
+std::string_view to_string(client_address c) noexcept {
+  switch (c) {
+    case client_address::none:
+      return "none";
+    case client_address::proxy_v2:
+      return "proxy-v2";
+    case client_address::toa:
+      return "toa";
   }
   return "unknown";
 }
@@ -112,6 +174,20 @@ std::string to_string(milliseconds d) {
   return std::to_string(n) + "ms";
 }
 
+std::string to_string(const quic_id& id) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string out;
+  for (std::size_t i = 0; i < id.length && i < id.bytes.size(); ++i) {
+    out += digits[id.bytes[i] >> 4];
+    out += digits[id.bytes[i] & 0xf];
+  }
+  return out;
+}
+
+std::string to_string(const mss_clamp& m) {
+  return m.automatic ? "auto" : m.bytes == 0 ? "off" : std::to_string(m.bytes);
+}
+
 std::string identity(const service& s) {
   const std::string host = format_ip(s.address);
   std::string out = s.address.is_v4() ? host : "[" + host + "]";
@@ -124,6 +200,28 @@ nlohmann::ordered_json to_json(const backend& b) {
   out["weight"] = b.weight;
   if (b.tier != 0) out["tier"] = b.tier;
   if (b.admin != admin_state::enabled) out["admin"] = to_string(b.admin);
+  if (b.port != 0) out["port"] = b.port;
+  if (b.dscp != 0) out["dscp"] = b.dscp;
+  if (b.quic_id.length != 0) out["quic-id"] = to_string(b.quic_id);
+  return out;
+}
+
+nlohmann::ordered_json options_json(const service& s) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  if (s.client != client_address::none) out["client-address"] = to_string(s.client);
+  if (s.mss_clamp.bytes != 0)
+    out["mss-clamp"] = s.mss_clamp.bytes;
+  else if (s.mss_clamp.automatic)
+    out["mss-clamp"] = "auto";
+  if (!s.echo) out["echo"] = false;
+  if (!s.persistence.off())
+    out["persistence"] = {{"timeout", to_string(milliseconds{s.persistence.timeout})},
+                          {"ipv4-prefix", s.persistence.ipv4_prefix},
+                          {"ipv6-prefix", s.persistence.ipv6_prefix}};
+  if (s.quic_id_length != 0) out["quic"] = {{"server-id-length", s.quic_id_length}};
+  if (s.limits != service_limits{}) out["limits"] = to_json(s.limits);
+  add_set(out, "allow", s.allow);
+  add_set(out, "deny", s.deny);
   return out;
 }
 
@@ -137,8 +235,9 @@ nlohmann::ordered_json to_json(const service& s) {
   else
     out["port"] = to_string(s.port);
   out["scheduler"] = to_string(s.scheduler);
-  out["table-size"] = s.table_size;
+  if (sized(s.scheduler)) out["table-size"] = s.table_size;
   out["forward"] = to_string(s.forward);
+  out.update(options_json(s));
   out["health"] = to_json(s.health);
   out["backends"] = nlohmann::ordered_json::array();
   for (const backend& b : s.backends) out["backends"].push_back(to_json(b));
@@ -163,9 +262,9 @@ std::string to_yaml(const desired_state& s) {
       lead = "    ";
       if (v.is_array()) {
         if (v.empty()) out += " []";
-        for (const auto& item : v) out += "\n      - " + flow_map(item);
+        for (const auto& item : v) out += "\n      - " + flow(item);
       } else {
-        out += " " + (v.is_object() ? flow_map(v) : scalar(v));
+        out += " " + flow(v);
       }
       out += '\n';
     }

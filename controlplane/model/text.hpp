@@ -16,6 +16,7 @@ namespace sluice::model {
 [[nodiscard]] std::string_view to_string(protocol p) noexcept;
 [[nodiscard]] std::string_view to_string(scheduler_kind s) noexcept;
 [[nodiscard]] std::string_view to_string(forward_mode m) noexcept;
+[[nodiscard]] std::string_view to_string(client_address c) noexcept;
 [[nodiscard]] std::string_view to_string(health_kind k) noexcept;
 [[nodiscard]] std::string_view to_string(admin_state s) noexcept;
 // "443", "8000-8100" or "any".
@@ -23,9 +24,18 @@ namespace sluice::model {
 // A duration as services.yaml reads it: "2s", "500ms".
 [[nodiscard]] std::string to_string(milliseconds d);
 
+// "0a0b0c"
+[[nodiscard]] std::string to_string(const quic_id& id);
+// "off", "auto" or the number.
+[[nodiscard]] std::string to_string(const mss_clamp& m);
+
 // identity() names what a service occupies on the wire: "198.51.100.10:443/tcp",
 // "[2001:db8::1]:any/udp".
 [[nodiscard]] std::string identity(const service& s);
+
+// options_json() has the keys of services.yaml that are not the defaults, of what only some
+// services ask for (options.hpp). The prefixes of lists as one key each.
+[[nodiscard]] nlohmann::ordered_json options_json(const service& s);
 
 // to_json() uses the keys of services.yaml; config::parse_service() reads it back.
 [[nodiscard]] nlohmann::ordered_json to_json(const backend& b);

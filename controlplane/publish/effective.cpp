@@ -7,10 +7,47 @@
 namespace sluice::publish {
 namespace {
 
-static_assert(
-    static_cast<int>(model::forward_mode::dsr_l2) == static_cast<int>(abi::forward_mode::dsr_l2) &&
-    static_cast<int>(model::forward_mode::ipip) == static_cast<int>(abi::forward_mode::ipip) &&
-    static_cast<int>(model::scheduler_kind::maglev) == static_cast<int>(abi::scheduler::maglev));
+template <class Model, class Abi>
+constexpr bool same(Model m, Abi a) {
+  return static_cast<int>(m) == static_cast<int>(a);
+}
+using m_mode = model::forward_mode;
+using a_mode = abi::forward_mode;
+static_assert(same(m_mode::dsr_l2, a_mode::dsr_l2) && same(m_mode::ipip, a_mode::ipip) &&
+              same(m_mode::gue, a_mode::gue) && same(m_mode::gre, a_mode::gre) &&
+              same(m_mode::dsr_dscp, a_mode::dsr_dscp) && same(m_mode::nat, a_mode::nat) &&
+              same(m_mode::full_nat, a_mode::full_nat) && same(8, a_mode::count_));
+using m_kind = model::scheduler_kind;
+using a_kind = abi::scheduler;
+static_assert(same(m_kind::maglev, a_kind::maglev) && same(m_kind::ring_hash, a_kind::ring_hash) &&
+              same(m_kind::partitioned_hash, a_kind::partitioned_hash) &&
+              same(m_kind::source_hash, a_kind::source_hash) &&
+              same(m_kind::round_robin, a_kind::round_robin) &&
+              same(m_kind::weighted_round_robin, a_kind::weighted_round_robin) &&
+              same(m_kind::random, a_kind::random) &&
+              same(m_kind::weighted_random, a_kind::weighted_random) &&
+              same(m_kind::least_connections, a_kind::least_connections) &&
+              same(m_kind::weighted_least_connections, a_kind::weighted_least_connections) &&
+              same(11, a_kind::count_));
+static_assert(same(model::client_address::none, abi::client_address::none) &&
+              same(model::client_address::proxy_v2, abi::client_address::proxy_v2) &&
+              same(model::client_address::toa, abi::client_address::toa));
+
+// clamp_of() returns the segment size that fits every path; 0: not clamped.
+std::uint16_t clamp_of(const model::service& s, std::span<const condition> conditions) {
+  if (!s.mss_clamp.automatic) return s.mss_clamp.bytes;
+  // Headers of the inner packet: TCP 20, and IPv4 20 or IPv6 40.
+  const int headers = s.address.is_v4() ? 40 : 60;
+  std::optional<int> least;
+  for (std::size_t i = 0; i < s.backends.size(); ++i) {
+    if (!conditions[i].next_hop) continue;
+    const int room =
+        conditions[i].next_hop->mtu - model::overhead(s.forward, s.backends[i].address.is_v4());
+    least = least ? std::min(*least, room) : room;
+  }
+  if (!least) return 0;
+  return static_cast<std::uint16_t>(std::max(*least - headers, 1));
+}
 
 bool is_up(abi::shown_health h) noexcept {
   return h == abi::shown_health::up || h == abi::shown_health::unchecked;
@@ -44,6 +81,12 @@ published_service effective(const model::service& service, std::span<const condi
   out.mode = static_cast<abi::forward_mode>(service.forward);
   out.kind = static_cast<abi::scheduler>(service.scheduler);
   out.table_size = service.table_size;
+  out.answers_echo = service.echo;
+  out.mss_clamp = clamp_of(service, conditions);
+  out.client = service.client;
+  out.persistence = service.persistence;
+  out.quic_id_length = service.quic_id_length;
+  out.limits = service.limits;
   out.backends.reserve(service.backends.size());
   for (std::size_t i = 0; i < service.backends.size(); ++i) {
     const model::backend& from = service.backends[i];
@@ -56,6 +99,9 @@ published_service effective(const model::service& service, std::span<const condi
     b.admin = from.admin == model::admin_state::drain ? abi::shown_admin::draining
                                                       : abi::shown_admin::enabled;
     b.next_hop = conditions[i].next_hop;
+    b.port = from.port;
+    b.dscp = from.dscp;
+    b.quic_id = from.quic_id;
     out.backends.push_back(b);
   }
   if (!give_weights(out, [](const auto& b) { return is_up(b.health) && b.next_hop; }) &&

@@ -8,6 +8,8 @@
 // - Panic: when no backend of any tier can serve, health is ignored: the service behaves
 //   as if all its backends were up. When no next hop is known either, those are ignored
 //   too, and the drops are counted under their name.
+// - mss-clamp auto is what fits the narrowest path to a backend (of those whose next hop is
+//   known), after encapsulation and without TCP options.
 // - A backend that is down loses its connections, unless it is in the table (panic). A
 //   drained one keeps them and takes no new ones.
 #pragma once

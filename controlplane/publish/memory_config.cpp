@@ -10,11 +10,25 @@
 
 namespace sluice::publish {
 
+std::uint16_t workers_of(const node_config& node) {
+  switch (node.dataplane.workers.selection) {
+    case worker_selection::automatic:
+      break;
+    case worker_selection::count:
+      return static_cast<std::uint16_t>(node.dataplane.workers.count);
+    case worker_selection::list:
+      return static_cast<std::uint16_t>(node.dataplane.workers.cpus.size());
+  }
+  return 0;
+}
+
 memory_config_options options_of(const node_config& node) {
   memory_config_options options;
   options.settings.hash_seed = node.hash_seed;
   options.settings.source4 = to_encap_source(node.dataplane.encap_source_ipv4);
   options.settings.source6 = to_encap_source(node.dataplane.encap_source_ipv6);
+  options.settings.gue_port = node.dataplane.gue_port;
+  options.settings.pool = node.dataplane.nat_pool;
   const auto& ports = node.dataplane.ports;
   const auto port = std::find_if(ports.begin(), ports.end(),
                                  [](const port_config& p) { return p.next_hop.has_value(); });
@@ -29,6 +43,7 @@ published_state all_healthy(const model::desired_state& state,
                             const memory_config_options& options) {
   published_state out;
   out.revision = options.revision;
+  out.workers = options.workers;
   out.services.reserve(state.services.size());
   for (const auto& s : state.services) {
     std::vector<condition> conditions(s.backends.size());

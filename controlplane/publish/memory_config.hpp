@@ -23,7 +23,11 @@ struct memory_config_options {
   writer_settings settings;
   hop_finder find_hop;  // empty: every backend is behind port 0, MAC 02:00:00:00:00:fe
   std::uint64_t revision{1};
+  std::uint16_t workers{1};  // that share the rates
 };
+
+// workers_of() is the number of workers that node.yaml asks for; 0: as the machine allows.
+[[nodiscard]] std::uint16_t workers_of(const node_config& node);
 
 // options_of() takes hash seed, outer sources and next hops from node.yaml. The next hop
 // is that of the first port that has one configured; without any, the default above.

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "controlplane/model/options.hpp"
 #include "dataplane/abi/address_text.hpp"
 #include "dataplane/abi/net_types.hpp"
 #include "dataplane/abi/service_table.hpp"
@@ -32,6 +33,9 @@ struct published_backend {
   abi::shown_health health{abi::shown_health::unknown};
   abi::shown_admin admin{abi::shown_admin::enabled};
   bool keeps_connections{true};
+  std::uint16_t port{};  // nat, full_nat; 0: as in the packet
+  std::uint8_t dscp{};   // dsr_dscp
+  model::quic_id quic_id{};
   std::optional<hop> next_hop;
 
   bool operator==(const published_backend&) const = default;
@@ -45,8 +49,14 @@ struct published_service {
   std::uint16_t port_last{};  // any: 0 to 65535
   abi::forward_mode mode{abi::forward_mode::none};
   abi::scheduler kind{abi::scheduler::maglev};
-  std::uint32_t table_size{65537};
+  std::uint32_t table_size{65537};          // as configured; schedule::table_size() is what it gets
   std::vector<published_backend> backends;  // sorted by address
+  bool answers_echo{true};
+  std::uint16_t mss_clamp{};  // 0: left alone
+  model::client_address client{model::client_address::none};
+  model::persistence persistence{};
+  std::uint8_t quic_id_length{};   // 0: not QUIC
+  model::service_limits limits{};  // of the node, not of a worker
 
   bool operator==(const published_service&) const = default;
 };
@@ -54,6 +64,7 @@ struct published_service {
 struct published_state {
   std::uint64_t revision{};
   std::vector<published_service> services;  // sorted by name
+  std::uint16_t workers{};                  // that share the rates; 0: not known
 
   bool operator==(const published_state&) const = default;
 };
@@ -63,6 +74,8 @@ struct writer_settings {
   std::uint64_t hash_seed{};
   abi::encap_source source4{};
   abi::encap_source source6{};
+  std::uint16_t gue_port{6080};
+  std::vector<ip_address> pool;  // full-nat's sources
   std::array<std::uint16_t, abi::connection_state_count> timeouts{abi::default_timeouts};
 };
 

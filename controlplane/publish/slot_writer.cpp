@@ -48,6 +48,10 @@ class row_array {
   std::string error_;
 };
 
+std::size_t pool_size(const writer_settings& settings) {
+  return std::min<std::size_t>(settings.pool.size(), abi::max_pool_addresses);
+}
+
 struct slot_rows {
   slot_rows(config_segment& segment, unsigned slot, const slot_content& c, std::size_t members,
             std::size_t single_ports, std::size_t range_count)
@@ -60,12 +64,15 @@ struct slot_rows {
         backends{segment, base + segment.layout().backend_rows, c.ids.backend_rows()},
         member_refs{segment, base + segment.layout().member_rows, members},
         service_colds{segment, base + segment.layout().service_colds, c.ids.service_rows()},
-        backend_colds{segment, base + segment.layout().backend_colds, c.ids.backend_rows()} {}
+        backend_colds{segment, base + segment.layout().backend_colds, c.ids.backend_rows()},
+        options{segment, base + segment.layout().option_rows, c.ids.service_rows()},
+        pool{segment, base + segment.layout().pool_rows, pool_size(c.settings)} {}
 
   [[nodiscard]] std::string error() const {
     for (const std::string* e :
          {&header.error(), &vips.error(), &ports.error(), &ranges.error(), &services.error(),
-          &backends.error(), &member_refs.error(), &service_colds.error(), &backend_colds.error()})
+          &backends.error(), &member_refs.error(), &service_colds.error(), &backend_colds.error(),
+          &options.error(), &pool.error()})
       if (!e->empty()) return *e;
     return {};
   }
@@ -80,6 +87,8 @@ struct slot_rows {
   row_array<abi::backend_ref> member_refs;
   row_array<abi::service_cold> service_colds;
   row_array<abi::backend_cold> backend_colds;
+  row_array<abi::service_options> options;
+  row_array<ip_address> pool;
 };
 
 // write_vips() enters the VIPs and what listens on their ports.
@@ -137,6 +146,11 @@ void write_backend(const published_service& s, const published_backend& b, abi::
     row.out_port = b.next_hop->port;
     row.mtu = b.next_hop->mtu;
   }
+  row.port = b.port;
+  row.weight = b.effective_weight;
+  row.dscp = b.dscp;
+  row.quic_id = b.quic_id.bytes;
+  row.quic_id_length = b.quic_id.length;
   cold.weight = b.weight;
   cold.effective_weight = b.effective_weight;
   cold.tier = b.tier;
@@ -146,6 +160,43 @@ void write_backend(const published_service& s, const published_backend& b, abi::
   cold.base_bytes = book.base[1];
   cold.base_opened = book.base[2];
   cold.base_closed = book.base[3];
+}
+
+// per_worker() is a worker's part of a node's rate: rounded up, so that none has no rate at
+// all; 0: no limit.
+std::uint32_t per_worker(std::uint32_t rate, std::uint16_t workers) {
+  const std::uint32_t n = std::max<std::uint32_t>(workers, 1);
+  return rate / n + (rate % n != 0 ? 1 : 0);
+}
+
+abi::service_options option_row(const published_service& s, std::uint16_t workers) {
+  abi::service_options o{};
+  o.connection_rate = per_worker(s.limits.new_connections, workers);
+  o.source_connection_rate = per_worker(s.limits.per_source.new_connections, workers);
+  o.packet_rate = per_worker(s.limits.packets, workers);
+  o.syn_flood_rate = per_worker(s.limits.syn_flood, workers);
+  o.source_prefix4 = s.limits.per_source.ipv4_prefix;
+  o.source_prefix6 = s.limits.per_source.ipv6_prefix;
+  o.persistence_prefix4 = s.persistence.ipv4_prefix;
+  o.persistence_prefix6 = s.persistence.ipv6_prefix;
+  o.persistence_timeout = static_cast<std::uint16_t>(s.persistence.timeout.count());
+  o.allow_list = abi::no_list;
+  o.deny_list = abi::no_list;
+  o.client = static_cast<abi::client_address>(s.client);
+  o.quic_id_length = s.quic_id_length;
+  // QUIC-LB (draft-ietf-quic-load-balancers section 3): the first octet is not the id's.
+  o.quic_id_offset = s.quic_id_length != 0 ? 1 : 0;
+  return o;
+}
+
+std::uint8_t flags_of(const published_service& s, const abi::service_options& o) {
+  unsigned flags = s.answers_echo ? abi::service_answers_echo : 0;
+  if (o.connection_rate != 0 || o.source_connection_rate != 0 || o.packet_rate != 0 ||
+      o.syn_flood_rate != 0 || o.persistence_timeout != 0 || o.allow_list != abi::no_list ||
+      o.deny_list != abi::no_list || o.client != abi::client_address::none || o.quic_id_length != 0)
+    flags |= abi::service_has_options;
+  if (o.packet_rate != 0) flags |= abi::service_counts_packets;
+  return static_cast<std::uint8_t>(flags);
 }
 
 void write_services(const config_segment& segment, const slot_content& c, const slot_rows& rows) {
@@ -168,6 +219,9 @@ void write_services(const config_segment& segment, const slot_content& c, const 
     row.protocol = s.protocol;
     row.mode = s.mode;
     row.kind = s.kind;
+    row.mss_clamp = s.mss_clamp;
+    rows.options[place] = option_row(s, c.state.workers);
+    row.flags = flags_of(s, rows.options[place]);
     row.member_first = next_member;
     row.table_size = s.table_size;
     row.table_offset = table != nullptr ? table->offset : segment.layout().arena;
@@ -284,6 +338,7 @@ tl::expected<void, std::string> write_slot(config_segment& segment, unsigned slo
   if (std::string error = rows.error(); !error.empty()) return tl::unexpected{error};
   write_vips(content, rows);
   write_services(segment, content, rows);
+  for (std::size_t i = 0; i < rows.pool.size(); ++i) rows.pool[i] = content.settings.pool[i];
 
   auto* header = new (&rows.header[0]) abi::generation_header{};
   header->number = content.number;
@@ -302,6 +357,9 @@ tl::expected<void, std::string> write_slot(config_segment& segment, unsigned slo
   header->source6 = content.settings.source6;
   header->timeouts = content.settings.timeouts;
   header->base_instance = content.base_instance;
+  header->pool_count = static_cast<std::uint16_t>(rows.pool.size());
+  header->gue_port = content.settings.gue_port;
+  header->worker_count = content.state.workers;
   return {};
 }
 

@@ -163,7 +163,7 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
   change_answer answer{revision_, model::diff(desired_, *next)};
   if (*next == desired_) return answer;
   const std::string too_much = loop_.invoke([&] {
-    return writer_->check(publish::all_healthy(*next, {settings_, {}, revision_}));
+    return writer_->check(publish::all_healthy(*next, {settings_, {}, revision_, state_.workers}));
   });
   if (!too_much.empty())
     return tl::unexpected{change_error{refusal::invalid, {{{}, 0, "services", too_much}}}};
@@ -287,6 +287,7 @@ void controller::install(const model::desired_state& next, std::uint64_t revisio
   services.reserve(next.services.size());
   publish::published_state state;
   state.revision = revision;
+  state.workers = workers();
   auto old = services_.begin();
   for (const auto& s : next.services) {
     while (old != services_.end() && (*old)->config.name < s.name) ++old;
@@ -303,6 +304,12 @@ void controller::install(const model::desired_state& next, std::uint64_t revisio
   // Seeds are for the first state only: what is added later begins unknown.
   seeds_.clear();
   publish_now();
+}
+
+std::uint16_t controller::workers() const {
+  if (const auto data_plane = observations_->current())
+    return static_cast<std::uint16_t>(data_plane->workers());
+  return publish::workers_of(node_);
 }
 
 void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime> next) {
@@ -360,6 +367,11 @@ void controller::look_around() {
       seen_data_plane_ = data_plane->instance();
       spdlog::info("data plane: process {}, {} workers", data_plane->map().info().pid,
                    data_plane->workers());
+    }
+    // The rates are shared by other workers than before.
+    if (state_.workers != workers()) {
+      state_.workers = workers();
+      publish_soon();
     }
     // It counts from 0: the published bases must follow.
     if (data_plane->instance() != writer_->base_instance()) publish_soon();

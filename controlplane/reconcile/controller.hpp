@@ -153,6 +153,7 @@ class controller {
   void on_verdict(const health::target& target, const health::verdict& verdict);
   void on_neighbours(const std::vector<ip_address>& changed);
   void refresh_routes(const places& where);
+  [[nodiscard]] std::uint16_t workers() const;
   void replace(std::uint32_t service, std::shared_ptr<service_runtime> next);
   void look_around();
 

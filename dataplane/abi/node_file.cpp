@@ -134,7 +134,7 @@ void read_workers(const value& v, workers_config& out) {
 }
 
 void read_port(const value& v, std::vector<port_config>& ports) {
-  const auto m = v.map({"name", "device", "queues"});
+  const auto m = v.map({"name", "device", "queues", "twin"});
   if (!m) return;
   port_config port;
   if (const auto name = m->require("name", "up0")) {
@@ -165,6 +165,14 @@ void read_port(const value& v, std::vector<port_config>& ports) {
     }
   }
   if (const auto queues = m->find("queues")) port.queues = auto_or(*queues, 1, abi::max_workers);
+  if (const auto twin = m->find("twin"); twin && !twin->is_word("auto")) {
+    if (!twin->is_word("true") && !twin->is_word("false"))
+      twin->error("is neither auto nor true nor false; expected one of them");
+    else if (port.twin = twin->is_word("true"); *port.twin && port.kind == device_kind::af_xdp)
+      twin->error(
+          "has no effect: an af_xdp port is an interface of the kernel already; expected auto or "
+          "false");
+  }
   ports.push_back(std::move(port));
 }
 
@@ -195,6 +203,14 @@ void read_next_hops(const value& v, dataplane_config& out) {
   }
 }
 
+// unusable_source() tells addresses that no packet may come from.
+bool unusable_source(const ip_address& a) {
+  const auto& b = a.bytes;
+  if (a.is_v4()) return b[12] == 0 || b[12] == 127 || b[12] >= 224;
+  return b[0] == 0xff || a == ip_address{} ||
+         a == ip_address::v6({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
+}
+
 std::optional<ip_prefix> read_source(const value& v, bool v4) {
   const auto text = v.text();
   if (!text) return std::nullopt;
@@ -213,12 +229,7 @@ std::optional<ip_prefix> read_source(const value& v, bool v4) {
     v.error(yaml::shown(*text) + " is too wide; expected " + right);
     return std::nullopt;
   }
-  const auto& b = prefix->address.bytes;
-  const bool group =
-      v4 ? b[12] == 0 || b[12] == 127 || b[12] >= 224
-         : b[0] == 0xff || prefix->address == ip_address{} ||
-               prefix->address == ip_address::v6({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
-  if (group) {
+  if (unusable_source(prefix->address)) {
     v.error(yaml::shown(*text) +
             " cannot be a source address; expected one that the backends accept");
     return std::nullopt;
@@ -226,9 +237,36 @@ std::optional<ip_prefix> read_source(const value& v, bool v4) {
   return *prefix;
 }
 
+void read_pool(const value& v, bool v4, std::vector<ip_address>& out) {
+  const auto items = v.items();
+  if (!items) return;
+  for (const value& item : *items) {
+    const auto text = item.text();
+    if (!text) continue;
+    const std::string right = v4 ? "an IPv4 address" : "an IPv6 address";
+    const auto address = parse_ip(*text);
+    if (!address) {
+      item.error(address.error() + "; expected " + right);
+    } else if (address->is_v4() != v4) {
+      item.error(yaml::shown(*text) + " is " + (v4 ? "IPv6" : "IPv4") + "; expected " + right);
+    } else if (unusable_source(*address)) {
+      item.error(yaml::shown(*text) +
+                 " cannot be a source address; expected one that the backends send replies to");
+    } else if (std::find(out.begin(), out.end(), *address) != out.end()) {
+      item.error(yaml::shown(*text) + " is named twice; expected each address once");
+    } else if (out.size() == abi::max_pool_addresses) {
+      item.error("is one too many; expected at most " + std::to_string(abi::max_pool_addresses) +
+                 " addresses in dataplane.nat-pool");
+      return;
+    } else {
+      out.push_back(*address);
+    }
+  }
+}
+
 void read_dataplane(const value& v, dataplane_config& out) {
   const auto m = v.map({"workers", "ports", "encap-source", "connections", "idle", "next-hop",
-                        "hugepages", "memory", "burst", "eal-args"});
+                        "hugepages", "memory", "burst", "eal-args", "nat-pool", "gue-port"});
   if (!m) return;
   if (const auto workers = m->find("workers")) read_workers(*workers, out.workers);
   if (const auto ports = m->find("ports")) {
@@ -248,6 +286,13 @@ void read_dataplane(const value& v, dataplane_config& out) {
       if (const auto a = families->find("ipv6")) out.encap_source_ipv6 = read_source(*a, false);
     }
   }
+  if (const auto pool = m->find("nat-pool")) {
+    if (const auto families = pool->map({"ipv4", "ipv6"})) {
+      if (const auto a = families->find("ipv4")) read_pool(*a, true, out.nat_pool);
+      if (const auto a = families->find("ipv6")) read_pool(*a, false, out.nat_pool);
+    }
+  }
+  if (const auto port = m->find("gue-port")) assign(out.gue_port, port->integer(1, 65535));
   if (const auto n = m->find("connections"))
     assign(out.connections, n->integer(1024, 1'000'000'000));
   if (const auto idle = m->find("idle"))

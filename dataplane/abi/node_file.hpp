@@ -27,6 +27,8 @@ struct port_config {
   std::string interface;                // af_xdp: the kernel's interface; otherwise empty
   std::optional<unsigned> queues;       // receive queues; nothing: as the device and workers allow
   std::optional<mac_address> next_hop;  // nothing: the kernel's routes and neighbours decide
+  std::optional<bool> twin;             // a TAP through which the kernel uses the port; nothing:
+                                        //   where the device is no interface of the kernel
 };
 
 enum class worker_selection : std::uint8_t { automatic, count, list };
@@ -45,6 +47,8 @@ struct dataplane_config {
   std::vector<port_config> ports;              // may be empty: then only replay can use this file
   std::optional<ip_prefix> encap_source_ipv4;  // single(): one address; otherwise the host bits
   std::optional<ip_prefix> encap_source_ipv6;  //   of each packet come from its flow's hash
+  std::vector<ip_address> nat_pool;            // full-nat's sources; each once, IPv4 first
+  std::uint16_t gue_port{6080};                // UDP destination port of gue
   std::uint32_t connections{1'000'000};        // per worker
   idle_mode idle{idle_mode::busy};
   hugepage_mode hugepages{hugepage_mode::automatic};

@@ -21,7 +21,8 @@ json scalar(const std::string& text) {
   return digits ? json(std::stol(text)) : json(text);
 }
 
-// key_values() reads "type=http,path=/healthz,interval=2s".
+// key_values() reads "type=http,path=/healthz,interval=2s". A key with a dot is one of a map
+// in the map: "per-source.new-connections=10".
 json key_values(const std::string& option, const std::string& text) {
   json out = json::object();
   std::size_t at = 0;
@@ -31,7 +32,25 @@ json key_values(const std::string& option, const std::string& text) {
     const std::size_t equals = part.find('=');
     if (equals == std::string::npos || equals == 0)
       throw CLI::ValidationError(option, "wants key=value[,key=value...], not \"" + part + "\"");
-    out[part.substr(0, equals)] = scalar(part.substr(equals + 1));
+    const std::string key = part.substr(0, equals);
+    // An id is text even where it has digits only.
+    const json value =
+        key == "quic-id" ? json(part.substr(equals + 1)) : scalar(part.substr(equals + 1));
+    if (const std::size_t dot = key.find('.'); dot != std::string::npos)
+      out[key.substr(0, dot)][key.substr(dot + 1)] = value;
+    else
+      out[key] = value;
+    at = comma + 1;
+  }
+  return out;
+}
+
+// list_of() reads "192.0.2.0/24,198.51.100.7".
+json list_of(const std::string& text) {
+  json out = json::array();
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t comma = std::min(text.find(',', at), text.size());
+    out.push_back(text.substr(at, comma - at));
     at = comma + 1;
   }
   return out;
@@ -40,7 +59,10 @@ json key_values(const std::string& option, const std::string& text) {
 struct service_options {
   std::string name;
   std::optional<std::string> address, protocol, port, scheduler, forward, health;
+  std::optional<std::string> client_address, mss_clamp, persistence, quic, limits;
+  std::optional<std::string> allow, deny, allow_file, deny_file;
   std::optional<int> table_size;
+  std::optional<bool> echo;
   std::vector<std::string> backends;
   std::string reason;
 };
@@ -48,6 +70,7 @@ struct service_options {
 struct backend_options {
   std::string service, address, reason;
   std::optional<int> weight, tier;
+  std::optional<std::string> port, dscp, quic_id;
 };
 
 void add_service_keys(CLI::App& sub, service_options& o) {
@@ -55,9 +78,22 @@ void add_service_keys(CLI::App& sub, service_options& o) {
   sub.add_option("--address", o.address, "the VIP")->type_name("IP");
   sub.add_option("--protocol", o.protocol, "tcp or udp");
   sub.add_option("--port", o.port, "443, 8000-8100 or any");
-  sub.add_option("--scheduler", o.scheduler, "maglev");
+  sub.add_option("--scheduler", o.scheduler,
+                 "maglev, ring-hash, partitioned-hash, source-hash, [weighted-]round-robin, "
+                 "[weighted-]random or [weighted-]least-connections");
   sub.add_option("--table-size", o.table_size, "slots of the table, a prime");
-  sub.add_option("--forward", o.forward, "ipip or dsr-l2");
+  sub.add_option("--forward", o.forward, "ipip, gue, gre, dsr-l2, dsr-dscp, nat or full-nat");
+  sub.add_option("--client-address", o.client_address, "full-nat: none, proxy-v2 or toa");
+  sub.add_option("--mss-clamp", o.mss_clamp, "off, auto or a number of bytes");
+  sub.add_option("--echo", o.echo, "answer pings to the address: true or false");
+  sub.add_option("--persistence", o.persistence, "timeout=5m,ipv4-prefix=24,... or off");
+  sub.add_option("--quic", o.quic, "server-id-length=4, or off");
+  sub.add_option("--limits", o.limits,
+                 "new-connections=N,packets=N,syn-flood=N,per-source.new-connections=N,... or off");
+  sub.add_option("--allow", o.allow, "PREFIX[,PREFIX...]; empty: everybody");
+  sub.add_option("--deny", o.deny, "PREFIX[,PREFIX...]; empty: nobody");
+  sub.add_option("--allow-file", o.allow_file, "a file of prefixes on the node, or none");
+  sub.add_option("--deny-file", o.deny_file, "a file of prefixes on the node, or none");
   sub.add_option("--health", o.health, "type=http,path=/healthz,port=80,interval=2s,...");
   sub.add_option("--reason", o.reason, "kept with the revision")->type_name("TEXT");
 }
@@ -73,7 +109,20 @@ json service_body(const service_options& o) {
   put("scheduler", o.scheduler);
   put("table-size", o.table_size);
   put("forward", o.forward);
-  if (o.health) body["health"] = key_values("--health", *o.health);
+  put("client-address", o.client_address);
+  if (o.mss_clamp) body["mss-clamp"] = scalar(*o.mss_clamp);
+  put("echo", o.echo);
+  const auto put_map = [&body](const char* key, const auto& text) {
+    if (text) body[key] = *text == "off" ? json(*text) : key_values("--" + std::string{key}, *text);
+  };
+  put_map("persistence", o.persistence);
+  put_map("quic", o.quic);
+  put_map("limits", o.limits);
+  put_map("health", o.health);
+  if (o.allow) body["allow"] = list_of(*o.allow);
+  if (o.deny) body["deny"] = list_of(*o.deny);
+  put("allow-file", o.allow_file);
+  put("deny-file", o.deny_file);
   return body;
 }
 
@@ -102,7 +151,8 @@ void register_objects(CLI::App& app, context& c) {
       "Add a service.\nExample: sluice service add web --address 198.51.100.10 --protocol tcp "
       "--port 443 --forward ipip --backend 10.0.1.11,weight=100 --backend 10.0.1.12");
   add_service_keys(*add, s);
-  add->add_option("--backend", s.backends, "ADDRESS[,weight=N][,tier=N]; may be repeated")
+  add->add_option("--backend", s.backends,
+                  "ADDRESS[,weight=N][,tier=N][,port=N][,...]; may be repeated")
       ->type_name("TEXT")
       ->allow_extra_args(false);
   add_output(*add, c);
@@ -153,6 +203,10 @@ void register_objects(CLI::App& app, context& c) {
     if (keys) {
       a->add_option("--weight", b.weight, "0 to 65535; 0: no new connections");
       a->add_option("--tier", b.tier, "0: primary; higher: only when lower tiers fall short");
+      a->add_option("--port", b.port, "nat, full-nat: destination port, or none");
+      a->add_option("--dscp", b.dscp, "dsr-dscp: 1 to 63");
+      a->add_option("--quic-id", b.quic_id,
+                    "server id in QUIC connection ids, hexadecimal, or none");
     }
     a->add_option("--reason", b.reason, "kept with the revision")->type_name("TEXT");
     add_output(*a, c);
@@ -161,6 +215,9 @@ void register_objects(CLI::App& app, context& c) {
   const auto body_of_backend = [](json body) {
     if (b.weight) body["weight"] = *b.weight;
     if (b.tier) body["tier"] = *b.tier;
+    if (b.port) body["port"] = scalar(*b.port);
+    if (b.dscp) body["dscp"] = scalar(*b.dscp);
+    if (b.quic_id) body["quic-id"] = *b.quic_id;
     return body;
   };
 
@@ -172,10 +229,13 @@ void register_objects(CLI::App& app, context& c) {
                                 body_of_backend(json{{"address", b.address}})),
                       false);
       });
-  sub("set", "Change weight or tier.\nExample: sluice backend set web 10.0.1.13 --weight 100", true)
+  sub("set",
+      "Change keys of a backend; the others stay.\nExample: sluice backend set web 10.0.1.13 "
+      "--weight 100",
+      true)
       ->callback([&c, body_of_backend] {
         const json body = body_of_backend(json::object());
-        if (body.empty()) throw CLI::RequiredError("--weight or --tier");
+        if (body.empty()) throw CLI::RequiredError("at least one key to set");
         print_changes(c, connect(c, b.reason).patch(backend_path(b), body), false);
       });
   sub("drain",

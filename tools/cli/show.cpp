@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // status, get ..., history: what is there.
+#include <algorithm>
 #include <iostream>
 
 #include <fmt/format.h>
@@ -113,6 +114,19 @@ void get_service(const context& c, const std::string& name) {
     return;
   }
   print_table(std::cout, service_columns(), json::array({s}), "");
+  // Limits, lists and what else only some services ask for.
+  const json options = s.value("options", json::object());
+  if (!options.empty()) {
+    std::cout << "\n";
+    std::vector<column> lines;
+    const json flat = options.flatten();
+    for (const auto& [path, value] : flat.items()) {
+      std::string label = path.substr(1);
+      std::replace(label.begin(), label.end(), '/', '.');
+      lines.push_back({label, [value = cell_of(value)](const json&) { return value; }});
+    }
+    print_pairs(std::cout, lines, s);
+  }
   std::cout << "\n";
   print_table(std::cout, backend_columns(), s.value("backends", json::array()), "no backends");
 }

@@ -23,7 +23,7 @@ TEST(documentation, the_examples_are_valid) {
   ASSERT_TRUE(node) << to_string(node.error());
   const auto state = config::parse_services(blocks[1], "services.yaml", config::context::of(*node));
   ASSERT_TRUE(state) << to_string(state.error());
-  EXPECT_EQ(state->services.size(), 2u);
+  EXPECT_EQ(state->services.size(), 3u);
 }
 
 }  // namespace

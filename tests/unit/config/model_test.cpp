@@ -10,6 +10,29 @@
 namespace sluice::model {
 namespace {
 
+void random_options(std::mt19937& rng, service& s) {
+  const auto pick = [&](unsigned n) { return static_cast<unsigned>(rng() % n); };
+  const auto prefix = [&](unsigned most) { return static_cast<std::uint8_t>(1 + pick(most)); };
+  const bool tcp = s.protocol == protocol::tcp;
+  s.echo = pick(2) == 0;
+  if (s.forward == forward_mode::full_nat && tcp) s.client = static_cast<client_address>(pick(3));
+  if (tcp && pick(2) == 0) s.mss_clamp.automatic = true;
+  if (tcp && !s.mss_clamp.automatic && pick(2) == 0)
+    s.mss_clamp.bytes = static_cast<std::uint16_t>(536 + pick(1000));
+  if (pick(2) == 0)
+    s.persistence = {std::chrono::seconds{1 + pick(65535)}, prefix(32), prefix(128)};
+  if (!tcp && pick(2) == 0) s.quic_id_length = prefix(8);
+  if (pick(2) == 0) s.limits.new_connections = pick(1000);
+  if (pick(2) == 0) s.limits.packets = pick(1000);
+  if (pick(2) == 0 && tcp) s.limits.syn_flood = pick(1000);
+  if (pick(2) == 0) s.limits.per_source = {1 + pick(1000), prefix(32), prefix(128)};
+  for (prefix_set* set : {&s.allow, &s.deny}) {
+    for (unsigned i = pick(7); i > 3; --i)
+      set->prefixes.push_back(*parse_prefix(pick(2) == 0 ? "10.0.0.0/8" : "2001:db8::/32"));
+    if (pick(3) == 0) set->file = "/etc/sluice/a list: 1.txt";
+  }
+}
+
 // random_state() makes a valid state that uses every field and word of the model.
 desired_state random_state(std::mt19937& rng) {
   const auto pick = [&](unsigned n) { return static_cast<unsigned>(rng() % n); };
@@ -32,8 +55,10 @@ desired_state random_state(std::mt19937& rng) {
     s.port = pick(3) == 0   ? port_range{0, 65535}
              : pick(2) == 0 ? port_range{first, first}
                             : port_range{first, static_cast<std::uint16_t>(first + pick(5000))};
-    s.table_size = primes[pick(4)];
-    s.forward = pick(2) == 0 ? forward_mode::ipip : forward_mode::dsr_l2;
+    s.scheduler = static_cast<scheduler_kind>(1 + pick(10));
+    if (sized(s.scheduler)) s.table_size = primes[pick(4)];
+    s.forward = static_cast<forward_mode>(1 + pick(7));
+    random_options(rng, s);
     s.health.kind = static_cast<health_kind>(pick(3));
     if (s.health.kind != health_kind::none) {
       s.health.port = static_cast<std::uint16_t>(1 + pick(65535));
@@ -51,13 +76,18 @@ desired_state random_state(std::mt19937& rng) {
     const unsigned backends = pick(5);
     for (unsigned k = 0; k < backends; ++k) {
       const auto b = static_cast<std::uint8_t>(k + 1);
-      const bool backend_v6 = s.forward == forward_mode::dsr_l2 ? v6 : pick(2) == 0;
+      const bool backend_v6 = tunnels(s.forward) ? pick(2) == 0 : v6;
       s.backends.push_back({.address = backend_v6 ? ip_address::v6({0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0,
                                                                     0, 0, 0, 0, 1, b})
                                                   : ip_address::v4({10, 0, 1, b}),
                             .weight = pick(65536),
                             .tier = static_cast<std::uint8_t>(pick(3)),
                             .admin = pick(4) == 0 ? admin_state::drain : admin_state::enabled});
+      backend& last = s.backends.back();
+      if (translates(s.forward)) last.port = static_cast<std::uint16_t>(pick(65536));
+      if (s.forward == forward_mode::dsr_dscp) last.dscp = static_cast<std::uint8_t>(1 + pick(63));
+      last.quic_id.length = pick(2) == 0 ? s.quic_id_length : std::uint8_t{0};
+      if (last.quic_id.length != 0) last.quic_id.bytes[0] = b;
     }
     out.services.push_back(s);
   }

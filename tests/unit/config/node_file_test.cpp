@@ -118,6 +118,24 @@ controlplane:
   EXPECT_EQ(d.eal_args, (std::vector<std::string>{"--log-level=8", "--no-telemetry"}));
 }
 
+TEST(node_file, pool_gue_port_and_twins) {
+  const auto n = parse_node_text(
+      "dataplane:\n"
+      "  ports: [{name: a, device: net_null0, twin: true}, {name: b, device: net_null1, twin: "
+      "false}, {name: c, device: net_null2, twin: auto}]\n"
+      "  nat-pool: {ipv6: [\"2001:db8::1\"], ipv4: [192.0.2.1, 192.0.2.2]}\n"
+      "  gue-port: 5555\n",
+      "n");
+  ASSERT_TRUE(n) << to_string(n.error());
+  EXPECT_EQ(n->dataplane.ports[0].twin, true);
+  EXPECT_EQ(n->dataplane.ports[1].twin, false);
+  EXPECT_EQ(n->dataplane.ports[2].twin, std::nullopt);
+  EXPECT_EQ(n->dataplane.nat_pool, (std::vector{*parse_ip("192.0.2.1"), *parse_ip("192.0.2.2"),
+                                                *parse_ip("2001:db8::1")}));
+  EXPECT_EQ(n->dataplane.gue_port, 5555);
+  EXPECT_EQ(parse_node_text("{}", "n")->dataplane.gue_port, 6080);
+}
+
 TEST(node_file, the_name_defaults_to_the_host) {
   const auto n = parse_node_text("cluster: {hash-seed: 1}\n", "node.yaml");
   ASSERT_TRUE(n);
@@ -184,7 +202,21 @@ TEST(node_file, bad_dataplane_keys_are_refused_with_line_and_key) {
       {"ports: [{name: a, device: net_null0, queues: 0}]",
        "ports[0].queues: '0' is out of range; expected auto or a whole number from 1 to 64"},
       {"ports: [{name: a, device: net_null0, que: 1}]",
-       "ports[0].que: unknown key; known here are name, device or queues"},
+       "ports[0].que: unknown key; known here are name, device, queues or twin"},
+      {"ports: [{name: a, device: net_null0, twin: maybe}]",
+       "ports[0].twin: is neither auto nor true nor false; expected one of them"},
+      {"ports: [{name: a, device: \"af_xdp:eth0\", twin: true}]",
+       "ports[0].twin: has no effect: an af_xdp port is an interface of the kernel already; "
+       "expected auto or false"},
+      {"nat-pool: {ipv4: [192.0.2.1, 192.0.2.1]}",
+       "nat-pool.ipv4[1]: '192.0.2.1' is named twice; expected each address once"},
+      {"nat-pool: {ipv6: [192.0.2.1]}",
+       "nat-pool.ipv6[0]: '192.0.2.1' is IPv4; expected an IPv6 address"},
+      {"nat-pool: {ipv4: [224.0.0.1]}",
+       "nat-pool.ipv4[0]: '224.0.0.1' cannot be a source address; expected one that the backends "
+       "send replies to"},
+      {"nat-pool: {ipv4: 192.0.2.1}", "nat-pool.ipv4: '192.0.2.1' is given; expected a list"},
+      {"gue-port: 0", "gue-port: '0' is out of range; expected a whole number from 1 to 65535"},
       {"next-hop: {up0: \"02:00:00:00:00:01\"}", "next-hop.up0: names no port of dataplane.ports"},
       {"encap-source: {ipv4: \"2001:db8::1\"}",
        "encap-source.ipv4: '2001:db8::1' is IPv6; expected an IPv4 address, or a prefix of /8 to "

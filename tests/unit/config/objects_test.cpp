@@ -76,9 +76,9 @@ TEST(one_service, patch_keeps_what_is_not_named) {
   EXPECT_EQ(
       to_string(patch("{address: \"2001:db8::1\", forward: dsr-l2}").error()),
       "body: backends[10.0.1.11]: 10.0.1.11 is IPv4 but the service's address is IPv6; dsr-l2 "
-      "does not change the packet, so expected the same family\n"
+      "does not change the family, so expected the same\n"
       "body: backends[10.0.1.12]: 10.0.1.12 is IPv4 but the service's address is IPv6; dsr-l2 "
-      "does not change the packet, so expected the same family");
+      "does not change the family, so expected the same");
 }
 
 TEST(one_backend, new_and_patched) {

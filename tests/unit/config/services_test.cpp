@@ -124,17 +124,16 @@ TEST(services, bad_keys_of_a_service) {
        "services.yaml:7: services[0].port: is given twice; it is first given in line 4"},
       {"protocol", "    protocol: sctp",
        "services.yaml:7: services[0].protocol: 'sctp' is unknown; expected tcp or udp"},
-      {"scheduler of a later version", "    scheduler: least-connections",
-       "services.yaml:7: services[0].scheduler: 'least-connections' is not available in this "
-       "version; expected maglev"},
       {"scheduler", "    scheduler: best",
-       "services.yaml:7: services[0].scheduler: 'best' is unknown; expected maglev"},
-      {"forward of a later version", "    forward: gue",
-       "services.yaml:7: services[0].forward: 'gue' is not available in this version; expected "
-       "dsr-l2 or ipip"},
+       "services.yaml:7: services[0].scheduler: 'best' is unknown; expected maglev, ring-hash, "
+       "partitioned-hash, source-hash, round-robin, weighted-round-robin, random, "
+       "weighted-random, least-connections or weighted-least-connections"},
       {"forward", "    forward: ip-ip",
-       "services.yaml:7: services[0].forward: 'ip-ip' is unknown; expected dsr-l2 or ipip (did you "
-       "mean ipip?)"},
+       "services.yaml:7: services[0].forward: 'ip-ip' is unknown; expected ipip, gue, gre, dsr-l2, "
+       "dsr-dscp, nat or full-nat (did you mean ipip?)"},
+      {"table size of round-robin", "    scheduler: round-robin\n    table-size: 251",
+       "services.yaml:8: services[0].table-size: has no effect with scheduler: round-robin; "
+       "expected it only with the others"},
       {"table size no prime", "    table-size: 65536",
        "services.yaml:7: services[0].table-size: 65536 is not prime; expected a prime, such as "
        "65537"},
@@ -187,6 +186,129 @@ TEST(services, bad_keys_of_a_service) {
        "code from 100 to 599, or a range such as \"200-399\""},
   };
   for (const row& r : rows) EXPECT_EQ(errors_of(service_with(r.text)), r.errors) << r.about;
+}
+
+TEST(services, bad_options) {
+  const row rows[] = {
+      {"client-address elsewhere", "    client-address: toa",
+       "services.yaml:7: services[0].client-address: has no effect with forward: ipip; expected it "
+       "only with forward: full-nat"},
+      {"client-address", "    forward: full-nat\n    client-address: proxy",
+       "services.yaml:8: services[0].client-address: 'proxy' is unknown; expected none, proxy-v2 "
+       "or toa"},
+      {"client-address of udp",
+       "    protocol: udp\n    forward: full-nat\n    client-address: proxy-v2",
+       "services.yaml:9: services[0].client-address: proxy-v2 is for tcp; expected none with "
+       "protocol: udp"},
+      {"mss-clamp of udp", "    protocol: udp\n    mss-clamp: auto",
+       "services.yaml:8: services[0].mss-clamp: has no effect with protocol: udp; expected it only "
+       "with protocol: tcp"},
+      {"mss-clamp", "    mss-clamp: 500",
+       "services.yaml:7: services[0].mss-clamp: '500' is out of range; expected off or auto or a "
+       "whole number from 536 to 65495"},
+      {"echo", "    echo: maybe",
+       "services.yaml:7: services[0].echo: 'maybe' is given; expected true or false"},
+      {"persistence without timeout", "    persistence: {ipv4-prefix: 24}",
+       "services.yaml:7: services[0].persistence.timeout: is missing; for example 5m"},
+      {"persistence of milliseconds", "    persistence: {timeout: 1500ms}",
+       "services.yaml:7: services[0].persistence.timeout: is not a whole number of seconds; "
+       "expected one such as 300s or 5m"},
+      {"persistence prefix", "    persistence: {timeout: 5m, ipv6-prefix: 129}",
+       "services.yaml:7: services[0].persistence.ipv6-prefix: '129' is out of range; expected a "
+       "whole number from 1 to 128"},
+      {"quic of tcp", "    quic: {server-id-length: 4}",
+       "services.yaml:7: services[0].quic: has no effect with protocol: tcp; expected it only with "
+       "protocol: udp"},
+      {"quic length", "    protocol: udp\n    quic: {server-id-length: 9}",
+       "services.yaml:8: services[0].quic.server-id-length: '9' is out of range; expected a whole "
+       "number from 1 to 8"},
+      {"syn-flood of udp", "    protocol: udp\n    limits: {syn-flood: 10}",
+       "services.yaml:8: services[0].limits.syn-flood: has no effect with protocol: udp; expected "
+       "it only with protocol: tcp"},
+      {"unknown limit", "    limits: {connections: 10}",
+       "services.yaml:7: services[0].limits.connections: unknown key; did you mean "
+       "new-connections?"},
+      {"limit per source", "    limits: {per-source: {ipv4-prefix: 24}}",
+       "services.yaml:7: services[0].limits.per-source.new-connections: is missing; for example "
+       "100"},
+      {"prefix", "    allow: [10.0.0.0/8, 10.0.0.1/8]",
+       "services.yaml:7: services[0].allow[1]: '10.0.0.1/8' has bits set beyond the prefix; the "
+       "prefix is 10.0.0.0/8; expected one such as 192.0.2.0/24 or \"2001:db8::/32\""},
+      {"relative path", "    deny-file: lists/bad.txt",
+       "services.yaml:7: services[0].deny-file: 'lists/bad.txt' is not an absolute path; expected "
+       "one that begins with '/', of at most 1024 bytes, or none"},
+      {"dscp missing", "    forward: dsr-dscp",
+       "services.yaml:6: services[0].backends[0].dscp: is missing; dsr-dscp names the service's "
+       "address by it, so expected a number from 1 to 63"},
+      {"port elsewhere", "      - {address: 10.0.1.12, port: 80}",
+       "services.yaml:7: services[0].backends[1].port: has no effect with forward: ipip; expected "
+       "it only with nat or full-nat"},
+      {"dscp elsewhere", "      - {address: 10.0.1.12, dscp: 4}",
+       "services.yaml:7: services[0].backends[1].dscp: has no effect with forward: ipip; expected "
+       "it only with dsr-dscp"},
+      {"dscp", "      - {address: 10.0.1.12, dscp: 64}",
+       "services.yaml:7: services[0].backends[1].dscp: '64' is out of range; expected none or a "
+       "whole number from 1 to 63"},
+      {"quic-id of tcp", "      - {address: 10.0.1.12, quic-id: \"0a\"}",
+       "services.yaml:7: services[0].backends[1].quic-id: has no effect without quic in the "
+       "service; expected no quic-id"},
+      {"quic-id", "      - {address: 10.0.1.12, quic-id: xyz}",
+       "services.yaml:7: services[0].backends[1].quic-id: 'xyz' is not a server id; expected 1 to "
+       "8 bytes in hexadecimal, such as \"0a01\""},
+      {"quic-id length",
+       "      - {address: 10.0.1.12, quic-id: 0a01}\n    protocol: udp\n"
+       "    quic: {server-id-length: 1}",
+       "services.yaml:7: services[0].backends[1].quic-id: has 2 bytes; expected as many as "
+       "quic.server-id-length says (1)"},
+      {"quic-id twice",
+       "      - {address: 10.0.1.12, quic-id: 0a}\n      - {address: 10.0.1.13, quic-id: 0A}\n"
+       "    protocol: udp\n    quic: {server-id-length: 1}",
+       "services.yaml:8: services[0].backends[2].quic-id: 0a is the id of 10.0.1.12 already; "
+       "expected an id of its own"},
+      {"family of nat", "      - {address: \"fd00::1\"}\n    forward: nat",
+       "services.yaml:7: services[0].backends[1].address: fd00::1 is IPv6 but the service's "
+       "address is IPv4; nat does not change the family, so expected the same"},
+  };
+  for (const row& r : rows) EXPECT_EQ(errors_of(service_with(r.text)), r.errors) << r.about;
+}
+
+TEST(services, what_full_nat_and_tunnels_need_of_the_node) {
+  const auto text = service_with("    forward: full-nat");
+  const auto refused = parse_services(text, "services.yaml", {.pool_ipv4 = false});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(to_string(refused.error()),
+            "services.yaml:7: services[0].forward: full-nat needs source addresses; expected "
+            "dataplane.nat-pool.ipv4 in node.yaml");
+  EXPECT_TRUE(parse_services(text, "services.yaml", {.pool_ipv6 = false}));
+  const auto gue =
+      parse_services(service_with("    forward: gue"), "services.yaml", {.encap_ipv4 = false});
+  ASSERT_FALSE(gue);
+  EXPECT_EQ(to_string(gue.error()),
+            "services.yaml:7: services[0].forward: gue to 10.0.1.11 needs an outer source address; "
+            "expected dataplane.encap-source.ipv4 in node.yaml");
+}
+
+// A patch that changes protocol or mode loses what has no effect any more, and may not ask
+// for it.
+TEST(services, a_patch_drops_what_has_no_effect) {
+  const auto base = parse_service(
+      "{name: a, address: 192.0.2.1, port: 80, forward: full-nat, client-address: toa, mss-clamp: "
+      "auto, limits: {packets: 7, syn-flood: 9}, scheduler: ring-hash, table-size: 251}",
+      "f", {});
+  ASSERT_TRUE(base) << to_string(base.error());
+  const auto next = parse_service(
+      "{protocol: udp, forward: ipip, quic: {server-id-length: 2}, scheduler: random}", "f", {},
+      &*base);
+  ASSERT_TRUE(next) << to_string(next.error());
+  EXPECT_EQ(next->client, model::client_address::none);
+  EXPECT_TRUE(next->mss_clamp.off());
+  EXPECT_EQ(next->limits.syn_flood, 0u);
+  EXPECT_EQ(next->limits.packets, 7u);
+  EXPECT_EQ(next->table_size, 65537u);
+  const auto back = parse_service("{protocol: tcp, limits: off}", "f", {}, &*next);
+  ASSERT_TRUE(back) << to_string(back.error());
+  EXPECT_EQ(back->quic_id_length, 0);
+  EXPECT_EQ(back->limits, model::service_limits{});
 }
 
 TEST(services, bad_backends) {
@@ -366,7 +488,7 @@ TEST(services, services_that_clash) {
        "- "
        "{address: 192.0.2.9}\n  - {address: \"2001:db8::9\"}\n",
        "services.yaml:8: services[0].backends[1].address: 2001:db8::9 is IPv6 but the service's "
-       "address is IPv4; dsr-l2 does not change the packet, so expected the same family"},
+       "address is IPv4; dsr-l2 does not change the family, so expected the same"},
       {"a check needs a port",
        "services:\n- name: a\n  address: 192.0.2.1\n  port: any\n  health: {type: tcp}\n",
        "services.yaml:5: services[0].health.port: is missing; the service has no single port "

@@ -87,5 +87,36 @@ TEST(effective, unchecked) {
   EXPECT_EQ(out.backends[0].effective_weight, 100u);
 }
 
+TEST(effective, mss_clamp_fits_the_narrowest_path) {
+  const auto clamp = [](model::forward_mode mode, const ip_address& vip,
+                        const std::vector<std::pair<ip_address, int>>& backends) {
+    model::service s;
+    s.name = "x";
+    s.address = vip;
+    s.forward = mode;
+    s.mss_clamp.automatic = true;
+    std::vector<condition> conditions;
+    for (const auto& [address, mtu] : backends) {
+      s.backends.push_back({.address = address});
+      conditions.emplace_back();
+      if (mtu != 0) conditions.back().next_hop = hop{{}, 0, static_cast<std::uint16_t>(mtu)};
+    }
+    return effective(s, conditions).mss_clamp;
+  };
+  using model::forward_mode;
+  const ip_address vip4 = v4(192, 0, 2, 1);
+  const ip_address vip6 = ip_address::v6({0x20, 1, 0xd, 0xb8});
+  const ip_address b4 = v4(10, 0, 0, 1);
+  const ip_address b6 = ip_address::v6({0xfd});
+  EXPECT_EQ(clamp(forward_mode::dsr_l2, vip4, {{b4, 1500}}), 1460);
+  EXPECT_EQ(clamp(forward_mode::full_nat, vip6, {{b6, 1500}}), 1440);
+  EXPECT_EQ(clamp(forward_mode::ipip, vip4, {{b4, 1500}}), 1440);
+  EXPECT_EQ(clamp(forward_mode::ipip, vip4, {{b4, 1500}, {b6, 1500}}), 1420);
+  EXPECT_EQ(clamp(forward_mode::ipip, vip6, {{b6, 1500}}), 1400);
+  EXPECT_EQ(clamp(forward_mode::gre, vip4, {{b4, 1500}, {b4, 9000}}), 1436);
+  EXPECT_EQ(clamp(forward_mode::gue, vip4, {{b4, 1500}, {b4, 0}}), 1432);
+  EXPECT_EQ(clamp(forward_mode::gue, vip4, {{b4, 0}}), 0);
+}
+
 }  // namespace
 }  // namespace sluice::publish

@@ -367,6 +367,74 @@ TEST(publish, counter_bases) {
   EXPECT_EQ(w->view().cold(abi::backend_ref::make(1, 0))->base_packets, 0u);
 }
 
+TEST(publish, options_and_pool_reach_the_rows) {
+  published_state state = plain_state(3, 2);
+  published_service& s = state.services[1];
+  s.mode = abi::forward_mode::full_nat;
+  s.kind = abi::scheduler::source_hash;
+  s.answers_echo = false;
+  s.mss_clamp = 1400;
+  s.client = model::client_address::toa;
+  s.persistence = {std::chrono::seconds{300}, 24, 64};
+  s.limits = {100, 1, 10, {4, 20, 56}};
+  s.backends[1].port = 8080;
+  s.backends[1].effective_weight = 7;
+  s.backends[0].dscp = 63;
+  s.backends[0].quic_id = {{1, 2, 3}, 3};
+  state.services[2].quic_id_length = 4;
+  state.workers = 3;
+  writer_settings settings;
+  settings.gue_port = 5000;
+  settings.pool = {v4(192, 0, 2, 1), v4(192, 0, 2, 2)};
+  auto segment = config_segment::in_memory({8, 16, 1 << 20});
+  const auto writer =
+      config_writer::fresh(std::move(*segment), settings, std::make_shared<reader_watch>());
+  ASSERT_EQ(writer->publish(state).status, publish_status::published);
+  const abi::config_view view = writer->view();
+  EXPECT_EQ(view.header().gue_port, 5000);
+  EXPECT_EQ(view.header().worker_count, 3);
+  ASSERT_EQ(view.pool().size(), 2u);
+  EXPECT_EQ(view.pool()[1], v4(192, 0, 2, 2));
+
+  const auto row_of = [&](unsigned n) -> const abi::service_row& {
+    const auto* vip = view.find_vip(state.services[n].address, 6);
+    return *view.find_service(*vip, 80);
+  };
+  EXPECT_EQ(row_of(0).flags, abi::service_answers_echo);
+  EXPECT_EQ(row_of(0).kind, abi::scheduler::maglev);
+  EXPECT_EQ(view.options(row_of(0).self)->allow_list, abi::no_list);
+  EXPECT_EQ(view.options(row_of(0).self)->deny_list, abi::no_list);
+  EXPECT_EQ(row_of(2).flags, abi::service_answers_echo | abi::service_has_options);
+  EXPECT_EQ(view.options(row_of(2).self)->quic_id_length, 4);
+  EXPECT_EQ(view.options(row_of(2).self)->quic_id_offset, 1);
+
+  const abi::service_row& row = row_of(1);
+  EXPECT_EQ(row.flags, abi::service_has_options | abi::service_counts_packets);
+  EXPECT_EQ(row.kind, abi::scheduler::source_hash);
+  EXPECT_EQ(row.mode, abi::forward_mode::full_nat);
+  EXPECT_EQ(row.mss_clamp, 1400);
+  const abi::service_options& o = *view.options(row.self);
+  // Shared by three workers, rounded up.
+  EXPECT_EQ(o.connection_rate, 34u);
+  EXPECT_EQ(o.packet_rate, 1u);
+  EXPECT_EQ(o.syn_flood_rate, 4u);
+  EXPECT_EQ(o.source_connection_rate, 2u);
+  EXPECT_EQ(o.source_prefix4, 20);
+  EXPECT_EQ(o.source_prefix6, 56);
+  EXPECT_EQ(o.persistence_timeout, 300);
+  EXPECT_EQ(o.persistence_prefix4, 24);
+  EXPECT_EQ(o.persistence_prefix6, 64);
+  EXPECT_EQ(o.client, abi::client_address::toa);
+  const abi::backend_row& first = *view.backend(view.member(row, 0));
+  const abi::backend_row& second = *view.backend(view.member(row, 1));
+  EXPECT_EQ(first.dscp, 63);
+  EXPECT_EQ(first.quic_id_length, 3);
+  EXPECT_EQ(first.quic_id[2], 3);
+  EXPECT_EQ(first.port, 0);
+  EXPECT_EQ(second.port, 8080);
+  EXPECT_EQ(second.weight, 7u);
+}
+
 TEST(publish, memory_config_for_replay) {
   model::desired_state d;
   model::service s;
