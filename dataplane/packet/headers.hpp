@@ -102,6 +102,9 @@ struct [[gnu::packed, gnu::aligned(2)]] ipv6_fragment {
   be16 offset_more;
   be32 id;
 
+  static constexpr std::uint16_t offset_mask = 0xfff8;  // bytes
+  static constexpr std::uint16_t more_fragments = 1;
+
   // is_atomic() tells a whole packet that carries the header all the same (RFC 6946).
   [[nodiscard]] constexpr bool is_atomic() const noexcept {
     return (offset_more.host() & 0xfff9) == 0;
@@ -135,6 +138,32 @@ struct [[gnu::packed, gnu::aligned(2)]] udp_header {
   be16 checksum;
 };
 static_assert(sizeof(udp_header) == 8);
+
+// RFC 792, RFC 4443 section 2.1: what all messages begin with, and the errors' next word.
+struct [[gnu::packed, gnu::aligned(2)]] icmp_header {
+  std::uint8_t type;
+  std::uint8_t code;
+  be16 checksum;
+  be16 high;  // echo: identifier; RFC 4443 packet too big: MTU, 32 bits with `low`
+  be16 low;   // echo: sequence number; RFC 1191 fragmentation needed: next-hop MTU
+};
+static_assert(sizeof(icmp_header) == 8);
+
+// Message types; 4: RFC 792, RFC 1191; 6: RFC 4443.
+enum icmp_type : std::uint8_t {
+  icmp4_echo_reply = 0,
+  icmp4_unreachable = 3,
+  icmp4_echo = 8,
+  icmp4_time_exceeded = 11,
+  icmp4_parameter_problem = 12,
+  icmp6_unreachable = 1,
+  icmp6_too_big = 2,
+  icmp6_time_exceeded = 3,
+  icmp6_parameter_problem = 4,
+  icmp6_echo = 128,
+  icmp6_echo_reply = 129,
+};
+inline constexpr std::uint8_t icmp4_fragmentation_needed = 4;  // code of icmp4_unreachable
 
 // at() returns the header at `offset`, or null if it does not lie in the span. One compare.
 template <class Header>

@@ -39,8 +39,23 @@ parsed& unreadable(parsed& p, counter_id fault) noexcept {
   return p;
 }
 
-// The transport header, at p.l4, of an IP packet whose own headers are fine.
-void parse_l4(parsed& p, std::span<const std::byte> bytes) noexcept {
+constexpr bool is_transport(std::uint8_t protocol) noexcept {
+  return protocol == number(ip_proto::tcp) || protocol == number(ip_proto::udp);
+}
+
+// possible_fragment() judges a fragment's place in the datagram: offset and length of its
+// payload, in bytes.
+bool possible_fragment(std::uint32_t offset, bool more, std::uint32_t payload,
+                       std::uint8_t protocol) noexcept {
+  // RFC 791 section 3.2, RFC 8200 section 4.5: whole units of 8 bytes but in the last one,
+  // nothing beyond 65535. An offset of 1 would overwrite TCP flags (RFC 3128 section 2.2).
+  return payload != 0 && offset + payload <= 65535 && (!more || payload % 8 == 0) &&
+         !(offset == 8 && protocol == number(ip_proto::tcp));
+}
+
+// The transport header, at p.l4, of an IP packet whose own headers are fine. kind: flow, or
+// first_fragment, of which the datagram's rest is elsewhere.
+void parse_l4(parsed& p, std::span<const std::byte> bytes, parse_kind kind) noexcept {
   const std::uint32_t l4_length = p.ip_length - (p.l4 - std::uint32_t{p.l3});
   if (p.protocol == number(ip_proto::tcp)) {
     const auto* tcp = at<tcp_header>(bytes, p.l4);
@@ -55,10 +70,11 @@ void parse_l4(parsed& p, std::span<const std::byte> bytes) noexcept {
     if (udp == nullptr || l4_length < sizeof(udp_header))
       return set_fault(p, counter_id::drop_truncated);
     // RFC 768, length. Less than what IP has is fine (RFC 9868); 0 is for jumbograms only.
-    if (udp->length.host() < sizeof(udp_header) || udp->length.host() > l4_length)
+    if (udp->length.host() < sizeof(udp_header) ||
+        (udp->length.host() > l4_length && kind == parse_kind::flow))
       return set_fault(p, counter_id::drop_bad_l4_header);
   }
-  p.kind = parse_kind::flow;
+  p.kind = kind;
 }
 
 void parse_ipv4(parsed& p, std::span<const std::byte> bytes, std::uint32_t total_length) noexcept {
@@ -78,15 +94,24 @@ void parse_ipv4(parsed& p, std::span<const std::byte> bytes, std::uint32_t total
   p.ip_length = ip_length;
   p.l4 = static_cast<std::uint16_t>(p.l3 + header_length);
   if (bad_source4(ip->source, ip->destination)) return set_fault(p, counter_id::drop_bad_source);
-  if (ip->is_fragment()) return set_fault(p, counter_id::drop_fragment);
-  if (p.protocol != number(ip_proto::tcp) && p.protocol != number(ip_proto::udp)) {
-    p.kind = parse_kind::other;
+  p.kind = parse_kind::flow;
+  if (ip->is_fragment()) {
+    const unsigned bits = ip->fragment.host();
+    const std::uint32_t offset = (bits & ipv4_header::offset_mask) * 8u;
+    if (!possible_fragment(offset, (bits & ipv4_header::more_fragments) != 0,
+                           ip_length - header_length, p.protocol))
+      return set_fault(p, counter_id::drop_fragment);
+    p.kind =
+        offset == 0 && is_transport(p.protocol) ? parse_kind::first_fragment : parse_kind::fragment;
+  }
+  if (!is_transport(p.protocol)) {
+    if (p.kind != parse_kind::fragment) p.kind = parse_kind::other;
     return;
   }
   // RFC 1812 section 5.3.1. After the protocol: what the kernel answers for the VIP (a
   // ping) has arrived, and may have a TTL of 1.
   if (ip->ttl <= 1) return set_fault(p, counter_id::drop_ttl_expired);
-  parse_l4(p, bytes);
+  if (p.kind != parse_kind::fragment) parse_l4(p, bytes, p.kind);
 }
 
 // Walks the extension headers (RFC 8200 section 4.1) up to the transport header. False:
@@ -128,16 +153,28 @@ bool walk_extensions(parsed& p, std::span<const std::byte> bytes) noexcept {
           set_fault(p, counter_id::drop_truncated);
           return false;
         }
-        if (!fragment->is_atomic()) {
+        p.protocol = fragment->next_header;
+        offset += std::uint32_t{sizeof(ipv6_fragment)};
+        if (fragment->is_atomic()) break;
+        const unsigned bits = fragment->offset_more.host();
+        if (p.kind == parse_kind::first_fragment ||  // a fragment of a fragment
+            !possible_fragment(bits & ipv6_fragment::offset_mask,
+                               (bits & ipv6_fragment::more_fragments) != 0, end - offset,
+                               p.protocol)) {
           set_fault(p, counter_id::drop_fragment);
           return false;
         }
-        p.protocol = fragment->next_header;
-        offset += std::uint32_t{sizeof(ipv6_fragment)};
+        p.fragment_at = p.l4;
+        p.kind = parse_kind::first_fragment;
+        if ((bits & ipv6_fragment::offset_mask) != 0) {
+          p.l4 = static_cast<std::uint16_t>(offset);
+          p.kind = parse_kind::fragment;
+          return true;
+        }
         break;
       }
       default:
-        p.kind = parse_kind::other;
+        p.kind = p.kind == parse_kind::first_fragment ? parse_kind::fragment : parse_kind::other;
         return false;
     }
     if (offset > end) {
@@ -162,10 +199,11 @@ void parse_ipv6(parsed& p, std::span<const std::byte> bytes, std::uint32_t total
   if (ip_length > total_length - p.l3) return set_fault(p, counter_id::drop_truncated);
   p.ip_length = ip_length;
   if (bad_source6(*ip)) return set_fault(p, counter_id::drop_bad_source);
+  p.kind = parse_kind::flow;
   if (!walk_extensions(p, bytes)) return;
   // RFC 8200 section 3, hop limit.
   if (ip->hop_limit <= 1) return set_fault(p, counter_id::drop_ttl_expired);
-  parse_l4(p, bytes);
+  if (p.kind != parse_kind::fragment) parse_l4(p, bytes, p.kind);
 }
 
 }  // namespace

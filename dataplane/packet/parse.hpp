@@ -22,12 +22,14 @@
 namespace sluice::wire {
 
 enum class parse_kind : std::uint8_t {
-  flow,         // a whole TCP or UDP packet without fault: all fields are set
-  other,        // a whole IP packet of another protocol: addresses are readable
-  fault,        // IP, addresses are readable, `fault` says what is wrong
-  unreadable,   // IP, but the addresses are missing or not to be trusted; see `fault`
-  not_ip,       // other ether_type, or more than max_vlan_tags tags
-  group_frame,  // Ethernet broadcast or multicast: not forwarded (RFC 1812 section 5.3.4)
+  flow,            // a whole TCP or UDP packet without fault: all fields are set
+  first_fragment,  // of TCP or UDP, with its ports: all fields are set
+  fragment,        // without ports, or of another protocol: nothing at l4 can be read
+  other,           // a whole IP packet of another protocol: addresses are readable
+  fault,           // IP, addresses are readable, `fault` says what is wrong
+  unreadable,      // IP, but the addresses are missing or not to be trusted; see `fault`
+  not_ip,          // other ether_type, or more than max_vlan_tags tags
+  group_frame,     // Ethernet broadcast or multicast: not forwarded (RFC 1812 section 5.3.4)
 };
 
 struct parsed {
@@ -36,12 +38,17 @@ struct parsed {
   std::uint8_t protocol;    // ip_proto of the last header reached
   std::uint8_t tcp_flags;   // 0 for UDP
   std::uint16_t l3;         // offset of the IP header from the frame's start
-  std::uint16_t l4;         // offset of the TCP or UDP header
+  std::uint16_t l4;         // offset of the TCP or UDP header; other: of what follows IP
   std::uint32_t ip_length;  // bytes of the IP packet, its header included
   abi::counter_id fault;
-  std::uint16_t reserved0;
+  std::uint16_t fragment_at;  // first_fragment, fragment: IPv6: offset of the fragment header
 };
 static_assert(sizeof(parsed) == 16);
+
+// has_ports() tells whether there are two ports at l4.
+constexpr bool has_ports(parse_kind kind) noexcept {
+  return kind == parse_kind::flow || kind == parse_kind::first_fragment;
+}
 
 namespace detail {
 
@@ -53,6 +60,20 @@ inline constexpr std::array<bool, 256> odd_source = [] {
 }();
 
 }  // namespace detail
+
+// destination_of() and hop_limit_of() read the IP header that a packet was found to have;
+// Packet has `data`, the frame's first byte.
+template <class Packet>
+[[nodiscard]] ip_address destination_of(const Packet& p, const parsed& m) noexcept {
+  if (m.version == 4)
+    return ip_address::v4(reinterpret_cast<const ipv4_header*>(p.data + m.l3)->destination);
+  return ip_address::v6(reinterpret_cast<const ipv6_header*>(p.data + m.l3)->destination);
+}
+template <class Packet>
+[[nodiscard]] unsigned hop_limit_of(const Packet& p, const parsed& m) noexcept {
+  return m.version == 4 ? reinterpret_cast<const ipv4_header*>(p.data + m.l3)->ttl
+                        : reinterpret_cast<const ipv6_header*>(p.data + m.l3)->hop_limit;
+}
 
 // What parse_common() needs in the first segment: Ethernet, IPv4, TCP.
 inline constexpr std::uint32_t common_length = 14 + 20 + 20;

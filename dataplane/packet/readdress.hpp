@@ -65,6 +65,7 @@ inline flow_ends ends_of(const std::byte* frame, const parsed& m) noexcept {
     e.source = ip_address::v6(ip.source);
     e.destination = ip_address::v6(ip.destination);
   }
+  if (!has_ports(m.kind)) return e;
   const auto& l4 = *reinterpret_cast<const udp_header*>(frame + m.l4);
   e.source_port = l4.source_port;
   e.destination_port = l4.destination_port;
@@ -85,8 +86,9 @@ inline void patch_l4(std::byte* frame, const parsed& m, std::uint64_t before,
   if (udp.checksum.raw() == 0) udp.checksum = be16{0xffff};
 }
 
-// readdress() gives a whole TCP or UDP packet these ends, of the packet's own family. The
-// ports lie in the frame's contiguous part (parse_kind::flow).
+// readdress() gives a TCP or UDP packet these ends, of the packet's own family. The ports lie
+// in the frame's contiguous part. A fragment without ports, or an ICMP packet, gets the
+// addresses only.
 inline void readdress(std::byte* frame, const parsed& m, const flow_ends& to) noexcept {
   const auto words = [](const void* p, std::size_t n) {
     return sum({static_cast<const std::byte*>(p), n});
@@ -101,16 +103,24 @@ inline void readdress(std::byte* frame, const parsed& m, const flow_ends& to) no
   const std::size_t n = m.version == 4 ? 4 : 16;
   std::byte* const addresses = ip + (m.version == 4 ? 12 : 8);
   const std::uint64_t addresses_before = words(addresses, 2 * n);
-  const std::uint64_t ports_before = words(l4, 4);
+  const bool ports_there = has_ports(m.kind);
+  const std::uint64_t ports_before = ports_there ? words(l4, 4) : 0;
   write(addresses, to.source, to.destination, n);
   const std::uint16_t ports[2] = {to.source_port.raw(), to.destination_port.raw()};
-  std::memcpy(l4, ports, 4);
+  if (ports_there) std::memcpy(l4, ports, 4);
   const std::uint64_t addresses_after = words(addresses, 2 * n);
   if (m.version == 4) {
     auto& header = *reinterpret_cast<ipv4_header*>(ip);
     header.checksum = changed(header.checksum, addresses_before, addresses_after);
   }
-  patch_l4(frame, m, addresses_before + ports_before, addresses_after + words(l4, 4));
+  if (ports_there) {
+    patch_l4(frame, m, addresses_before + ports_before, addresses_after + words(l4, 4));
+  } else if (m.kind == parse_kind::other &&
+             m.protocol == static_cast<std::uint8_t>(ip_proto::icmpv6)) {
+    // Its sum covers the addresses, too (RFC 4443 section 2.3).
+    auto& icmp = *reinterpret_cast<icmp_header*>(l4);
+    icmp.checksum = changed(icmp.checksum, addresses_before, addresses_after);
+  }
 }
 
 // route() takes one off the TTL or hop limit, which is above 1.

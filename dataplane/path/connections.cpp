@@ -4,6 +4,7 @@
 //
 // Handles of the table hold until the first insert. So all packets with a connection
 // come first; then the newcomers, whose memory was fetched meanwhile.
+#include "dataplane/packet/mss.hpp"
 #include "dataplane/path/packet_path.hpp"
 
 namespace sluice {
@@ -75,10 +76,23 @@ constexpr hit_table hit_transitions = make_hit_table();
   p.backend = ref;
   if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_)
     return drop(p, counter_id::drop_no_next_hop);
+  if ((m.tcp_flags & connection::tcp_syn) != 0) clamp_mss(i);
   const counter_id failed = rewrite(p, m, to, row, view_.header(), port_macs_[to.out_port()],
                                     [this, i] { return flow_hash(i); });
+  if (failed == counter_id::drop_too_big)
+    return too_big(i, to.mtu(), added_by(to.mode(), row.address));
   if (failed != rewritten) return drop(p, failed);
   count_sent(i, ref, to.service(), to.out_port());
+}
+
+// clamp_mss() lowers the MSS of a SYN where its service asks for it.
+void packet_path::clamp_mss(std::size_t i) noexcept {
+  packet& p = burst_[i];
+  const wire::parsed& m = parsed_[i];
+  const abi::service_row* s = view_.service(p.service);
+  if (s == nullptr || s->mss_clamp == 0 || !is_tcp(m)) return;
+  const std::uint32_t end = std::min(p.length, std::uint32_t{m.l3} + m.ip_length);
+  if (wire::clamp_mss(p.data + m.l4, end - m.l4, s->mss_clamp)) count(counter_id::mss_clamped);
 }
 
 // make_egress() prepares what hit() writes for a backend whose row has been checked.
@@ -345,7 +359,11 @@ packet_path::choice packet_path::choose(std::size_t i) const noexcept {
 std::uint64_t packet_path::flow_hash(std::size_t i) const noexcept {
   const packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
-  const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + m.l4);
+  // A fragment or ICMP packet, sent where its flow goes: 0 for the ports.
+  static constexpr wire::udp_header no_ports{};
+  const auto& l4 = wire::has_ports(m.kind)
+                       ? *reinterpret_cast<const wire::udp_header*>(p.data + m.l4)
+                       : no_ports;
   const std::uint64_t seed = view_.header().hash_seed;
   if (m.version == 4) {
     const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3);

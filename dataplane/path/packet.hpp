@@ -16,6 +16,9 @@ enum class verdict : std::uint8_t {
   drop = 0,     // ends here; `reason` is a drop counter and has been counted
   forward = 1,  // send `data`, `total_length` bytes, to `out_port`
   kernel = 2,   // untouched; the kernel's to judge, `why` says why
+  reply = 3,    // the buffer holds our answer (ICMP): send it to `out_port`. `reason` is set
+                // if the packet that is answered counts as a drop
+  held = 4,     // an early fragment: keep the buffer at `place` until released() names it
 };
 
 // Why a packet is left to the kernel.
@@ -29,6 +32,9 @@ enum class kernel_reason : std::uint8_t {
   no_service_port,  // to a VIP, no service on that port
   count_
 };
+
+// Early fragments that one path has its owner keep at most.
+inline constexpr std::size_t waiting_places = 256;
 
 // A frame starts at `data` with its Ethernet header. Headers must lie in the first
 // `length` bytes; the rest of a longer packet (`total_length`) may be elsewhere.
@@ -47,7 +53,8 @@ struct packet {
   abi::service_id service;   // no_service: not known
   abi::counter_id reason;    // drop
   kernel_reason why;         // kernel
-  std::uint8_t out_port;     // forward: index into the data plane's ports
+  std::uint8_t out_port;     // forward, reply: index into the data plane's ports
+  std::uint16_t place;       // held: number of the waiting place, below waiting_places
 };
 static_assert(sizeof(packet) == 32);
 

@@ -22,17 +22,15 @@ constexpr std::uint8_t number(ip_proto p) {
   return static_cast<std::uint8_t>(p);
 }
 
+constexpr bool is_transport(std::uint8_t protocol) noexcept {
+  return protocol == number(ip_proto::tcp) || protocol == number(ip_proto::udp);
+}
+
 // low_of() is ip_address::v4(raw).low(); high() is 0.
 constexpr std::uint64_t low_of(be32 raw) noexcept {
   return std::uint64_t{raw.raw()} << 32 | 0xffff0000u;
 }
 static_assert(std::endian::native == std::endian::little);
-
-ip_address destination_of(const packet& p, const wire::parsed& m) noexcept {
-  if (m.version == 4)
-    return ip_address::v4(reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3)->destination);
-  return ip_address::v6(reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3)->destination);
-}
 
 }  // namespace
 
@@ -51,6 +49,7 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
 
 void packet_path::set_view(const abi::config_view& view) noexcept {
   view_ = view;
+  echo_known_ = false;
   // The tags of all generations before are void; after 2^24 generations they would not be.
   generation_tag_ += std::uint64_t{1} << connection_bits;
   if (generation_tag_ == 0) {
@@ -62,6 +61,7 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
 
 void packet_path::process(std::span<packet> burst, std::uint64_t now_ns) noexcept {
   const std::uint16_t now = table_.clock(now_ns);
+  now_ns_ = now_ns;
   for (; burst.size() > max_burst; burst = burst.subspan(max_burst))
     process_some(burst.first(max_burst), now);
   process_some(burst, now);
@@ -114,7 +114,7 @@ inline void packet_path::classify(std::size_t i) noexcept {
   const abi::vip_row* vip =
       view_.empty() ? nullptr : view_.find_vip(0, low_of(ip.destination), m.protocol);
   if (vip == nullptr) [[unlikely]] {
-    judge_rest(p, m);
+    judge_rest(i);
     return;
   }
   enter4(i, *vip);
@@ -124,8 +124,8 @@ inline void packet_path::classify(std::size_t i) noexcept {
   packet& p = burst_[i];
   wire::parsed& m = parsed_[i];
   m = wire::parse_any(p.data, p.length, p.total_length);
-  if (m.kind == parse_kind::flow && !view_.empty()) {
-    if (const abi::vip_row* vip = view_.find_vip(destination_of(p, m), m.protocol);
+  if (wire::has_ports(m.kind) && !view_.empty()) {
+    if (const abi::vip_row* vip = view_.find_vip(wire::destination_of(p, m), m.protocol);
         vip != nullptr) {
       if (m.version == 4) {
         enter4(i, *vip);
@@ -135,7 +135,7 @@ inline void packet_path::classify(std::size_t i) noexcept {
       return;
     }
   }
-  judge_rest(p, m);
+  judge_rest(i);
 }
 
 inline void packet_path::enter4(std::size_t i, const abi::vip_row& vip) noexcept {
@@ -170,7 +170,9 @@ void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
 
 // judge_rest() decides on everything that does not go on to a service's connections.
 // Faults count only in packets to a service's address: the rest is the kernel's.
-[[gnu::noinline]] void packet_path::judge_rest(packet& p, const wire::parsed& m) noexcept {
+[[gnu::noinline]] void packet_path::judge_rest(std::size_t i) noexcept {
+  packet& p = burst_[i];
+  const wire::parsed& m = parsed_[i];
   switch (m.kind) {
     case parse_kind::not_ip:
       return leave(p, kernel_reason::not_ip, counter_id::drop_not_for_us);
@@ -179,19 +181,26 @@ void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
     case parse_kind::unreadable:
       return drop(p, m.fault);
     case parse_kind::flow:
+    case parse_kind::first_fragment:
+    case parse_kind::fragment:
     case parse_kind::other:
     case parse_kind::fault:
       break;
   }
   if (view_.empty()) return drop(p, counter_id::drop_no_tables);
-  const ip_address destination = destination_of(p, m);
-  if (view_.find_vip(destination, number(ip_proto::tcp)) == nullptr &&
-      view_.find_vip(destination, number(ip_proto::udp)) == nullptr)
-    return leave(p, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us);
-  if (m.kind == parse_kind::fault) return drop(p, m.fault);
-  if (m.kind == parse_kind::flow)  // the address has services of the other protocol only
-    return leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
   const auto icmp = m.version == 4 ? ip_proto::icmp : ip_proto::icmpv6;
+  const ip_address destination = wire::destination_of(p, m);
+  if (view_.find_vip(destination, number(ip_proto::tcp)) == nullptr &&
+      view_.find_vip(destination, number(ip_proto::udp)) == nullptr) {
+    if (m.kind == parse_kind::other && m.protocol == number(icmp) && error_about_tunnel(i)) return;
+    return leave(p, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us);
+  }
+  if (m.kind == parse_kind::fault) return drop(p, m.fault);
+  if (wire::has_ports(m.kind))  // the address has services of the other protocol only
+    return leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
+  if (m.kind == parse_kind::fragment && is_transport(m.protocol))
+    return drop(p, counter_id::drop_fragment);
+  if (m.kind == parse_kind::other && m.protocol == number(icmp)) return icmp_to_vip(i);
   leave(p, m.protocol == number(icmp) ? kernel_reason::icmp : kernel_reason::other_protocol,
         counter_id::drop_unsupported_protocol);
 }

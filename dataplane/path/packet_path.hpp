@@ -18,8 +18,10 @@
 #include "dataplane/abi/worker_state.hpp"
 #include "dataplane/connection/table.hpp"
 #include "dataplane/connection/tcp_state.hpp"
+#include "dataplane/packet/icmp.hpp"
 #include "dataplane/packet/parse.hpp"
 #include "dataplane/path/packet.hpp"
+#include "dataplane/path/rate_limiter.hpp"
 #include "dataplane/path/rewrite.hpp"
 
 namespace sluice {
@@ -114,7 +116,7 @@ class packet_path {
   void classify_any(std::size_t i) noexcept;
   void enter4(std::size_t i, const abi::vip_row& vip) noexcept;
   void enter6(std::size_t i, const abi::vip_row& vip) noexcept;
-  void judge_rest(packet& p, const wire::parsed& m) noexcept;
+  void judge_rest(std::size_t i) noexcept;
   void process_some(std::span<packet> burst, std::uint16_t now) noexcept;
   // Stage 2: connections, backends, rewriting. connections.cpp
   template <class Family>
@@ -133,11 +135,27 @@ class packet_path {
   [[nodiscard]] choice choose(std::size_t i) const noexcept;
   [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
   void send(std::size_t i, abi::backend_ref ref) noexcept;
+  void clamp_mss(std::size_t i) noexcept;
   void count_sent(std::size_t i, abi::backend_ref ref, std::uint16_t service,
                   std::uint8_t out_port) noexcept;
   void count_opened(abi::backend_ref ref) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
 
+  // ICMP: errors about connections and tunnels, echo, too big. icmp.cpp
+  void icmp_to_vip(std::size_t i) noexcept;
+  void steer_error(std::size_t i) noexcept;
+  bool error_about_tunnel(std::size_t i) noexcept;
+  void too_big(std::size_t i, std::uint32_t mtu, std::uint32_t overhead) noexcept;
+  void reply_too_big(std::size_t i, std::uint32_t at, std::uint32_t there,
+                     const wire::quoted& about, std::uint32_t mtu) noexcept;
+  [[nodiscard]] bool answers_echo(const ip_address& address) noexcept;
+  void answer_echo(std::size_t i) noexcept;
+  [[nodiscard]] std::uint32_t icmp_rate() const noexcept;
+  [[nodiscard]] abi::backend_ref owner_of(const abi::vip_row& vip, const abi::service_row& service,
+                                          const ip_address& client, be16 client_port,
+                                          be16 vip_port) const noexcept;
+
+  void count(abi::counter_id id) noexcept { counters_.worker[static_cast<std::size_t>(id)].add(1); }
   void drop(packet& p, abi::counter_id reason) noexcept;
   // leave() gives a packet to the kernel if its port has one, else drops it.
   void leave(packet& p, kernel_reason why, abi::counter_id otherwise) noexcept;
@@ -149,12 +167,17 @@ class packet_path {
   std::uint32_t kernel_ports_{0};  // bit i: port i leaves the rest to the kernel
   unsigned port_count_;
   std::uint16_t now_{0};
+  std::uint64_t now_ns_{0};
   // egress_: what hit() writes for a backend, by the low bits of the row's number. Not
   // cleared: the tag holds the generation.
   static constexpr std::size_t egress_count = 4096;
   std::array<egress, egress_count> egress_;
   std::uint64_t generation_tag_{0};
   connection::sweeper sweeper_{};
+  rate_limiter echo_limit_;
+  rate_limiter error_limit_;
+  bool echo_known_{false};                       // echo_vips_ is of this generation
+  std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
 
   packet* burst_{nullptr};  // during process()
   tally tally_{};

@@ -172,6 +172,15 @@ inline abi::counter_id mark_for(packet& p, const wire::parsed& m, hop_words to,
 
 }  // namespace detail
 
+// added_by() returns the bytes that a mode puts in front of the IP packet.
+inline std::uint32_t added_by(abi::forward_mode mode, const ip_address& backend) noexcept {
+  using enum abi::forward_mode;
+  if (mode != ipip && mode != gue && mode != gre) return 0;
+  return detail::between(mode) + (detail::is_v4(backend)
+                                      ? std::uint32_t{sizeof(wire::ipv4_header)}
+                                      : std::uint32_t{sizeof(wire::ipv6_header)});
+}
+
 // rewrite() changes the packet in place, or returns why it cannot and leaves it alone.
 // `to` is the row's; its out_port has been checked, port_mac is that port's. flow_hash()
 // is asked only where the flow decides on a field.

@@ -99,6 +99,8 @@ unsigned worker::receive(packet_path& path, const worker_rx& from) noexcept {
     const packet& p = packets_[i];
     if (p.outcome == verdict::forward) [[likely]] {
       hand_out(mbufs_[i], p);
+    } else if (p.outcome == verdict::reply) {
+      hand_out(mbufs_[i], p);
     } else {
       // No port has a twin in the kernel that a received packet could be given to.
       left_over += p.outcome == verdict::kernel;

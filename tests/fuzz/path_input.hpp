@@ -20,6 +20,7 @@ enum fuzz_flags : std::uint8_t {
   fuzz_new_burst = 16,    // run what came before
   fuzz_time_passes = 32,  // 20 s, between the bursts
   fuzz_chained = 64,      // only the first 64 bytes are contiguous
+  fuzz_fix_icmp = 128,    // set the ICMP or ICMPv6 checksum right
 };
 inline constexpr std::array<std::uint16_t, 4> fuzz_headrooms{128, 40, 20, 0};
 
@@ -41,6 +42,39 @@ inline void fix_checksum(bytes& frame) {
   frame[l3 + 11] = static_cast<std::uint8_t>(sum);
 }
 
+// fix_icmp() repairs the checksum of an ICMP message directly behind an IP header.
+inline void fix_icmp(bytes& frame) {
+  std::size_t l3 = 14;
+  for (int tags = 0; tags < 2 && frame.size() >= l3; ++tags) {
+    const unsigned type = static_cast<unsigned>(frame[l3 - 2]) << 8 | frame[l3 - 1];
+    if (type != 0x8100 && type != 0x88a8) break;
+    l3 += 4;
+  }
+  if (frame.size() < l3 + 40) return;
+  const bool v4 = frame[l3] >> 4 == 4;
+  if (!v4 && frame[l3] >> 4 != 6) return;
+  const auto word = [&](std::size_t at) {
+    return static_cast<std::size_t>(frame[at]) << 8 | frame[at + 1];
+  };
+  if (frame[l3 + (v4 ? 9u : 6u)] != (v4 ? 1 : 58)) return;
+  const std::size_t message = l3 + (v4 ? (frame[l3] & 0xfu) * 4 : 40u);
+  const std::size_t end = l3 + (v4 ? word(l3 + 2) : 40 + word(l3 + 4));
+  if (end > frame.size() || message + 8 > end) return;
+  frame[message + 2] = frame[message + 3] = 0;
+  bytes sum;
+  if (!v4) {
+    sum.assign(frame.begin() + static_cast<std::ptrdiff_t>(l3) + 8,
+               frame.begin() + static_cast<std::ptrdiff_t>(l3) + 40);
+    put32(sum, static_cast<std::uint32_t>(end - message));
+    put32(sum, 58);
+  }
+  sum.insert(sum.end(), frame.begin() + static_cast<std::ptrdiff_t>(message),
+             frame.begin() + static_cast<std::ptrdiff_t>(end));
+  const unsigned right = checksum_of(sum, 0, sum.size());
+  frame[message + 2] = static_cast<std::uint8_t>(right >> 8);
+  frame[message + 3] = static_cast<std::uint8_t>(right);
+}
+
 struct fuzz_record {
   std::uint8_t flags;
   input in;
@@ -58,6 +92,7 @@ inline std::vector<fuzz_record> records_of(const std::uint8_t* data, std::size_t
     data += n;
     size -= n;
     if ((flags & fuzz_fix_checksum) != 0) fix_checksum(r.in.frame);
+    if ((flags & fuzz_fix_icmp) != 0) fix_icmp(r.in.frame);
     r.in.in_port = (flags & fuzz_kernel_port) != 0 ? kernel_port : wire_port;
     r.in.headroom = fuzz_headrooms[(flags & fuzz_headroom) >> 2];
     if ((flags & fuzz_chained) != 0) r.in.first_segment = 64;

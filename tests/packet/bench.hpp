@@ -94,6 +94,17 @@ class bench {
   [[nodiscard]] std::uint64_t count(abi::counter_id id) const {
     return worker_[static_cast<std::size_t>(id)].read();
   }
+  // decided() is how many packets have come to an end: each counts in one of these.
+  [[nodiscard]] std::uint64_t decided() const {
+    using enum abi::counter_id;
+    std::uint64_t n = 0;
+    for (const abi::counter_id id :
+         {forwarded, to_kernel, icmp_echo_answered, icmp_errors_translated})
+      n += count(id);
+    for (std::size_t i = 0; i < abi::counter_count; ++i)
+      if (abi::counter_infos[i].drop) n += worker_[i].read();
+    return n;
+  }
   [[nodiscard]] const abi::service_counters& service(abi::service_id id) const {
     return services_[static_cast<std::size_t>(id)];
   }

@@ -18,7 +18,7 @@ logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 # pylint: disable=wrong-import-position
 from scapy.layers.inet import IP, TCP, UDP, ICMP, IPOption_NOP, IPOption_RR
 from scapy.layers.inet6 import (IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop,
-                                ICMPv6EchoRequest)
+                                ICMPv6EchoRequest, ICMPv6EchoReply, ICMPv6PacketTooBig)
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 from scapy.utils import checksum, rdpcap, wrpcap
@@ -112,9 +112,12 @@ def shape(rnd):
         packet = frame / ARP()
         expect = "kernel"
     elif twist < 0.06:
-        expect = "kernel"
-        packet = frame / (IP(dst="198.51.100.10") / ICMP() if version == 4
-                          else IPv6(dst="2001:db8:f::10") / ICMPv6EchoRequest())
+        expect = "echo"
+        packet = frame / (IP(src="203.0.113.1", dst="198.51.100.10", ttl=ttl) /
+                          ICMP(id=rnd.randrange(65536), seq=port) if version == 4
+                          else IPv6(src="2001:db8:c::1", dst="2001:db8:f::10", hlim=ttl) /
+                          ICMPv6EchoRequest(id=rnd.randrange(65536))) / Raw(
+                              rnd.randbytes(rnd.randrange(100)))
     elif twist < 0.08 and version == 4:
         packet[IP].ttl = 1
         expect = "ttl_expired"
@@ -125,21 +128,23 @@ def shape(rnd):
         packet[IP].chksum = 0x1234
         expect = "bad_ipv4_checksum"
     elif twist < 0.12 and version == 4:
-        packet[IP].flags = "MF"
-        expect = "fragment"
+        packet[IP].flags = "MF"  # of whole units of 8 bytes, or it is none
+        expect = service if len(packet[IP].payload) % 8 == 0 else "fragment"
     elif twist < 0.12:
-        packet = frame / IPv6(dst=address) / IPv6ExtHdrFragment(m=1) / l4
-        expect = "fragment"
+        packet = frame / IPv6(src="2001:db8:c::1", dst=address) / IPv6ExtHdrFragment(m=1) / l4
+        expect = service if len(packet[IPv6ExtHdrFragment].payload) % 8 == 0 else "fragment"
     elif twist < 0.14:
-        packet = frame / (IP(src="203.0.113.1", dst="198.51.100.10") if version == 4 else
+        flags = rnd.choice([0, "DF"])
+        packet = frame / (IP(src="203.0.113.1", dst="198.51.100.10", flags=flags)
+                          if version == 4 else
                           IPv6(src="2001:db8:c::1", dst="2001:db8:f::10")) / TCP(
                               dport=443, sport=999) / Raw(b"x" * 1461)
-        expect = "too_big"
+        expect = "too_big" if version == 4 and flags == 0 else "too_big, told"
 
     raw = bytes(packet)
     if expect in ("w44", "w66", "kernel") and rnd.random() < 0.2:
         raw += b"\0" * max(0, 60 - len(raw))
-    elif 0.14 <= twist < 0.17 and expect not in ("kernel", "too_big"):
+    elif 0.14 <= twist < 0.17:
         # Cut off somewhere behind the addresses: what was announced is not all there.
         start = l3_offset(raw)
         first = start + (20 if version == 4 else 40)
@@ -208,6 +213,41 @@ def check_forwarded(raw, service, backend, sent):
     need(fresh[l4].chksum == old, "transport checksum")
 
 
+def check_answer(raw, sent):
+    """An answer of ours: an echo reply, or what a sender is told whose packet is too big."""
+    was, now = Ether(raw), Ether(sent)
+    need(now.dst == was.src, "answer to another MAC")
+    offset = l3_offset(raw)
+    need(sent[12:offset] == raw[12:offset], "VLAN tags and type")
+    first, answer = (x[IP] if IP in x else x[IPv6] for x in (was, now))
+    need(answer.src == first.dst and answer.dst == first.src, "addresses of the answer")
+    again = type(answer)(bytes(answer))
+    for layer in (again, again.payload):
+        for field in ("chksum", "cksum", "len", "plen"):
+            if field in layer.fields:
+                layer.delfieldval(field)
+    need(bytes(again) == bytes(answer), "length or checksum of the answer")
+    if TCP in was:
+        quoted, most = (bytes(answer)[28:], 576) if answer.version == 4 else (
+            bytes(answer)[48:], 1280)
+        need(bytes(first).startswith(quoted), "quote")
+        need(len(answer) == most, "length of the error")
+        if answer.version == 4:
+            need((answer[ICMP].type, answer[ICMP].code, answer[ICMP].nexthopmtu) == (3, 4, 1480),
+                 "fragmentation needed")
+        else:
+            need(answer[ICMPv6PacketTooBig].mtu == 1460, "packet too big")
+        return
+    need((answer.ttl if answer.version == 4 else answer.hlim) == 64, "TTL")
+    if answer.version == 4:
+        need((answer[ICMP].type, answer[ICMP].id, answer[ICMP].seq) ==
+             (0, first[ICMP].id, first[ICMP].seq), "echo reply")
+        need(bytes(answer[ICMP].payload) == bytes(first[ICMP].payload), "echoed data")
+    else:
+        need(answer[ICMPv6EchoReply].id == first[ICMPv6EchoRequest].id, "echo reply")
+        need(bytes(answer)[48:] == bytes(first)[48:], "echoed data")
+
+
 def check_refusals(program, folder):
     """What replay must refuse, with exit code 1 and a line that names the file."""
     whole = (folder / "in.pcap").read_bytes()
@@ -261,8 +301,10 @@ def main():
         tshark = subprocess.run(
             ["tshark", "-r", str(folder / "out.pcap"), "-o", "ip.check_checksum:TRUE",
              "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-Y",
-             "ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || "
-             "ip.bogus_ip_length || ip.bogus_header_length"],
+             # What errors quote is cut off; scapy has looked at those.
+             "(ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || "
+             "ip.bogus_ip_length || ip.bogus_header_length) && "
+             "!(icmp.type == 3 || icmpv6.type == 2)"],
             capture_output=True, text=True, check=False)
 
     lines = run.stdout.splitlines()
@@ -272,13 +314,19 @@ def main():
     for number, ((raw, expect), line) in enumerate(zip(made, lines), 1):
         match = re.fullmatch(
             rf"{number}: (?:forwarded to (\S+) \(service (\S+), via (\S+) on up0, next hop (\S+)\)"
-            r"|(left to the kernel) \([^()]+\)|dropped: (\w+) \(.*\))", line)
+            r"|(left to the kernel) \([^()]+\)|dropped: (\w+) \(.*\)"
+            r"|(answered with ICMP) on up0(?:; dropped: (\w+) \(.*\))?)", line)
         if not match:
             sys.exit(f"not a verdict: {line}")
-        got = match[2] or (match[5] and "kernel") or match[6]
+        got = match[2] or (match[5] and "kernel") or match[6] or (
+            match[8] and f"{match[8]}, told") or "echo"
+        if expect == "echo" and got == "kernel":
+            got = "echo"  # where services do not answer
         seen[got] = seen.get(got, 0) + 1
         try:
             need(got == expect, f"expected {expect}")
+            if match[7]:
+                check_answer(raw, out[position])
             if match[2]:
                 need(match[1] in BACKENDS, "backend")
                 need(stamps_out[position] == stamps_in[number - 1], "timestamp")
@@ -286,13 +334,13 @@ def main():
         except Wrong as e:
             detail = out[position].hex() if match[2] and position < len(out) else ""
             sys.exit(f"{line}: wrong: {e}\n  in:  {raw.hex()}\n  out: {detail}")
-        position += match[2] is not None
+        position += bool(match[2] or match[7])
     if position != len(out):
         sys.exit(f"{position} forwarded, {len(out)} packets written")
     if tshark.returncode != 0 or tshark.stdout:
         sys.exit(f"tshark objects:\n{tshark.stdout}{tshark.stderr}")
     missing = {"w44", "w46", "w66", "w64", "u44", "d4", "d6", "kernel", "ttl_expired",
-               "bad_ipv4_checksum", "fragment", "too_big", "truncated"} - set(seen)
+               "bad_ipv4_checksum", "fragment", "too_big", "too_big, told", "echo", "truncated"} - set(seen)
     if missing:
         sys.exit(f"never seen: {sorted(missing)}; more packets?")
     print(f"{len(made)} packets, {len(out)} sent, all right:",

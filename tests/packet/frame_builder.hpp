@@ -3,6 +3,7 @@
 // dataplane/packet: what is expected must not come from what is tested.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>

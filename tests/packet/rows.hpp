@@ -47,6 +47,8 @@ enum row_service : std::uint16_t {
   small_gue4,     // 198.51.100.13 tcp 86, gue, MTU 100
   small_gre4,     // 198.51.100.13 tcp 87, gre, MTU 100
   small_dscp4,    // 198.51.100.13 tcp 88, dsr-dscp, MTU 100
+  echo4,          // 198.51.100.20 tcp 80, ipip, answers echo, MSS 1400
+  echo6,          // 2001:db8:f::20 tcp 80, ipip, answers echo, MSS 1380
   row_service_count,
 };
 
@@ -94,6 +96,14 @@ inline row left(std::string what, bytes in, kernel_reason why, abi::counter_id o
       std::move(what), std::move(in), verdict::kernel, row_service_count, {}, otherwise, why, 0};
 }
 
+// answered() makes the row for a packet that is turned into an answer; reason: what it
+// counts as besides, if it does.
+inline row answered(std::string what, bytes in, bytes out,
+                    abi::counter_id reason = abi::counter_id::count_) {
+  return {std::move(what),   std::move(in),  verdict::reply,
+          row_service_count, std::move(out), reason};
+}
+
 // framed() is what goes out to a service's backend: MAC addresses, tags, type, packet.
 inline bytes framed(unsigned service, unsigned type, const bytes& packet,
                     const std::vector<tag>& tags = {}) {
@@ -114,10 +124,14 @@ void fill_config(table_builder& tables);
 [[nodiscard]] std::vector<row> modes_rows();
 [[nodiscard]] std::vector<row> refused_rows();
 [[nodiscard]] std::vector<row> kernel_rows();
+[[nodiscard]] std::vector<row> icmp_rows();
+[[nodiscard]] std::vector<row> mss_rows();
 
 // label_of() is the flow label of a flow, by the documented rule: the low 20 bits of the
 // flow hash, 1 instead of 0. Checked against scapy-side code in cross_check.py too.
 [[nodiscard]] std::uint32_t label4(const ip4_fields& ip, unsigned source, unsigned destination);
 [[nodiscard]] std::uint32_t label6(const ip6_fields& ip, unsigned source, unsigned destination);
+// label6_bare() is the label of what has no ports, by its addresses and its last header.
+[[nodiscard]] std::uint32_t label6_bare(const ip6_fields& ip, unsigned protocol = 58);
 
 }  // namespace sluice::test

@@ -76,6 +76,13 @@ void fill_config(table_builder& t) {
   t.add_service(vip4(13), tcp, 86, 86, gue, {backend(small_gue4, b4, 100)});
   t.add_service(vip4(13), tcp, 87, 87, gre, {backend(small_gre4, b4, 100)});
   t.add_service(vip4(13), tcp, 88, 88, dscp, {marked(small_dscp4, b4, 1, 100)});
+  t.add_service(vip4(20), tcp, 80, 80, ipip, {backend(echo4, b4)});
+  t.add_service(vip6_at(0x20), tcp, 80, 80, ipip, {backend(echo6, b6)});
+  t.service(echo4).flags = t.service(echo6).flags = abi::service_answers_echo;
+  t.service(echo4).mss_clamp = 1400;
+  t.service(echo6).mss_clamp = 1380;
+  // Not what the rows are about: icmp_test.cpp.
+  t.header().icmp_rate = 1'000'000'000;
 }
 
 namespace {
@@ -101,13 +108,22 @@ std::uint32_t label4(const ip4_fields& ip, unsigned source, unsigned destination
                                  raw<std::uint32_t>(ip.destination.data()), swapped(source),
                                  swapped(destination), ip.protocol));
 }
-std::uint32_t label6(const ip6_fields& ip, unsigned source, unsigned destination) {
+namespace {
+std::uint32_t label6_of(const ip6_fields& ip, unsigned source, unsigned destination,
+                        unsigned protocol) {
   const auto word = [](const hexadec& a, std::size_t i) {
     return raw<std::uint64_t>(a.data() + i);
   };
   return label(sluice_flow_hash6(42, word(ip.source, 0), word(ip.source, 8),
                                  word(ip.destination, 0), word(ip.destination, 8), swapped(source),
-                                 swapped(destination), 6));
+                                 swapped(destination), protocol));
+}
+}  // namespace
+std::uint32_t label6(const ip6_fields& ip, unsigned source, unsigned destination) {
+  return label6_of(ip, source, destination, 6);
+}
+std::uint32_t label6_bare(const ip6_fields& ip, unsigned protocol) {
+  return label6_of(ip, 0, 0, protocol);
 }
 
 }  // namespace sluice::test

@@ -42,7 +42,6 @@ void ipv4_refused(std::vector<row>& rows) {
   add("first fragment", ip4({.fragment = 0x2000}, syn), drop_fragment);
   add("middle fragment", ip4({.fragment = 0x2010}, syn), drop_fragment);
   add("last fragment", ip4({.fragment = 0x0010}, syn), drop_fragment);
-  add("UDP fragment", ip4({.protocol = 17, .fragment = 0x2000}, udp({})), drop_fragment);
   add("TCP header cut by the total length", ip4({.total_length = 39}, syn), drop_truncated);
   add("TCP header of 19 bytes", ip4({}, bytes(syn.begin(), syn.end() - 1)), drop_truncated);
   add("TCP data offset 4", ip4({}, tcp({.data_offset = 4})), drop_bad_l4_header);
@@ -122,9 +121,6 @@ void path_refused(std::vector<row>& rows) {
   add("service without a backend", 80, 0, drop_no_backend);
   add("next hop not known", 81, 0, drop_no_next_hop);
   add("out_port that is none", 82, 0, drop_no_next_hop);
-  add("ipip: one byte more than the MTU", 83, 41, drop_too_big);
-  add("dsr-l2: one byte more than the MTU", 84, 61, drop_too_big);
-  add("ipip: MTU not known, outer total length would pass 65535", 85, 65516 - 40, drop_too_big);
   rows.push_back(dropped("4in4: one byte of headroom too few", ethernet(0x0800, ip4({}, tcp({}))),
                          drop_no_headroom));
   rows.back().headroom = 19;

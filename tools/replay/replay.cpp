@@ -59,6 +59,11 @@ std::string_view words_for(kernel_reason why) {
   return "?";
 }
 
+std::string words_for(abi::counter_id id) {
+  const auto& reason = abi::counter_infos[static_cast<std::size_t>(id)];
+  return std::string{reason.name} + " (" + std::string{reason.text} + ")";
+}
+
 std::string_view words_for(abi::forward_mode mode) {
   return mode == abi::forward_mode::ipip ? "ipip" : "dsr-l2";
 }
@@ -125,7 +130,7 @@ class replayer {
     path_->process({packets_.data(), size_}, now);
     for (std::size_t i = 0; i < size_; ++i) {
       print(out, packets_[i]);
-      if (packets_[i].outcome == verdict::forward)
+      if (packets_[i].outcome == verdict::forward || packets_[i].outcome == verdict::reply)
         file.write(times_[i], {packets_[i].data, packets_[i].length});
     }
     size_ = 0;
@@ -152,11 +157,14 @@ class replayer {
       case verdict::kernel:
         out << "left to the kernel (" << words_for(p.why) << ")";
         break;
-      case verdict::drop: {
-        const auto& reason = abi::counter_infos[static_cast<std::size_t>(p.reason)];
-        out << "dropped: " << reason.name << " (" << reason.text << ")";
+      case verdict::reply:
+        out << "answered with ICMP on " << names_[p.out_port];
+        if (p.reason != abi::counter_id::count_) out << "; dropped: " << words_for(p.reason);
         break;
-      }
+      case verdict::drop:
+      case verdict::held:
+        out << "dropped: " << words_for(p.reason);
+        break;
     }
     out << '\n';
   }
