@@ -18,13 +18,15 @@
 
 namespace {
 
-constexpr const char* usage_text = R"(usage: sluice-dataplane --node FILE [--check]
+constexpr const char* usage_text = R"(usage: sluice-dataplane --node FILE [--check | --remove]
 
 Forwards packets on the ports of node.yaml, by the tables of sluice-controlplane.
-Runs in the foreground until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
+Runs in the foreground until a signal ends it: SIGTERM (a restart or an upgrade) leaves what
+the next start takes over, SIGINT and SIGHUP leave nothing. A second signal ends it at once.
 
   --node FILE   node.yaml of this host (docs/configuration.md)
   --check       only say what would be done: ports, workers, memory; exit 1 if it cannot
+  --remove      remove what a data plane that has ended has left for the next one
   --verbose     log more
   --version     print the version
   --help        print this
@@ -33,6 +35,7 @@ Runs in the foreground until SIGTERM, SIGINT or SIGHUP; a second signal ends it 
 struct options {
   std::string node;
   bool check{false};
+  bool remove{false};
   bool verbose{false};
 };
 
@@ -43,11 +46,14 @@ struct options {
 }
 
 options read_options(int argc, char** argv) {
-  enum : int { node = 1, check, verbose, version, help };
-  const option known[] = {
-      {"node", required_argument, nullptr, node}, {"check", no_argument, nullptr, check},
-      {"verbose", no_argument, nullptr, verbose}, {"version", no_argument, nullptr, version},
-      {"help", no_argument, nullptr, help},       {nullptr, 0, nullptr, 0}};
+  enum : int { node = 1, check, remove, verbose, version, help };
+  const option known[] = {{"node", required_argument, nullptr, node},
+                          {"check", no_argument, nullptr, check},
+                          {"remove", no_argument, nullptr, remove},
+                          {"verbose", no_argument, nullptr, verbose},
+                          {"version", no_argument, nullptr, version},
+                          {"help", no_argument, nullptr, help},
+                          {nullptr, 0, nullptr, 0}};
   options out;
   for (int c = 0; (c = getopt_long(argc, argv, "h", known, nullptr)) != -1;) switch (c) {
       case node:
@@ -55,6 +61,9 @@ options read_options(int argc, char** argv) {
         break;
       case check:
         out.check = true;
+        break;
+      case remove:
+        out.remove = true;
         break;
       case verbose:
         out.verbose = true;
@@ -112,6 +121,11 @@ int run(const options& wish) {
     spdlog::error("{}", lock.error());
     return 1;
   }
+  if (wish.remove) {
+    const auto removed = sluice::remove_leftovers(*node);
+    if (!removed) spdlog::error("{}", removed.error());
+    return removed ? 0 : 1;
+  }
   auto plan = sluice::make_plan(*node, true);
   if (!plan) {
     spdlog::error("{}", plan.error());
@@ -128,7 +142,11 @@ int run(const options& wish) {
   spdlog::info("sluice-dataplane {} ready: {}", SLUICE_VERSION, summary);
   sluice::notify_ready(summary);
   const int signal = (*plane)->run(stop);
-  spdlog::info("signal {}: stopping", signal);
+  // A service manager's stop may be half of a restart; who presses Ctrl-C is done.
+  const bool leave = signal == SIGTERM;
+  (*plane)->leave_to_successor(leave);
+  spdlog::info("signal {}: stopping{}", signal,
+               leave ? ", the connection tables stay for the next start" : "");
   sluice::notify_stopping();
   // From now on a signal ends the process, should a driver hang.
   std::signal(SIGTERM, SIG_DFL);

@@ -13,6 +13,7 @@
 // entries that would live here but had to go to their secondary bucket (overflow).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -108,10 +109,28 @@ struct alignas(cache_line) connection_header {
   std::uint64_t offset6;
   std::uint64_t secret[2];      // of the bucket hash; the file is readable by its owner only
   std::uint64_t clock_base_ns;  // CLOCK_MONOTONIC when the table's clock was 0
-  std::uint64_t reserved0[5];
+  std::uint64_t boot_id[2];     // of the boot that the clock belongs to
+  std::uint64_t checksum;       // connection_checksum()
+  // Written while the table is in use, so that the next data plane can tell whether it may
+  // take the table over.
+  std::uint64_t config_instance;  // segment whose rows the entries name; 0: none yet
+  std::uint32_t workers;          // how many share the connections; under the checksum, too
+  std::uint32_t alive_s;          // CLOCK_MONOTONIC, seconds, when its owner last lived
 };
 static_assert(sizeof(connection_header) == 128 && offsetof(connection_header, secret) == 64);
 static_assert(std::has_unique_object_representations_v<connection_header>);
+
+// connection_checksum() covers what does not change while the table is in use. FNV-1a.
+inline std::uint64_t connection_checksum(const connection_header& header) noexcept {
+  connection_header h = header;
+  h.magic = connection_magic;  // written last
+  h.checksum = h.config_instance = h.alive_s = 0;
+  std::array<unsigned char, sizeof h> bytes;
+  std::memcpy(bytes.data(), &h, sizeof h);
+  std::uint64_t hash = 0xcbf29ce484222325ull;
+  for (const unsigned char b : bytes) hash = (hash ^ b) * 0x100000001b3ull;
+  return hash;
+}
 
 inline constexpr std::uint64_t max_connection_buckets = std::uint64_t{1} << 32;
 

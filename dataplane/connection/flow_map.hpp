@@ -162,7 +162,11 @@ class flow_map {
   [[nodiscard]] std::uint64_t capacity() const noexcept { return count_ * per_bucket; }
   [[nodiscard]] std::uint64_t bucket_count() const noexcept { return count_; }
 
-  // recount() sets size() from the memory, after taking up a used table.
+  // repair() takes up a table that another process left, whatever state it was in: entries
+  // that cannot be found or are there twice go, all counts are made anew. Returns how many
+  // went. Two passes over the memory; start-up only.
+  std::uint64_t repair() noexcept;
+  // recount() sets size() from the memory, after taking up a used table that is in order.
   void recount() noexcept;
   // consistent() checks every count, overflow counter and placement. Slow; for tests and
   // before a table that another process left behind is used.
@@ -225,6 +229,7 @@ class flow_map {
   void add_overflow(bucket& home) noexcept;
   void drop_overflow(bucket& home) noexcept;
   void remove(bucket& b, unsigned at) noexcept;
+  [[nodiscard]] bool place_is_right(std::uint64_t b, unsigned at) const noexcept;
 
   bucket* buckets_;
   std::uint64_t count_;
@@ -239,3 +244,4 @@ class flow_map {
 }  // namespace sluice::connection
 
 #include "dataplane/connection/flow_map_insert.hpp"
+#include "dataplane/connection/flow_map_repair.hpp"

@@ -35,6 +35,8 @@ class connection_table {
     v4.recount();
     v6.recount();
   }
+  // repair() returns how many entries had to go; see flow_map::repair().
+  std::uint64_t repair() noexcept { return v4.repair() + v6.repair(); }
   [[nodiscard]] std::uint64_t size() const noexcept { return v4.size() + v6.size(); }
 
  private:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // lint: cold file: start-up only
 // The memory of a connection table: a file that another process can map (the control
-// plane to list it; later, the next data plane to take it over), or anonymous memory for
+// plane to list it, the next data plane to take it over), or anonymous memory for
 // tests and `sluice replay`. Cold: called at start, may block, allocates.
 //
 // Where: in hugetlbfs if a directory there is given and has free pages, else in the
@@ -15,8 +15,8 @@
 // SIGBUS, although others have some.
 //
 // The file is private to its owner (0600): it holds the hash secret. create() replaces a
-// file of the same name; nothing removes it when the process ends, so that it can be
-// looked at, and adopted once that is implemented (header.instance, version, sizes).
+// file of the same name; nothing removes it when the process ends, so that the next data
+// plane can adopt() it: connections stay where they are, whatever the hash would say now.
 #pragma once
 
 #include <array>
@@ -35,6 +35,7 @@ struct table_file_options {
   std::string runtime_dir;   // used if hugepage_dir is empty or short of pages
   std::string hugepage_dir;  // a hugetlbfs directory, or empty
   std::uint32_t worker{0};
+  std::uint32_t workers{1};
   std::uint64_t connections4{0};  // that fill 80% of the IPv4 part
   std::uint64_t connections6{0};
   int numa_node{-1};
@@ -42,8 +43,20 @@ struct table_file_options {
 
 enum class table_place : std::uint8_t { hugetlbfs, tmpfs, disk, anonymous };
 
+// refusal: why a table was not adopted. No text: there is no file.
+struct refusal {
+  std::string text;
+};
+
 class table_file {
  public:
+  // adopt() maps the file that an earlier data plane left in one of options' directories, if
+  // everything is as this process would make it: version, sizes, worker, how many workers,
+  // and it was left not long ago, in this boot, with entries that name the rows of the
+  // config segment `config_instance`. The entries may be torn: connection_table::repair().
+  static tl::expected<table_file, refusal> adopt(const table_file_options& options,
+                                                 std::uint64_t config_instance);
+
   // create() makes, maps, initialises and populates a file. Errors say what failed,
   // where, and what to do.
   static tl::expected<table_file, std::string> create(const table_file_options& options);
@@ -67,16 +80,23 @@ class table_file {
   [[nodiscard]] table_place place() const noexcept { return place_; }
   // note() says in words why the file is where it is ("" if as asked for).
   [[nodiscard]] const std::string& note() const noexcept { return note_; }
+  // keep_adoptable() tells the next data plane which config segment's rows the entries name
+  // (0: as before) and that this one lives. Any one thread, every second or so.
+  void keep_adoptable(std::uint64_t config_instance, std::uint64_t monotonic_ns) noexcept;
   // remove() unlinks the file; the mapping stays.
   void remove() noexcept;
 
  private:
   table_file() = default;
-  void initialise(const abi::connection_layout& layout, std::uint32_t worker,
+  void initialise(const abi::connection_layout& layout, const table_file_options& options,
                   const std::array<std::uint64_t, 2>& secret, std::uint64_t instance) noexcept;
   static tl::expected<table_file, std::string> create_in(const std::string& directory, bool huge,
                                                          const table_file_options& options,
                                                          const abi::connection_layout& layout);
+
+  static tl::expected<table_file, refusal> adopt_from(const std::string& directory, bool huge,
+                                                      const table_file_options& options,
+                                                      std::uint64_t config_instance);
 
   std::byte* data_{nullptr};
   std::uint64_t size_{0};

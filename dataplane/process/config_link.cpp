@@ -17,6 +17,14 @@ config_link::identity config_link::look() const noexcept {
           std::int64_t{st.st_ctim.tv_sec} * 1'000'000'000 + st.st_ctim.tv_nsec};
 }
 
+abi::config_view config_link::offered_view() const noexcept {
+  abi::config_view view;
+  if (!current_) return view;
+  const abi::generation_word now{current_->current().load(std::memory_order_acquire)};
+  if (now.none() || !current_->open(now.slot(), view)) return {};
+  return view;
+}
+
 void config_link::poll(const usage& in_use) {
   if (current_ && current_->damaged() &&
       std::exchange(said_damaged_, current_.get()) != current_.get())

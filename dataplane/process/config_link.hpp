@@ -34,6 +34,13 @@ class config_link {
   // Logs what changes, once.
   void poll(const usage& in_use);
 
+  // offered_instance() and offered_view(): of the segment that the workers are offered, 0
+  // and empty if there is none. Before the workers run.
+  [[nodiscard]] std::uint64_t offered_instance() const noexcept {
+    return current_ ? current_->instance() : 0;
+  }
+  [[nodiscard]] abi::config_view offered_view() const noexcept;
+
   // instance() is that of the segment that all workers read, 0 if there is none.
   [[nodiscard]] std::uint64_t instance() const noexcept { return instance_; }
 

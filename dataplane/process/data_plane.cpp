@@ -83,8 +83,8 @@ tl::expected<void, std::string> data_plane::open() {
   eal_ = true;
   using step = tl::expected<void, std::string> (data_plane::*)();
   for (const step next :
-       {&data_plane::open_ports, &data_plane::start_ports, &data_plane::make_tables,
-        &data_plane::make_observations, &data_plane::look_for_tables, &data_plane::launch_workers,
+       {&data_plane::open_ports, &data_plane::start_ports, &data_plane::look_for_tables,
+        &data_plane::make_tables, &data_plane::make_observations, &data_plane::launch_workers,
         &data_plane::restore_vip_sets})
     if (auto done = (this->*next)(); !done) return done;
   watchdog_every_ns_ = watchdog_interval_ns() / 2;
@@ -174,24 +174,6 @@ tl::expected<void, std::string> data_plane::start_ports() {
   return {};
 }
 
-tl::expected<void, std::string> data_plane::make_tables() {
-  const std::string huge = plan_.memory.huge ? hugetlbfs_directory() : std::string{};
-  for (std::size_t i = 0; i < plan_.places.workers.size(); ++i) {
-    connection::table_file_options options;
-    options.name = fmt::format("{}.connections.{}", runtime_prefix(node_.runtime_dir), i);
-    options.runtime_dir = node_.runtime_dir;
-    options.hugepage_dir = huge;
-    options.worker = static_cast<std::uint32_t>(i);
-    options.connections4 = options.connections6 = node_.dataplane.connections;
-    options.numa_node = plan_.places.workers[i].numa_node;
-    auto made = connection::table_file::create(options);
-    if (!made) return tl::unexpected{made.error()};
-    if (!made->note().empty()) spdlog::info("connection table {}: {}", i, made->note());
-    tables_.push_back(std::move(*made));
-  }
-  return {};
-}
-
 tl::expected<void, std::string> data_plane::make_observations() {
   const limits_config& limits = node_.controlplane.limits;
   const auto workers = static_cast<std::uint32_t>(plan_.places.workers.size());
@@ -221,6 +203,7 @@ tl::expected<void, std::string> data_plane::make_observations() {
       for (std::size_t i = 0; i < ports_.size(); ++i)
         if (w < ports_[i].rx.size()) block.port_mask |= 1u << i;
       copy_text(block.connection_path, tables_[w].path());
+      count_adopted(w, map);
       copy_text(block.placement, place.reason);
     }
   };
@@ -320,7 +303,12 @@ void data_plane::close() noexcept {
   workers_.clear();
   if (segment_) ::unlink(node_.observation_segment_path().c_str());
   segment_ = {};
-  for (connection::table_file& table : tables_) table.remove();
+  if (leave_) {
+    for (connection::table_file& table : tables_)
+      table.keep_adoptable(config_.instance(), abi::clock_ns(CLOCK_MONOTONIC));
+  } else {
+    for (connection::table_file& table : tables_) table.remove();
+  }
   tables_.clear();
   if (eal_) stop_eal();
   eal_ = false;

@@ -36,6 +36,10 @@ struct start_plan {
 // describe() is the plan in words, one fact per line.
 [[nodiscard]] std::vector<std::string> describe(const node_config& node, const start_plan& plan);
 
+// remove_leftovers() removes what an earlier data plane left for its successor. The caller
+// holds the node's lock.
+[[nodiscard]] tl::expected<void, std::string> remove_leftovers(const node_config& node);
+
 class data_plane {
  public:
   // start() opens the ports and launches the workers. node and plan outlive the object.
@@ -43,12 +47,17 @@ class data_plane {
                                                                       start_plan& plan);
   data_plane(const data_plane&) = delete;
   data_plane& operator=(const data_plane&) = delete;
-  // Stops the workers, closes the ports, removes files, gives DPDK's resources back.
+  // Stops the workers, closes the ports, removes files (but for leave_to_successor()),
+  // gives DPDK's resources back.
   ~data_plane();
 
   // run() is the housekeeping thread's loop; it returns the signal of `until` that came.
   // They are blocked in all threads.
   int run(const sigset_t& until);
+
+  // leave_to_successor() has the end leave what the next data plane takes over: connection
+  // tables, and the XDP programs, which go on forwarding meanwhile.
+  void leave_to_successor(bool yes) noexcept { leave_ = yes; }
 
   // summary() is one line: ports, workers, memory.
   [[nodiscard]] std::string summary() const;
@@ -61,6 +70,7 @@ class data_plane {
   tl::expected<unsigned, std::string> settle_workers();
   tl::expected<void, std::string> start_ports();
   tl::expected<void, std::string> make_tables();
+  void count_adopted(unsigned worker, const abi::observation_map<std::byte>& map) const;
   tl::expected<void, std::string> make_observations();
   tl::expected<void, std::string> look_for_tables();
   tl::expected<void, std::string> launch_workers();
@@ -74,6 +84,7 @@ class data_plane {
   config_link config_;
   bool eal_{false};
   bool launched_{false};
+  bool leave_{false};
   std::vector<xdp_leftover> leftovers_;  // by port number
   std::vector<port> ports_;
   std::vector<connection::table_file> tables_;

@@ -44,6 +44,7 @@ worker::worker(worker_setup setup)
     : setup_{std::move(setup)},
       table_{setup_.connections},
       follower_{setup_.block->generation, *setup_.config} {
+  table_.recount();  // it may have been another process's before
   setup_.burst = std::clamp<unsigned>(setup_.burst, 1, packet_path::max_burst);
 }
 

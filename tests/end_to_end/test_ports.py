@@ -63,6 +63,11 @@ class Plane:
             self.process.wait_for_output(" ready: ", 20)
         return self
 
+    def stop(self):
+        """stop() ends it for good: SIGTERM would leave what the next start takes over."""
+        self.process.signal(signal.SIGINT)
+        return self.process.wait(10)
+
     def tool(self, command, *arguments, check=True):
         return self.lab.run(None, [TOOL, command, self.node, *arguments], check=check)
 
@@ -178,7 +183,7 @@ def pcap_port(lab, checks, huge):
     checks.check((shown["flags"] & 1) == (huge == "on"), "the mode is shown", shown["flags"])
     beat = shown["now_ns"] - shown["workers"][0]["heartbeat_ns"]
     checks.check(beat < 500e6 and shown["alive"], "heartbeat and lock tell that it lives", shown)
-    checks.check(plane.process.stop() == 0, "SIGTERM ends it with 0", plane.process.tail())
+    checks.check(plane.stop() == 0, "SIGINT ends it with 0", plane.process.tail())
     sent = tunnelled(rdpcap(str(sink)))
     checks.check(sent == ports, "every packet to the VIP went out, encapsulated", sent)
     left = [p.name for p in plane.run_dir.iterdir() if p.name not in
@@ -222,6 +227,8 @@ def life_and_tables(lab, checks):
     checks.check(not plane.show()["alive"], "after kill -9 the lock is free")
     plane.start()
     plane.wait_tables(number + 1)
+    checks.check(plane.says("connection table 0: adopted 0 connections"),
+                 "and takes the connection table over")
     shown = plane.show()
     checks.check(shown["alive"] and shown["pid"] != old, "it starts again and reads the tables",
                  shown)
@@ -231,7 +238,15 @@ def life_and_tables(lab, checks):
     stale = shown["now_ns"] - shown["workers"][0]["heartbeat_ns"]
     plane.process.signal(signal.SIGCONT)
     checks.check(stale > 100e6, "a stopped process has no heartbeat", stale)
-    checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
+    checks.check(plane.process.stop() == 0, "SIGTERM ends it with 0")
+    plane.start()
+    checks.check(plane.says("connection table 0: adopted 0 connections"),
+                 "what SIGTERM leaves is taken over, too")
+    plane.process.stop()
+    lab.run(None, [DATAPLANE, "--node", plane.node, "--remove"])
+    plane.start()
+    checks.check(not plane.says("adopted"), "--remove leaves nothing to take over")
+    checks.check(plane.stop() == 0, "it stops", plane.process.tail())
 
 
 def netdev_port(lab, checks, device, kernel, queues=1, workers="1", idle="sleep", huge="off"):
@@ -278,7 +293,7 @@ def netdev_port(lab, checks, device, kernel, queues=1, workers="1", idle="sleep"
                      "started again after kill -9, it takes the interface over")
         plane.wait_tables()
         through("the port again, with the VIP set restored")
-    checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
+    checks.check(plane.stop() == 0, "it stops", plane.process.tail())
     link = lab.ip(mine, "link show dev v1")
     checks.check("prog/xdp" not in link, "the interface is left without a program", link)
     sock.close()
@@ -299,7 +314,7 @@ def tap_port(lab, checks):
     got = receive(sock, 10)
     checks.check(got == [4000 + p for p in range(10)], "10 packets came back through the TAP",
                  f"{got} {plane.counters()}")
-    checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
+    checks.check(plane.stop() == 0, "it stops", plane.process.tail())
     sock.close()
 
 
@@ -335,7 +350,7 @@ def memif_port(lab, checks):
     os.close(keep)
     testpmd.kill()
     checks.check(plane.show()["ports"][0]["driver"] == "net_memif", "the driver is shown")
-    checks.check(plane.process.stop() == 0, "it stops", plane.process.tail())
+    checks.check(plane.stop() == 0, "it stops", plane.process.tail())
     got = tunnelled(rdpcap(str(sink)))
     checks.check(got == [5000 + p for p in range(20)], "they left by the other port", got)
 

@@ -13,6 +13,14 @@ from .process import LabError, wait_until
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def fnv1a(text):
+    """fnv1a() is the hash that names files by the runtime directory (dataplane/process)."""
+    value = 0xcbf29ce484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001b3 % (1 << 64)
+    return f"{value:x}"
+
+
 class Binaries:
     """Where the build is: $SLUICE_BUILD, or build/."""
 
@@ -85,6 +93,11 @@ class Balancer:
                 **(controlplane or {}),
             },
         }
+        # The connection tables outlive the data plane; the lab they do not.
+        for place in ("/dev/hugepages", self.run_directory):
+            for worker in range(8):
+                self.lab.state.add("files", f"{place}/sluice-{fnv1a(str(self.run_directory))}"
+                                            f".connections.{worker}")
         self.node_file.write_text(yaml.safe_dump(self.node, sort_keys=False))
         self.dataplane = None
         self.controlplane = None
