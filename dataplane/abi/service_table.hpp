@@ -44,19 +44,24 @@ enum class forward_mode : std::uint8_t {
 };
 
 // How a service's table of u16 (positions into its members) is read for a new connection.
-// The tables are the control plane's work: the worker only picks a slot.
+// The tables are the control plane's work: the worker only picks a slot. Whatever the
+// scheduler, a packet that neither begins a connection nor finds one in the table goes to the
+// slot of its hash (stateless_choice.hpp).
 enum class scheduler : std::uint8_t {
   none = 0,
-  maglev = 1,                       // slot by flow hash
-  ring_hash = 2,                    // slot by flow hash; the table is the ring, cut into equal arcs
-  partitioned_hash = 3,             // slot by flow hash; a slot is a partition
-  source_hash = 4,                  // slot by hash of the source address alone
-  round_robin = 5,                  // slots in turn, per worker; each member once
-  weighted_round_robin = 6,         // slots in turn, per worker; the smooth sequence of one cycle
-  random = 7,                       // any slot; each member once
-  weighted_random = 8,              // any slot; slots in proportion to weights
-  least_connections = 9,            // member with the fewest connections; the table is not read
-  weighted_least_connections = 10,  // fewest connections per backend_row::weight
+  maglev = 1,                // slot by flow hash
+  ring_hash = 2,             // slot by flow hash; the table is the ring, cut into equal arcs
+  partitioned_hash = 3,      // slot by flow hash; a slot is a partition
+  source_hash = 4,           // slot by hash of the source address alone
+  round_robin = 5,           // slots in turn, per worker; each member once
+  weighted_round_robin = 6,  // slots in turn, per worker; the smooth sequence of one cycle
+  random = 7,                // any slot; each member once
+  weighted_random = 8,       // any slot; slots in proportion to weights
+  // The member with the fewest connections of all workers; the second: per
+  // backend_row::weight. The table is for packets that go by the hash; without one
+  // (table_size 0) the hash names a member.
+  least_connections = 9,
+  weighted_least_connections = 10,
   count_ = 11,
 };
 
@@ -156,7 +161,7 @@ struct alignas(cache_line) backend_row {
   abi::forward_mode mode;
   std::uint16_t mtu;            // bytes of IP packet that fit the next hop's link
   std::uint16_t port;           // nat, full_nat: destination port, host order; 0: as in the packet
-  std::uint32_t weight;         // effective; of weighted_least_connections
+  std::uint32_t weight;         // effective; 0: takes no new connections (not a member)
   std::uint8_t dscp;            // dsr_dscp: 6 bits
   std::uint8_t quic_id_length;  // bytes; 0: none
   std::uint16_t reserved0;

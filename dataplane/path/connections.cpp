@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stage 2 of the path: the packets of a service's address find their connection, or a
-// backend and a new connection, and are rewritten.
+// Stage 2 of the path: the packets of a service's address find their connection and are
+// rewritten for its backend. Those that find none: newcomers.cpp.
 //
 // Handles of the table hold until the first insert. So all packets with a connection
 // come first; then the newcomers, whose memory was fetched meanwhile.
 #include "dataplane/packet/mss.hpp"
+#include "dataplane/path/hit_table.hpp"
 #include "dataplane/path/packet_path.hpp"
 
 namespace sluice {
@@ -13,35 +14,6 @@ using abi::connection_state;
 using abi::connection_word;
 using abi::counter_id;
 using connection::step;
-
-namespace {
-
-constexpr bool is_tcp(const wire::parsed& m) noexcept {
-  return m.protocol == static_cast<std::uint8_t>(ip_proto::tcp);
-}
-
-// VIP and backend_ref of a connection_word: what an egress is for.
-constexpr std::uint64_t target_mask = (std::uint64_t{1} << connection_word::time_shift) - 1;
-
-// The transitions of tcp_next() and udp_next() for an entry that is there, by state and
-// the five flags that matter: one load per packet. An entry's state tells TCP from UDP,
-// because the VIP's number in its key does.
-constexpr unsigned flag_combinations = 32;
-using hit_table = std::array<std::array<connection::transition, flag_combinations>, 8>;
-constexpr hit_table make_hit_table() {
-  hit_table t{};
-  for (unsigned s = 0; s < t.size(); ++s) {
-    const auto state = static_cast<connection_state>(s);
-    const bool udp = state == connection_state::udp_new || state == connection_state::udp;
-    for (unsigned f = 0; f < flag_combinations; ++f)
-      t[s][f] = udp ? connection::udp_next(state)
-                    : connection::tcp_next(state, static_cast<std::uint8_t>(f));
-  }
-  return t;
-}
-constexpr hit_table hit_transitions = make_hit_table();
-
-}  // namespace
 
 // count_sent() sets the verdict of a packet that has been rewritten, and counts it.
 [[gnu::always_inline]] inline void packet_path::count_sent(std::size_t i, abi::backend_ref ref,
@@ -204,156 +176,6 @@ void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) n
     if (b.found[k] != nullptr) [[likely]]
       hit(map, b.found[k], b.at[k]);
   if (missing != 0) resolve_new(b, map, missing);
-}
-
-// hit_slow(): as hit(), and the backend may be gone, the row not looked at before in this
-// generation, or a SYN may begin a new connection in the old one's place.
-template <class Family>
-[[gnu::noinline]] void packet_path::hit_slow(connection::flow_map<Family>& map,
-                                             connection::handle found, std::size_t i) noexcept {
-  const connection_word w = *found;
-  const wire::parsed& m = parsed_[i];
-  const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
-                                                     [m.tcp_flags & (flag_combinations - 1)];
-  const abi::backend_row* row = kept_backend(w.backend(), *vips_[i]);
-  // An entry that has been idle too long and was not swept yet still knows the backend:
-  // only a SYN, which says that nothing is to be continued, is not bound by it.
-  const bool syn = is_tcp(m) && connection::classify(m.tcp_flags) == connection::segment::syn;
-  const bool anew = syn && (next.step == step::renew || map.expired(w, now_));
-  if (row != nullptr && !anew) {
-    if (next.step != step::ignore) map.store(found, w.with_seen(now_).with_state(next.next));
-    make_egress((w.value & target_mask) | generation_tag_, w.backend(), *row);
-    return send(i, w.backend());
-  }
-  const choice to = choose(i);
-  if (to.row == nullptr) {
-    packet& p = burst_[i];
-    if (to.reason == counter_id::drop_no_service_port)
-      return leave(p, kernel_reason::no_service_port, to.reason);
-    return drop(p, to.reason);
-  }
-  connection_state state = w.state();
-  if (anew) {
-    state = connection_state::syn;
-    ++tally_.opened;
-    ++tally_.closed;
-  } else {
-    if (next.step != step::ignore) state = next.next;
-    ++tally_.moved;
-  }
-  count_closed(w.backend());
-  count_opened(to.ref);
-  map.store(found, w.with_backend(to.ref).with_seen(now_).with_state(state));
-  send(i, to.ref);
-}
-
-// resolve_new() finds a backend for the packets without a connection, and enters those
-// that begin one. In steps, each of which fetches what the next one reads.
-template <class Family>
-[[gnu::noinline]] void packet_path::resolve_new(batch<Family>& b, connection::flow_map<Family>& map,
-                                                unsigned count) noexcept {
-  unsigned going = 0;
-  for (unsigned j = 0; j < count; ++j) {
-    const std::uint8_t k = newcomers_[j].in_batch;
-    const std::size_t i = b.at[k];
-    packet& p = burst_[i];
-    const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
-    const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
-    if (s == nullptr) {
-      leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
-      continue;
-    }
-    p.service = s->self;
-    if (s->member_count == 0) {
-      drop(p, counter_id::drop_no_backend);
-      continue;
-    }
-    const std::uint16_t* slot = view_.table_slot(*s, sluice_slot(flow_hash(i), s->table_size));
-    if (slot == nullptr) {
-      drop(p, counter_id::drop_bad_table);
-      continue;
-    }
-    __builtin_prefetch(slot);
-    newcomers_[going++] = {s, slot, {}, k};
-  }
-  for (unsigned j = 0; j < going; ++j) {
-    newcomer& c = newcomers_[j];
-    c.backend = view_.member(*c.service, *c.slot);
-    view_.prefetch_backend(c.backend);
-  }
-  for (unsigned j = 0; j < going; ++j) {
-    const newcomer& c = newcomers_[j];
-    const std::size_t i = b.at[c.in_batch];
-    packet& p = burst_[i];
-    const wire::parsed& m = parsed_[i];
-    const choice to = checked(*c.service, c.backend);
-    if (to.row == nullptr) {
-      drop(p, to.reason);
-      continue;
-    }
-    const connection::transition first =
-        is_tcp(m) ? connection::tcp_next(connection_state::free, m.tcp_flags)
-                  : connection::udp_next(connection_state::free);
-    if (first.step != step::create) {
-      send(i, to.ref);
-      continue;
-    }
-    const auto entered = map.insert(b.hashes[c.in_batch], b.keys[c.in_batch],
-                                    connection_word::make(vips_[i]->id, to.ref, now_, first.next));
-    switch (entered.outcome) {
-      case connection::outcome::existing:  // entered by an earlier packet of this burst
-        ++tally_.hits;
-        hit_slow(map, entered.handle, i);
-        continue;
-      case connection::outcome::no_room:
-        ++tally_.untracked;
-        send(i, to.ref);
-        continue;
-      case connection::outcome::expired:
-        ++tally_.expired;
-        ++tally_.closed;
-        count_closed(entered.old.backend());
-        break;
-      case connection::outcome::evicted:
-        ++tally_.evicted;
-        ++tally_.closed;
-        count_closed(entered.old.backend());
-        break;
-      case connection::outcome::inserted:
-        break;
-    }
-    ++tally_.opened;
-    count_opened(to.ref);
-    send(i, to.ref);
-  }
-}
-
-// kept_backend() returns the row of a connection's backend, or null if the connection
-// must be given another: the backend is removed or down, or the row serves another VIP.
-const abi::backend_row* packet_path::kept_backend(abi::backend_ref ref,
-                                                  const abi::vip_row& vip) const noexcept {
-  const abi::backend_row* row = view_.backend(ref);
-  if (row == nullptr || (row->flags & abi::backend_keeps_connections) == 0) return nullptr;
-  const abi::service_row* s = view_.service(row->service);
-  return s != nullptr && s->vip == vip.id ? row : nullptr;
-}
-
-// checked() is the backend that a service's table names, if the tables agree on it.
-packet_path::choice packet_path::checked(const abi::service_row& s,
-                                         abi::backend_ref ref) const noexcept {
-  const abi::backend_row* row = view_.backend(ref);
-  if (row == nullptr || row->service != s.self) return {nullptr, {}, counter_id::drop_bad_table};
-  return {row, ref, {}};
-}
-
-packet_path::choice packet_path::choose(std::size_t i) const noexcept {
-  packet& p = burst_[i];
-  const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
-  const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
-  if (s == nullptr) return {nullptr, {}, counter_id::drop_no_service_port};
-  p.service = s->self;
-  if (s->member_count == 0) return {nullptr, {}, counter_id::drop_no_backend};
-  return checked(*s, view_.choose(*s, flow_hash(i)));
 }
 
 std::uint64_t packet_path::flow_hash(std::size_t i) const noexcept {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dataplane/abi/stateless_choice.hpp"
 #include "dataplane/path/packet_path.hpp"
 
 namespace sluice {
@@ -87,14 +88,12 @@ abi::backend_ref packet_path::owner_of(const abi::vip_row& vip, const abi::servi
   }
   if (found != nullptr && kept_backend(found->backend(), vip) != nullptr) return found->backend();
   if (service.member_count == 0) return {};
-  const std::uint64_t seed = view_.header().hash_seed;
-  std::uint64_t hash = 0;
-  if (service.kind == abi::scheduler::source_hash)
-    hash = client.is_v4() ? sluice_source_hash4(seed, client.v4_raw().raw())
-                          : sluice_source_hash6(seed, client.high(), client.low());
-  else
-    hash = spread_of(seed, client, client_port, vip.address, vip_port, vip.protocol);
-  const choice to = checked(service, view_.choose(service, hash));
+  const std::uint64_t hash =
+      abi::choice_hash(view_, service, abi::options_of(view_, service), client, [&] {
+        return spread_of(view_.header().hash_seed, client, client_port, vip.address, vip_port,
+                         vip.protocol);
+      });
+  const choice to = checked(service, abi::stateless_choice(view_, service, hash));
   return to.row != nullptr ? to.ref : abi::backend_ref{};
 }
 

@@ -38,7 +38,12 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
                          std::span<const path_port> ports) noexcept
     : table_{table},
       counters_{counters},
-      port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))} {
+      port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))},
+      states_{new service_state[counters.service_rows]},  // lint: cold
+      loads_{counters.backends, counters.backend_rows, counters.other_backends, counters.instance,
+             counters.service_rows},
+      // Another sequence in every worker: the table's secret is its own.
+      random_{table.v4.hash({0x5eed, 0}).value} {
   static_assert(abi::max_ports <= 32);
   for (unsigned i = 0; i < port_count_; ++i) {
     port_macs_[i] = wire::to_word(ports[i].mac);
@@ -221,6 +226,7 @@ void packet_path::leave(packet& p, kernel_reason why, counter_id otherwise) noex
 }
 
 std::size_t packet_path::maintain(std::uint64_t now_ns) noexcept {
+  loads_.refresh(view_, {states_.get(), counters_.service_rows});
   std::size_t gone = 0;
   sweeper_.step(table_, now_ns, [&](abi::connection_word w) {
     ++gone;

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "dataplane/abi/counters.hpp"
@@ -23,6 +24,9 @@
 #include "dataplane/path/packet.hpp"
 #include "dataplane/path/rate_limiter.hpp"
 #include "dataplane/path/rewrite.hpp"
+#include "dataplane/path/schedule/connection_loads.hpp"
+#include "dataplane/path/schedule/context.hpp"
+#include "dataplane/path/service_state.hpp"
 
 namespace sluice {
 
@@ -39,6 +43,10 @@ struct path_counters {
   std::uint32_t service_rows{0};
   abi::backend_counters* backends{nullptr};  // observation_map::backends(i)
   std::uint32_t backend_rows{0};
+  // For least_connections: the first backend row of each other worker, and which observation
+  // segment (segment_header::instance; 0: unknown) all of them are in.
+  std::span<const abi::backend_counters* const> other_backends{};
+  std::uint64_t instance{0};
 };
 
 class packet_path {
@@ -82,8 +90,9 @@ class packet_path {
   // A packet without a connection, on its way to a backend.
   struct newcomer {
     const abi::service_row* service;
-    const std::uint16_t* slot;  // of the scheduler's table
-    abi::backend_ref backend;
+    const std::uint16_t* slot;  // of the scheduler's table; null: it has none
+    std::uint64_t hash;         // abi::choice_hash()
+    abi::backend_ref backend;   // by the hash
     std::uint8_t in_batch;
   };
   // Counts of one burst, added to the shared counters at its end.
@@ -118,7 +127,7 @@ class packet_path {
   void enter6(std::size_t i, const abi::vip_row& vip) noexcept;
   void judge_rest(std::size_t i) noexcept;
   void process_some(std::span<packet> burst, std::uint16_t now) noexcept;
-  // Stage 2: connections, backends, rewriting. connections.cpp
+  // Stage 2: connections, backends, rewriting. connections.cpp, newcomers.cpp
   template <class Family>
   void resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept;
   template <class Family>
@@ -132,7 +141,12 @@ class packet_path {
                                                      const abi::vip_row& vip) const noexcept;
   void make_egress(std::uint64_t tag, abi::backend_ref ref, const abi::backend_row& row) noexcept;
   [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
-  [[nodiscard]] choice choose(std::size_t i) const noexcept;
+  template <class Family>
+  void enter(batch<Family>& b, connection::flow_map<Family>& map, const newcomer& c) noexcept;
+  [[nodiscard]] choice choose(std::size_t i) noexcept;
+  [[nodiscard]] std::uint64_t choice_hash(std::size_t i, const abi::service_row& s) const noexcept;
+  [[nodiscard]] abi::backend_ref scheduled(const abi::service_row& s, abi::scheduler kind,
+                                           std::uint64_t hash) noexcept;
   [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
   void send(std::size_t i, abi::backend_ref ref) noexcept;
   void clamp_mss(std::size_t i) noexcept;
@@ -186,6 +200,11 @@ class packet_path {
   batch<connection::ipv4> batch4_;
   batch<connection::ipv6> batch6_;
   std::array<newcomer, max_burst> newcomers_;
+
+  // For new connections only.
+  std::unique_ptr<service_state[]> states_;  // by service_id, service_rows of them
+  connection_loads loads_;
+  random_bits random_;
 };
 
 }  // namespace sluice

@@ -233,6 +233,10 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     setup.block = &observations_.worker(w);
     setup.counters = {setup.block->counters.data(), observations_.services(w), limits.services,
                       observations_.backends(w), limits.backends};
+    setup.counters.instance =
+        reinterpret_cast<const abi::segment_header*>(segment_.data())->instance;
+    for (unsigned other = 0; other < count; ++other)
+      if (other != w) setup.other_backends.push_back(observations_.backends(other));
     setup.connections = tables_[w].data();
     setup.config = &config_.wanted();
     for (std::size_t i = 0; i < ports_.size(); ++i) {

@@ -45,6 +45,7 @@ worker::worker(worker_setup setup)
       table_{setup_.connections},
       follower_{setup_.block->generation, *setup_.config} {
   table_.recount();  // it may have been another process's before
+  setup_.counters.other_backends = setup_.other_backends;
   setup_.burst = std::clamp<unsigned>(setup_.burst, 1, packet_path::max_burst);
 }
 

@@ -41,8 +41,9 @@ struct worker_setup {
   unsigned burst{32};
   idle_mode idle{idle_mode::busy};
   abi::worker_block* block{};
-  path_counters counters;
-  std::byte* connections{};  // a mapped connection table file
+  path_counters counters;                                    // but for other_backends
+  std::vector<const abi::backend_counters*> other_backends;  // of the other workers
+  std::byte* connections{};                                  // a mapped connection table file
   const std::atomic<const attached_config*>* config{};
 };
 

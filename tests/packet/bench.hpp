@@ -43,13 +43,17 @@ struct input {
 class bench {
  public:
   explicit bench(const abi::config_view& view, std::uint64_t connections = 4096,
-                 std::span<const path_port> ports = bench_ports)
-      : file_{make_table(connections)},
+                 std::span<const path_port> ports = bench_ports,
+                 std::uint64_t secret = 0x0123456789abcdef,
+                 std::span<const abi::backend_counters* const> other_workers = {},
+                 std::uint64_t instance = 0)
+      : file_{make_table(connections, secret)},
         table_{file_.data()},
         services_(abi::max_services),
         backends_(4096),
         path_{table_,
-              {worker_.data(), services_.data(), abi::max_services, backends_.data(), 4096},
+              {worker_.data(), services_.data(), abi::max_services, backends_.data(), 4096,
+               other_workers, instance},
               ports} {
     path_.set_view(view);
   }
@@ -117,12 +121,11 @@ class bench {
   std::uint64_t now_ns{1'000'000'000'000};
 
  private:
-  static connection::table_file make_table(std::uint64_t connections) {
+  static connection::table_file make_table(std::uint64_t connections, std::uint64_t secret) {
     connection::table_file_options options;
     options.connections4 = connections;
     options.connections6 = connections;
-    auto file =
-        connection::table_file::anonymous(options, {0x0123456789abcdef, 0xfedcba9876543210});
+    auto file = connection::table_file::anonymous(options, {secret, 0xfedcba9876543210});
     if (!file) throw std::runtime_error{file.error()};
     // The bench's clock starts at 0, whatever the machine's says.
     reinterpret_cast<abi::connection_header*>(file->data())->clock_base_ns = 0;

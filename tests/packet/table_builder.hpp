@@ -112,6 +112,7 @@ class table_builder {
       row.mtu = b.mtu;
       row.dscp = b.dscp;
       row.port = b.port;
+      row.weight = 1;
       member(h.member_count++) = abi::backend_ref::make(h.backend_count++, 3);
     }
     if (first == last) {

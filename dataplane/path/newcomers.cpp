@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packets that have no connection, or whose connection has lost its backend: what their
+// service lets in, which backend they go to, and the entry of their connection.
+//
+// A packet that begins a connection (SYN, first datagram) goes where the service's scheduler
+// says. Anything else that is not in the table goes by abi/stateless_choice.hpp, as does what
+// finds no room: without an entry all packets of a flow must choose alike.
+#include <algorithm>
+
+#include "dataplane/path/hit_table.hpp"
+#include "dataplane/path/packet_path.hpp"
+#include "dataplane/path/schedule/schedule.hpp"
+
+namespace sluice {
+
+using abi::connection_state;
+using abi::connection_word;
+using abi::counter_id;
+using connection::step;
+
+namespace {
+
+ip_address source_of(const packet& p, const wire::parsed& m) noexcept {
+  if (m.version == 4)
+    return ip_address::v4(reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3)->source);
+  return ip_address::v6(reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3)->source);
+}
+
+constexpr bool is_syn(const wire::parsed& m) noexcept {
+  return is_tcp(m) && connection::classify(m.tcp_flags) == connection::segment::syn;
+}
+
+}  // namespace
+
+// hit_slow(): as hit(), and the backend may be gone, the row not looked at before in this
+// generation, or a SYN may begin a new connection in the old one's place.
+template <class Family>
+[[gnu::noinline]] void packet_path::hit_slow(connection::flow_map<Family>& map,
+                                             connection::handle found, std::size_t i) noexcept {
+  const connection_word w = *found;
+  const wire::parsed& m = parsed_[i];
+  const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
+                                                     [m.tcp_flags & (flag_combinations - 1)];
+  const abi::backend_row* row = kept_backend(w.backend(), *vips_[i]);
+  // An entry that has been idle too long and was not swept yet still knows the backend:
+  // only a SYN, which says that nothing is to be continued, is not bound by it.
+  const bool anew = is_syn(m) && (next.step == step::renew || map.expired(w, now_));
+  if (row != nullptr && !anew) {
+    if (next.step != step::ignore) map.store(found, w.with_seen(now_).with_state(next.next));
+    make_egress((w.value & target_mask) | generation_tag_, w.backend(), *row);
+    return send(i, w.backend());
+  }
+  const choice to = choose(i);
+  if (to.row == nullptr) {
+    packet& p = burst_[i];
+    if (to.reason == counter_id::drop_no_service_port)
+      return leave(p, kernel_reason::no_service_port, to.reason);
+    return drop(p, to.reason);
+  }
+  connection_state state = w.state();
+  if (anew) {
+    state = connection_state::syn;
+    ++tally_.opened;
+    ++tally_.closed;
+  } else {
+    if (next.step != step::ignore) state = next.next;
+    ++tally_.moved;
+  }
+  count_closed(w.backend());
+  count_opened(to.ref);
+  map.store(found, w.with_backend(to.ref).with_seen(now_).with_state(state));
+  send(i, to.ref);
+}
+
+// resolve_new() finds a backend for the packets without a connection, and enters those
+// that begin one. In steps, each of which fetches what the next one reads.
+template <class Family>
+[[gnu::noinline]] void packet_path::resolve_new(batch<Family>& b, connection::flow_map<Family>& map,
+                                                unsigned count) noexcept {
+  unsigned going = 0;
+  for (unsigned j = 0; j < count; ++j) {
+    const std::uint8_t k = newcomers_[j].in_batch;
+    const std::size_t i = b.at[k];
+    packet& p = burst_[i];
+    const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
+    const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
+    if (s == nullptr) {
+      leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
+      continue;
+    }
+    p.service = s->self;
+    if (s->member_count == 0) {
+      drop(p, counter_id::drop_no_backend);
+      continue;
+    }
+    newcomer n{s, nullptr, choice_hash(i, *s), {}, k};
+    if (!abi::does_without_table(*s)) [[likely]] {
+      n.slot = view_.table_slot(*s, sluice_slot(n.hash, s->table_size));
+      if (n.slot == nullptr) {
+        drop(p, counter_id::drop_bad_table);
+        continue;
+      }
+      __builtin_prefetch(n.slot);
+    } else {
+      n.backend = abi::stateless_choice(view_, *s, n.hash);
+    }
+    newcomers_[going++] = n;
+  }
+  for (unsigned j = 0; j < going; ++j) {
+    newcomer& c = newcomers_[j];
+    if (c.slot != nullptr) c.backend = view_.member(*c.service, *c.slot);
+    view_.prefetch_backend(c.backend);
+  }
+  for (unsigned j = 0; j < going; ++j) enter(b, map, newcomers_[j]);
+}
+
+// enter() takes one newcomer, whose backend by the hash is known, to the end.
+template <class Family>
+[[gnu::always_inline]] inline void packet_path::enter(batch<Family>& b,
+                                                      connection::flow_map<Family>& map,
+                                                      const newcomer& c) noexcept {
+  const std::size_t i = b.at[c.in_batch];
+  packet& p = burst_[i];
+  const wire::parsed& m = parsed_[i];
+  const connection::transition first =
+      is_tcp(m) ? connection::tcp_next(connection_state::free, m.tcp_flags)
+                : connection::udp_next(connection_state::free);
+  const choice by_hash = checked(*c.service, c.backend);
+  if (by_hash.row == nullptr) return drop(p, by_hash.reason);
+  if (first.step != step::create) return send(i, by_hash.ref);
+
+  choice to = by_hash;
+  const abi::scheduler kind = c.service->kind;
+  if (!by_hash::is(kind) && (is_syn(m) || !is_tcp(m))) {
+    // The scheduler counts: it is asked only for what is a new connection indeed, and not the
+    // next packet of one that began in this burst.
+    if (const connection::handle found = map.find(b.hashes[c.in_batch], b.keys[c.in_batch]);
+        found != nullptr) {
+      ++tally_.hits;
+      return hit_slow(map, found, i);
+    }
+    to = checked(*c.service, scheduled(*c.service, kind, c.hash));
+    if (to.row == nullptr) return drop(p, to.reason);
+  }
+  const auto entered = map.insert(b.hashes[c.in_batch], b.keys[c.in_batch],
+                                  connection_word::make(vips_[i]->id, to.ref, now_, first.next));
+  switch (entered.outcome) {
+    case connection::outcome::existing:  // entered by an earlier packet of this burst
+      ++tally_.hits;
+      return hit_slow(map, entered.handle, i);
+    case connection::outcome::no_room:
+      ++tally_.untracked;
+      return send(i, by_hash.ref);
+    case connection::outcome::expired:
+      ++tally_.expired;
+      ++tally_.closed;
+      count_closed(entered.old.backend());
+      break;
+    case connection::outcome::evicted:
+      ++tally_.evicted;
+      ++tally_.closed;
+      count_closed(entered.old.backend());
+      break;
+    case connection::outcome::inserted:
+      break;
+  }
+  ++tally_.opened;
+  count_opened(to.ref);
+  send(i, to.ref);
+}
+
+// kept_backend() returns the row of a connection's backend, or null if the connection
+// must be given another: the backend is removed or down, or the row serves another VIP.
+const abi::backend_row* packet_path::kept_backend(abi::backend_ref ref,
+                                                  const abi::vip_row& vip) const noexcept {
+  const abi::backend_row* row = view_.backend(ref);
+  if (row == nullptr || (row->flags & abi::backend_keeps_connections) == 0) return nullptr;
+  const abi::service_row* s = view_.service(row->service);
+  return s != nullptr && s->vip == vip.id ? row : nullptr;
+}
+
+// checked() is the backend that a service's table names, if the tables agree on it.
+packet_path::choice packet_path::checked(const abi::service_row& s,
+                                         abi::backend_ref ref) const noexcept {
+  const abi::backend_row* row = view_.backend(ref);
+  if (row == nullptr || row->service != s.self) return {nullptr, {}, counter_id::drop_bad_table};
+  return {row, ref, {}};
+}
+
+// choice_hash() is what a packet of a service goes by without a connection.
+std::uint64_t packet_path::choice_hash(std::size_t i, const abi::service_row& s) const noexcept {
+  const abi::service_options* options = abi::options_of(view_, s);
+  if (!abi::goes_by_source(s, options)) [[likely]]
+    return flow_hash(i);
+  return abi::choice_hash(view_, s, options, source_of(burst_[i], parsed_[i]),
+                          [] { return std::uint64_t{0}; });
+}
+
+// scheduled() asks a service's scheduler for the backend of a new connection.
+abi::backend_ref packet_path::scheduled(const abi::service_row& s, abi::scheduler kind,
+                                        std::uint64_t hash) noexcept {
+  const auto id = static_cast<std::uint32_t>(s.self);
+  if (id >= counters_.service_rows) return abi::stateless_choice(view_, s, hash);
+  return schedule(kind, {view_, s, hash, states_[id], random_, loads_});
+}
+
+// choose() gives a packet whose connection needs another backend one.
+packet_path::choice packet_path::choose(std::size_t i) noexcept {
+  packet& p = burst_[i];
+  const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
+  const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
+  if (s == nullptr) return {nullptr, {}, counter_id::drop_no_service_port};
+  p.service = s->self;
+  if (s->member_count == 0) return {nullptr, {}, counter_id::drop_no_backend};
+  const std::uint64_t hash = choice_hash(i, *s);
+  const abi::scheduler kind = s->kind;
+  if (by_hash::is(kind)) return checked(*s, abi::stateless_choice(view_, *s, hash));
+  return checked(*s, scheduled(*s, kind, hash));
+}
+
+template void packet_path::hit_slow(connection::flow_map<connection::ipv4>&, connection::handle,
+                                    std::size_t) noexcept;
+template void packet_path::hit_slow(connection::flow_map<connection::ipv6>&, connection::handle,
+                                    std::size_t) noexcept;
+template void packet_path::resolve_new(batch<connection::ipv4>&,
+                                       connection::flow_map<connection::ipv4>&, unsigned) noexcept;
+template void packet_path::resolve_new(batch<connection::ipv6>&,
+                                       connection::flow_map<connection::ipv6>&, unsigned) noexcept;
+
+}  // namespace sluice
