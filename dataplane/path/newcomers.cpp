@@ -4,12 +4,14 @@
 //
 // A packet that begins a connection (SYN, first datagram) goes where the service's scheduler
 // says. Anything else that is not in the table goes by abi/stateless_choice.hpp, as does what
-// finds no room: without an entry all packets of a flow must choose alike.
+// finds no room: without an entry all packets of a flow must choose alike. Persistence goes
+// before the scheduler, a QUIC connection id before everything. options.cpp has the details.
 #include <algorithm>
 
 #include "dataplane/path/hit_table.hpp"
 #include "dataplane/path/packet_path.hpp"
 #include "dataplane/path/schedule/schedule.hpp"
+#include "dataplane/path/source_of.hpp"
 
 namespace sluice {
 
@@ -19,12 +21,6 @@ using abi::counter_id;
 using connection::step;
 
 namespace {
-
-ip_address source_of(const packet& p, const wire::parsed& m) noexcept {
-  if (m.version == 4)
-    return ip_address::v4(reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3)->source);
-  return ip_address::v6(reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3)->source);
-}
 
 constexpr bool is_syn(const wire::parsed& m) noexcept {
   return is_tcp(m) && connection::classify(m.tcp_flags) == connection::segment::syn;
@@ -46,11 +42,18 @@ template <class Family>
   // only a SYN, which says that nothing is to be continued, is not bound by it.
   const bool anew = is_syn(m) && (next.step == step::renew || map.expired(w, now_));
   if (row != nullptr && !anew) {
+    course how = course::as_ever;
+    if (const abi::service_row* s = view_.service(row->service);
+        s != nullptr && (s->flags & abi::service_has_options) != 0) {
+      how = every_packet(i, *s, w.backend());
+      if (how == course::ended) return;
+    }
     if (next.step != step::ignore) map.store(found, w.with_seen(now_).with_state(next.next));
-    make_egress((w.value & target_mask) | generation_tag_, w.backend(), *row);
+    if (how == course::as_ever)
+      make_egress((w.value & target_mask) | generation_tag_, w.backend(), *row);
     return send(i, w.backend());
   }
-  const choice to = choose(i);
+  const choice to = choose(i, anew);
   if (to.row == nullptr) {
     packet& p = burst_[i];
     if (to.reason == counter_id::drop_no_service_port)
@@ -89,11 +92,24 @@ template <class Family>
       continue;
     }
     p.service = s->self;
+    newcomer n{s, abi::options_of(view_, *s), nullptr, 0, {}, k, false};
+    if (n.options != nullptr) [[unlikely]] {
+      if (const counter_id no = let_in(i, *s, n.options, true); no != counter_id::count_) {
+        drop(p, no);
+        continue;
+      }
+      n.backend = by_quic_id(i, *s, *n.options);
+      n.by_id = !n.backend.none();
+      if (n.by_id) {
+        newcomers_[going++] = n;
+        continue;
+      }
+    }
     if (s->member_count == 0) {
       drop(p, counter_id::drop_no_backend);
       continue;
     }
-    newcomer n{s, nullptr, choice_hash(i, *s), {}, k};
+    n.hash = choice_hash(i, *s, n.options);
     if (!abi::does_without_table(*s)) [[likely]] {
       n.slot = view_.table_slot(*s, sluice_slot(n.hash, s->table_size));
       if (n.slot == nullptr) {
@@ -122,24 +138,47 @@ template <class Family>
   const std::size_t i = b.at[c.in_batch];
   packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
+  if (c.by_id) {
+    count(counter_id::quic_by_id);
+    return send(i, c.backend);
+  }
+  choice fallback = checked(*c.service, c.backend);
+  bool persists = false;
+  bool known = false;
+  if (c.options != nullptr) [[unlikely]] {
+    persists = c.options->persistence_timeout != 0;
+    if (const abi::backend_ref ref = persistent(i, *c.service, *c.options); !ref.none()) {
+      known = true;
+      fallback = checked(*c.service, ref);
+    }
+  }
+  if (fallback.row == nullptr) return drop(p, fallback.reason);
   const connection::transition first =
       is_tcp(m) ? connection::tcp_next(connection_state::free, m.tcp_flags)
                 : connection::udp_next(connection_state::free);
-  const choice by_hash = checked(*c.service, c.backend);
-  if (by_hash.row == nullptr) return drop(p, by_hash.reason);
-  if (first.step != step::create) return send(i, by_hash.ref);
+  if (first.step != step::create) return send(i, fallback.ref);
 
-  choice to = by_hash;
+  choice to = fallback;
   const abi::scheduler kind = c.service->kind;
-  if (!by_hash::is(kind) && (is_syn(m) || !is_tcp(m))) {
-    // The scheduler counts: it is asked only for what is a new connection indeed, and not the
-    // next packet of one that began in this burst.
+  const bool asks = !by_hash::is(kind) && !persists;
+  if ((asks || c.options != nullptr) && (is_syn(m) || !is_tcp(m))) {
+    // Schedulers and limits count: they are asked only for what is a new connection indeed,
+    // and not the next packet of one that began in this burst.
     if (const connection::handle found = map.find(b.hashes[c.in_batch], b.keys[c.in_batch]);
         found != nullptr) {
       ++tally_.hits;
       return hit_slow(map, found, i);
     }
-    to = checked(*c.service, scheduled(*c.service, kind, c.hash));
+    if (c.options != nullptr) {
+      bool flooded = false;
+      if (const counter_id no = begin(i, *c.service, *c.options, flooded); no != counter_id::count_)
+        return drop(p, no);
+      if (flooded) {
+        count(counter_id::syn_flood_stateless);
+        return send(i, fallback.ref);
+      }
+    }
+    if (asks) to = checked(*c.service, scheduled(*c.service, kind, c.hash));
     if (to.row == nullptr) return drop(p, to.reason);
   }
   const auto entered = map.insert(b.hashes[c.in_batch], b.keys[c.in_batch],
@@ -150,7 +189,7 @@ template <class Family>
       return hit_slow(map, entered.handle, i);
     case connection::outcome::no_room:
       ++tally_.untracked;
-      return send(i, by_hash.ref);
+      return send(i, fallback.ref);
     case connection::outcome::expired:
       ++tally_.expired;
       ++tally_.closed;
@@ -166,6 +205,10 @@ template <class Family>
   }
   ++tally_.opened;
   count_opened(to.ref);
+  if (persists) [[unlikely]] {
+    if (known) count(counter_id::persistence_hits);
+    remember(i, *c.service, *c.options, to.ref);
+  }
   send(i, to.ref);
 }
 
@@ -188,8 +231,8 @@ packet_path::choice packet_path::checked(const abi::service_row& s,
 }
 
 // choice_hash() is what a packet of a service goes by without a connection.
-std::uint64_t packet_path::choice_hash(std::size_t i, const abi::service_row& s) const noexcept {
-  const abi::service_options* options = abi::options_of(view_, s);
+std::uint64_t packet_path::choice_hash(std::size_t i, const abi::service_row& s,
+                                       const abi::service_options* options) const noexcept {
   if (!abi::goes_by_source(s, options)) [[likely]]
     return flow_hash(i);
   return abi::choice_hash(view_, s, options, source_of(burst_[i], parsed_[i]),
@@ -204,15 +247,38 @@ abi::backend_ref packet_path::scheduled(const abi::service_row& s, abi::schedule
   return schedule(kind, {view_, s, hash, states_[id], random_, loads_});
 }
 
-// choose() gives a packet whose connection needs another backend one.
-packet_path::choice packet_path::choose(std::size_t i) noexcept {
+// choose() gives a packet whose connection needs another backend one. anew: it begins another
+// connection in the old one's place.
+packet_path::choice packet_path::choose(std::size_t i, bool anew) noexcept {
   packet& p = burst_[i];
   const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
   const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
   if (s == nullptr) return {nullptr, {}, counter_id::drop_no_service_port};
   p.service = s->self;
+  const abi::service_options* options = abi::options_of(view_, *s);
+  if (options != nullptr) {
+    counter_id no = let_in(i, *s, options, anew);
+    bool flooded = false;  // the entry is there already
+    if (no == counter_id::count_ && anew) no = begin(i, *s, *options, flooded);
+    if (no != counter_id::count_) return {nullptr, {}, no};
+    if (const abi::backend_ref named = by_quic_id(i, *s, *options); !named.none()) {
+      count(counter_id::quic_by_id);
+      return checked(*s, named);
+    }
+  }
   if (s->member_count == 0) return {nullptr, {}, counter_id::drop_no_backend};
-  const std::uint64_t hash = choice_hash(i, *s);
+  if (options != nullptr && options->persistence_timeout != 0) {
+    abi::backend_ref ref = persistent(i, *s, *options);
+    if (ref.none()) {
+      ref = abi::stateless_choice(view_, *s, choice_hash(i, *s, options));
+    } else if (anew) {
+      count(counter_id::persistence_hits);
+    }
+    const choice to = checked(*s, ref);
+    if (to.row != nullptr) remember(i, *s, *options, ref);
+    return to;
+  }
+  const std::uint64_t hash = choice_hash(i, *s, options);
   const abi::scheduler kind = s->kind;
   if (by_hash::is(kind)) return checked(*s, abi::stateless_choice(view_, *s, hash));
   return checked(*s, scheduled(*s, kind, hash));

@@ -40,6 +40,7 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
       counters_{counters},
       port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))},
       states_{new service_state[counters.service_rows]},  // lint: cold
+      tables_{new option_tables},                         // lint: cold
       loads_{counters.backends, counters.backend_rows, counters.other_backends, counters.instance,
              counters.service_rows},
       // Another sequence in every worker: the table's secret is its own.
@@ -62,6 +63,7 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
     generation_tag_ = std::uint64_t{1} << connection_bits;
   }
   if (!view_.empty()) table_.set_timeouts(view_.header().timeouts);
+  tables_->quic.take_up(view_);
 }
 
 void packet_path::process(std::span<packet> burst, std::uint64_t now_ns) noexcept {
@@ -227,6 +229,7 @@ void packet_path::leave(packet& p, kernel_reason why, counter_id otherwise) noex
 
 std::size_t packet_path::maintain(std::uint64_t now_ns) noexcept {
   loads_.refresh(view_, {states_.get(), counters_.service_rows});
+  tables_->quic.go_on(view_);
   std::size_t gone = 0;
   sweeper_.step(table_, now_ns, [&](abi::connection_word w) {
     ++gone;

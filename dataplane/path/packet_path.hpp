@@ -22,11 +22,14 @@
 #include "dataplane/packet/icmp.hpp"
 #include "dataplane/packet/parse.hpp"
 #include "dataplane/path/packet.hpp"
+#include "dataplane/path/persistence.hpp"
+#include "dataplane/path/quic_backends.hpp"
 #include "dataplane/path/rate_limiter.hpp"
 #include "dataplane/path/rewrite.hpp"
 #include "dataplane/path/schedule/connection_loads.hpp"
 #include "dataplane/path/schedule/context.hpp"
 #include "dataplane/path/service_state.hpp"
+#include "dataplane/path/source_rates.hpp"
 
 namespace sluice {
 
@@ -90,10 +93,12 @@ class packet_path {
   // A packet without a connection, on its way to a backend.
   struct newcomer {
     const abi::service_row* service;
-    const std::uint16_t* slot;  // of the scheduler's table; null: it has none
-    std::uint64_t hash;         // abi::choice_hash()
-    abi::backend_ref backend;   // by the hash
+    const abi::service_options* options;  // null: none
+    const std::uint16_t* slot;            // of the scheduler's table; null: backend is known
+    std::uint64_t hash;                   // abi::choice_hash()
+    abi::backend_ref backend;             // by the hash, or by its QUIC connection id
     std::uint8_t in_batch;
+    bool by_id;
   };
   // Counts of one burst, added to the shared counters at its end.
   struct tally {
@@ -139,12 +144,31 @@ class packet_path {
                 std::size_t i) noexcept;
   [[nodiscard]] const abi::backend_row* kept_backend(abi::backend_ref ref,
                                                      const abi::vip_row& vip) const noexcept;
+  // What services ask for by their options. options.cpp
+  enum class course : std::uint8_t { as_ever, never_ready, ended };
+  course every_packet(std::size_t i, const abi::service_row& s, abi::backend_ref ref) noexcept;
+  [[nodiscard]] service_state* state_of(const abi::service_row& s) noexcept;
+  [[nodiscard]] abi::counter_id let_in(std::size_t i, const abi::service_row& s,
+                                       const abi::service_options* options, bool stranger) noexcept;
+  [[nodiscard]] bool within_packet_rate(const abi::service_row& s,
+                                        const abi::service_options& o) noexcept;
+  [[nodiscard]] abi::counter_id begin(std::size_t i, const abi::service_row& s,
+                                      const abi::service_options& o, bool& flooded) noexcept;
+  [[nodiscard]] std::uint64_t source_key(std::size_t i, const abi::service_row& s, unsigned bits4,
+                                         unsigned bits6, std::uint64_t purpose) const noexcept;
+  [[nodiscard]] abi::backend_ref persistent(std::size_t i, const abi::service_row& s,
+                                            const abi::service_options& o) const noexcept;
+  void remember(std::size_t i, const abi::service_row& s, const abi::service_options& o,
+                abi::backend_ref ref) noexcept;
+  [[nodiscard]] abi::backend_ref by_quic_id(std::size_t i, const abi::service_row& s,
+                                            const abi::service_options& o) const noexcept;
   void make_egress(std::uint64_t tag, abi::backend_ref ref, const abi::backend_row& row) noexcept;
   [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
   template <class Family>
   void enter(batch<Family>& b, connection::flow_map<Family>& map, const newcomer& c) noexcept;
-  [[nodiscard]] choice choose(std::size_t i) noexcept;
-  [[nodiscard]] std::uint64_t choice_hash(std::size_t i, const abi::service_row& s) const noexcept;
+  [[nodiscard]] choice choose(std::size_t i, bool anew) noexcept;
+  [[nodiscard]] std::uint64_t choice_hash(std::size_t i, const abi::service_row& s,
+                                          const abi::service_options* options) const noexcept;
   [[nodiscard]] abi::backend_ref scheduled(const abi::service_row& s, abi::scheduler kind,
                                            std::uint64_t hash) noexcept;
   [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
@@ -202,7 +226,13 @@ class packet_path {
   std::array<newcomer, max_burst> newcomers_;
 
   // For new connections only.
+  struct option_tables {
+    source_rates sources;
+    persistence_table persistence;
+    quic_backends quic;
+  };
   std::unique_ptr<service_state[]> states_;  // by service_id, service_rows of them
+  std::unique_ptr<option_tables> tables_;
   connection_loads loads_;
   random_bits random_;
 };

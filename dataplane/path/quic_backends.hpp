@@ -68,7 +68,7 @@ class quic_backends {
   };
   static row_id id_of(const abi::backend_row& row) noexcept {
     row_id id{0, row.quic_id_length};
-    std::memcpy(&id.bytes, row.quic_id.data(), 8);
+    std::memcpy(&id.bytes, row.quic_id.data(), id.length < 8 ? id.length : 8);
     return id;
   }
   static std::uint64_t hash(abi::service_id service, quic::server_id id) noexcept {

@@ -42,6 +42,10 @@ class table_builder {
   abi::backend_row& backend(std::uint32_t i) {
     return rows<abi::backend_row>(layout_.backend_rows)[i];
   }
+  abi::service_options& options(std::uint32_t i) {
+    return rows<abi::service_options>(layout_.option_rows)[i];
+  }
+  abi::prefix_list& list(std::uint32_t i) { return rows<abi::prefix_list>(layout_.list_rows)[i]; }
   abi::backend_ref& member(std::uint32_t i) {
     return rows<abi::backend_ref>(layout_.member_rows)[i];
   }
