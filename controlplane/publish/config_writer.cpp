@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/publish/config_writer.hpp"
 
+#include <map>
 #include <utility>
 
 #include "controlplane/publish/recover.hpp"
 #include "controlplane/publish/slot_writer.hpp"
+#include "controlplane/schedule/schedule.hpp"
 #include "dataplane/abi/generation.hpp"
 
 namespace sluice::publish {
@@ -15,7 +17,8 @@ config_writer::config_writer(config_segment segment, const writer_settings& sett
       settings_{settings},
       watch_{std::move(watch)},
       ids_{segment_.limits().services, segment_.limits().backends, segment_.instance()},
-      tables_{segment_, settings.hash_seed} {}
+      tables_{segment_, settings.hash_seed},
+      lists_{segment_, tables_.space()} {}
 
 std::unique_ptr<config_writer> config_writer::fresh(config_segment segment,
                                                     const writer_settings& settings,
@@ -40,6 +43,9 @@ tl::expected<std::unique_ptr<config_writer>, std::string> config_writer::attach(
     if (!writer->tables_.adopt(std::move(t.key), t.offset, t.digest, word.number(),
                                found->hash_seed == settings.hash_seed))
       return tl::unexpected{"service " + t.service + ": its lookup table is damaged"};
+  for (std::size_t i = 0; i < found->lists.size(); ++i)
+    if (!writer->lists_.adopt(found->lists[i], word.number()))
+      return tl::unexpected{"list " + std::to_string(i) + " is damaged"};
   if (!writer->ids_.restore(std::move(found->ids)))
     return tl::unexpected<std::string>{"row numbers are given out twice or out of bounds"};
   return writer;
@@ -74,22 +80,40 @@ std::string config_writer::check(const published_state& state) const {
   // A third of the arena: the generation before and the one before that may still be read.
   // Services with the same backends share a table as long as they agree on their health:
   // counted on, that would leave no room for the verdict that tells them apart.
+  const auto rounded = [](std::uint64_t bytes) {
+    return (bytes + arena::alignment - 1) / arena::alignment * arena::alignment;
+  };
   std::uint64_t bytes = 0;
-  for (const auto& s : state.services)
+  std::map<std::uint64_t, std::uint64_t> lists;  // digest -> bytes
+  for (const auto& s : state.services) {
     if (!s.backends.empty())
-      bytes += (std::uint64_t{s.table_size} * sizeof(std::uint16_t) + arena::alignment - 1) /
-               arena::alignment * arena::alignment;
+      bytes +=
+          rounded(std::uint64_t{schedule::largest_table(s.kind, s.backends.size(), s.table_size)} *
+                  sizeof(std::uint16_t));
+    for (const auto& list : {s.allow, s.deny})
+      if (list) lists.emplace(list->digest(), rounded(list->bytes()));
+  }
+  for (const auto& [digest, size] : lists) bytes += size;
   const std::uint64_t limit = segment_.layout().arena_bytes / 3;
   if (bytes > limit)
-    return "the lookup tables need " + std::to_string((bytes + (1u << 20) - 1) >> 20) +
+    return "the lookup tables and lists need " + std::to_string((bytes + (1u << 20) - 1) >> 20) +
            " MiB, this node's limit is " + std::to_string(limit >> 20) +
            " MiB (controlplane.limits.table-memory)";
   return {};
 }
 
 bool config_writer::collect() {
+  give_back();
+  return !has_garbage();
+}
+
+void config_writer::give_back() {
   tables_.collect(number_, *watch_);
-  return !tables_.has_garbage(number_);
+  lists_.collect(number_, *watch_);
+}
+
+bool config_writer::has_garbage() const noexcept {
+  return tables_.has_garbage(number_) || lists_.has_garbage(number_);
 }
 
 publish_result config_writer::publish(const published_state& state) {
@@ -106,16 +130,29 @@ publish_result config_writer::publish(const published_state& state) {
   unsigned slot = 0;
   if (!find_slot(slot))
     return answer(publish_status::pending, "a worker still uses an older generation");
-  tables_.collect(number_, *watch_);
+  give_back();
 
-  const auto failed = [&](const table_cache::error& e) {
-    const bool later = e.what == table_cache::failure::full && tables_.has_garbage(number_);
+  const auto failed = [&](const auto& e) {
+    using failure = decltype(e.what);
+    const bool later = e.what == failure::full && has_garbage();
     return answer(later ? publish_status::pending : publish_status::refused, e.text);
   };
   std::vector<lookup_table*> tables(state.services.size());
+  std::vector<service_lists> lists(state.services.size());
+  std::vector<placed_list*> used;
   for (std::size_t i = 0; i < tables.size(); ++i) {
-    table_key key{state.services[i].table_size, members_of(state.services[i])};
+    const published_service& s = state.services[i];
+    for (const auto& [content, place] :
+         {std::pair{&s.allow, &lists[i].allow}, {&s.deny, &lists[i].deny}}) {
+      if (!*content) continue;
+      const auto list = lists_.want(*content);
+      if (!list) return failed(list.error());
+      *place = *list;
+      used.push_back(*list);
+    }
+    table_key key{schedule::table_kind(s.kind), 0, members_of(s)};
     if (key.members.empty()) continue;
+    key.size = schedule::table_size(s.kind, key.members, s.table_size);
     auto table = tables_.want(std::move(key));
     if (!table) return failed(table.error());
     tables[i] = *table;
@@ -134,13 +171,14 @@ publish_result config_writer::publish(const published_state& state) {
   const std::uint64_t number = number_ + 1;
   const std::vector<const lookup_table*> shown(tables.begin(), tables.end());
   held_[slot] = 0;  // half-written from here on, and nobody reads it
-  if (auto written =
-          write_slot(segment_, slot, {state, settings_, ids_, shown, number, base_instance_});
+  if (auto written = write_slot(segment_, slot,
+                                {state, settings_, ids_, shown, lists, number, base_instance_});
       !written)
     return answer(publish_status::refused, written.error());
 
   for (lookup_table* t : tables)
     if (t != nullptr) t->last_generation = number;
+  for (placed_list* l : used) l->last_generation = number;
   abi::generation_writer<>::publish(segment_.control().current,
                                     abi::generation_word::make(number, slot));
   number_ = number;

@@ -20,6 +20,7 @@
 
 #include "controlplane/publish/config_segment.hpp"
 #include "controlplane/publish/id_book.hpp"
+#include "controlplane/publish/list_cache.hpp"
 #include "controlplane/publish/published_state.hpp"
 #include "controlplane/publish/reader_watch.hpp"
 #include "controlplane/publish/table_cache.hpp"
@@ -76,12 +77,15 @@ class config_writer {
   config_writer(config_segment segment, const writer_settings& settings,
                 std::shared_ptr<reader_watch> watch);
   [[nodiscard]] bool find_slot(unsigned& slot);
+  void give_back();
+  [[nodiscard]] bool has_garbage() const noexcept;
 
   config_segment segment_;
   writer_settings settings_;
   std::shared_ptr<reader_watch> watch_;
   id_book ids_;
   table_cache tables_;
+  list_cache lists_;
   std::uint64_t number_{0};  // of the current generation; 0: none
   unsigned current_slot_{0};
   // The number of the generation that each slot holds; 0: none. After attach() a guess

@@ -2,11 +2,14 @@
 #include "controlplane/publish/memory_config.hpp"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <vector>
 
+#include "controlplane/lists/prefix_file.hpp"
 #include "controlplane/publish/config_writer.hpp"
 #include "controlplane/publish/effective.hpp"
+#include "controlplane/schedule/schedule.hpp"
 
 namespace sluice::publish {
 
@@ -53,20 +56,46 @@ published_state all_healthy(const model::desired_state& state,
                                                 : hop{{0x02, 0, 0, 0, 0, 0xfe}, 0};
     }
     out.services.push_back(effective(s, conditions));
+    if (!options.find_list) continue;
+    out.services.back().allow = options.find_list(s.allow);
+    out.services.back().deny = options.find_list(s.deny);
   }
   return out;
 }
 
 tl::expected<config_segment, std::string> make_config(const model::desired_state& state,
                                                       const memory_config_options& options) {
-  const published_state wanted = all_healthy(state, options);
+  published_state wanted = all_healthy(state, options);
+  if (!options.find_list) {
+    // Services often name the same file.
+    std::map<std::pair<std::string, std::vector<ip_prefix>>, lists::shared_ranges> known;
+    for (std::size_t i = 0; i < state.services.size(); ++i) {
+      const model::service& s = state.services[i];
+      for (const auto& [set, place] :
+           {std::pair{&s.allow, &wanted.services[i].allow}, {&s.deny, &wanted.services[i].deny}}) {
+        if (!set->given()) continue;
+        const auto [entry, fresh] = known.try_emplace({set->file, set->prefixes});
+        if (fresh) {
+          auto loaded = lists::load(*set);
+          if (!loaded) return tl::unexpected{to_string(loaded.error())};
+          entry->second = std::move(*loaded);
+        }
+        *place = entry->second;
+      }
+    }
+  }
   abi::config_limits limits{};
   limits.services = static_cast<std::uint32_t>(std::max<std::size_t>(wanted.services.size(), 1));
   std::size_t backends = 1;
   limits.arena_bytes = 4096;
   for (const auto& s : wanted.services) {
     backends += s.backends.size();
-    limits.arena_bytes += std::uint64_t{s.table_size} * sizeof(std::uint16_t) + arena::alignment;
+    limits.arena_bytes +=
+        std::uint64_t{schedule::largest_table(s.kind, s.backends.size(), s.table_size)} *
+            sizeof(std::uint16_t) +
+        arena::alignment;
+    for (const auto& list : {s.allow, s.deny})
+      if (list) limits.arena_bytes += list->bytes() + arena::alignment;
   }
   limits.backends = static_cast<std::uint32_t>(std::min<std::size_t>(backends, abi::max_backends));
   auto segment = config_segment::in_memory(limits);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "controlplane/lists/range_set.hpp"
 #include "controlplane/model/options.hpp"
 #include "dataplane/abi/address_text.hpp"
 #include "dataplane/abi/net_types.hpp"
@@ -57,6 +58,8 @@ struct published_service {
   model::persistence persistence{};
   std::uint8_t quic_id_length{};   // 0: not QUIC
   model::service_limits limits{};  // of the node, not of a worker
+  lists::shared_ranges allow;      // null: everybody
+  lists::shared_ranges deny;       // null: nobody
 
   bool operator==(const published_service&) const = default;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "controlplane/schedule/schedule.hpp"
 #include "dataplane/abi/generation.hpp"
 
 namespace sluice::publish {
@@ -23,6 +24,9 @@ tl::expected<recovered_table, std::string> recover_table(const abi::config_view&
                                                          const abi::service_row& row,
                                                          std::string name) {
   recovered_table table;
+  if (row.kind == abi::scheduler::none || row.kind >= abi::scheduler::count_)
+    return failure{"service " + name + ": its scheduler is unknown"};
+  table.key.kind = schedule::table_kind(row.kind);
   table.key.size = row.table_size;
   table.offset = row.table_offset;
   table.digest = row.table_digest;
@@ -60,6 +64,10 @@ tl::expected<recovered, std::string> recover(const config_segment& segment) {
   recovered out;
   out.hash_seed = header.hash_seed;
   out.base_instance = header.base_instance;
+  const auto* lists = reinterpret_cast<const abi::prefix_list*>(
+      segment.data() + segment.layout().slots + word.slot() * segment.layout().slot_bytes +
+      segment.layout().list_rows);
+  out.lists.assign(lists, lists + std::min<unsigned>(header.list_count, abi::max_prefix_lists));
   std::vector<std::string> names(header.service_count);
   out.ids.service_bases.resize(header.service_count);
   for (std::uint32_t i = 0; i < header.service_count; ++i) {

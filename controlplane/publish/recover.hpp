@@ -27,6 +27,7 @@ struct recovered {
   std::uint64_t base_instance{};
   id_book::image ids;
   std::vector<recovered_table> tables;
+  std::vector<abi::prefix_list> lists;
 };
 
 [[nodiscard]] tl::expected<recovered, std::string> recover(const config_segment& segment);

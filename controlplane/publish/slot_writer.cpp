@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <new>
+#include <set>
 #include <tuple>
 
 #include "controlplane/maglev/fnv.hpp"
@@ -54,7 +55,7 @@ std::size_t pool_size(const writer_settings& settings) {
 
 struct slot_rows {
   slot_rows(config_segment& segment, unsigned slot, const slot_content& c, std::size_t members,
-            std::size_t single_ports, std::size_t range_count)
+            std::size_t single_ports, std::size_t range_count, std::size_t list_count)
       : base{segment.layout().slots + slot * segment.layout().slot_bytes},
         header{segment, base, 1},
         vips{segment, base + segment.layout().vips, hash_mask(c.ids.vips().size()) + 1u},
@@ -66,13 +67,14 @@ struct slot_rows {
         service_colds{segment, base + segment.layout().service_colds, c.ids.service_rows()},
         backend_colds{segment, base + segment.layout().backend_colds, c.ids.backend_rows()},
         options{segment, base + segment.layout().option_rows, c.ids.service_rows()},
-        pool{segment, base + segment.layout().pool_rows, pool_size(c.settings)} {}
+        pool{segment, base + segment.layout().pool_rows, pool_size(c.settings)},
+        lists{segment, base + segment.layout().list_rows, list_count} {}
 
   [[nodiscard]] std::string error() const {
     for (const std::string* e :
          {&header.error(), &vips.error(), &ports.error(), &ranges.error(), &services.error(),
           &backends.error(), &member_refs.error(), &service_colds.error(), &backend_colds.error(),
-          &options.error(), &pool.error()})
+          &options.error(), &pool.error(), &lists.error()})
       if (!e->empty()) return *e;
     return {};
   }
@@ -89,6 +91,7 @@ struct slot_rows {
   row_array<abi::backend_cold> backend_colds;
   row_array<abi::service_options> options;
   row_array<ip_address> pool;
+  row_array<abi::prefix_list> lists;
 };
 
 // write_vips() enters the VIPs and what listens on their ports.
@@ -169,6 +172,21 @@ std::uint32_t per_worker(std::uint32_t rate, std::uint16_t workers) {
   return rate / n + (rate % n != 0 ? 1 : 0);
 }
 
+// list_numbers gives each list of a generation its row.
+using list_numbers = std::map<const placed_list*, std::uint16_t>;
+
+list_numbers number_lists(const std::vector<service_lists>& lists) {
+  list_numbers out;
+  for (const service_lists& s : lists)
+    for (const placed_list* list : {s.allow, s.deny})
+      if (list != nullptr) out.emplace(list, static_cast<std::uint16_t>(out.size()));
+  return out;
+}
+
+std::uint16_t number_of(const list_numbers& numbers, const placed_list* list) {
+  return list == nullptr ? abi::no_list : numbers.at(list);
+}
+
 abi::service_options option_row(const published_service& s, std::uint16_t workers) {
   abi::service_options o{};
   o.connection_rate = per_worker(s.limits.new_connections, workers);
@@ -180,8 +198,6 @@ abi::service_options option_row(const published_service& s, std::uint16_t worker
   o.persistence_prefix4 = s.persistence.ipv4_prefix;
   o.persistence_prefix6 = s.persistence.ipv6_prefix;
   o.persistence_timeout = static_cast<std::uint16_t>(s.persistence.timeout.count());
-  o.allow_list = abi::no_list;
-  o.deny_list = abi::no_list;
   o.client = static_cast<abi::client_address>(s.client);
   o.quic_id_length = s.quic_id_length;
   // QUIC-LB (draft-ietf-quic-load-balancers section 3): the first octet is not the id's.
@@ -199,7 +215,8 @@ std::uint8_t flags_of(const published_service& s, const abi::service_options& o)
   return static_cast<std::uint8_t>(flags);
 }
 
-void write_services(const config_segment& segment, const slot_content& c, const slot_rows& rows) {
+void write_services(const config_segment& segment, const slot_content& c, const slot_rows& rows,
+                    const list_numbers& numbers) {
   // Rows that are not in use keep their incarnation: it must outlive a restart.
   for (std::uint32_t i = 0; i < rows.backends.size(); ++i)
     rows.backends[i].incarnation = c.ids.row(i).incarnation;
@@ -220,10 +237,13 @@ void write_services(const config_segment& segment, const slot_content& c, const 
     row.mode = s.mode;
     row.kind = s.kind;
     row.mss_clamp = s.mss_clamp;
-    rows.options[place] = option_row(s, c.state.workers);
-    row.flags = flags_of(s, rows.options[place]);
+    abi::service_options& options = rows.options[place];
+    options = option_row(s, c.state.workers);
+    options.allow_list = number_of(numbers, c.lists[n].allow);
+    options.deny_list = number_of(numbers, c.lists[n].deny);
+    row.flags = flags_of(s, options);
     row.member_first = next_member;
-    row.table_size = s.table_size;
+    row.table_size = table != nullptr ? table->key.size : s.table_size;
     row.table_offset = table != nullptr ? table->offset : segment.layout().arena;
     row.table_digest = table != nullptr ? table->digest : 0;
     abi::service_cold& cold = rows.service_colds[place];
@@ -279,6 +299,7 @@ std::uint64_t state_digest(const published_state& state,
 
 std::string check_state(const published_state& state, const abi::config_limits& limits) {
   std::size_t backends = 0;
+  std::set<std::uint64_t> lists;
   using place = std::tuple<ip_address, std::uint8_t, std::uint16_t, std::uint16_t>;
   std::vector<std::pair<place, const std::string*>> singles;
   std::vector<std::pair<place, const std::string*>> ranges;
@@ -290,6 +311,8 @@ std::string check_state(const published_state& state, const abi::config_limits& 
     if (i > 0 && state.services[i - 1].name >= s.name)
       return who + "services are not sorted by name, each once";
     if (s.protocol == 0 || s.port_first > s.port_last) return who + "impossible protocol or ports";
+    for (const auto* list : {&s.allow, &s.deny})
+      if (*list) lists.insert((*list)->digest());
     if (!maglev::is_prime(s.table_size)) return who + "table size is not a prime";
     if (s.backends.size() > maglev::max_members)
       return who + std::to_string(s.backends.size()) + " backends, at most " +
@@ -301,6 +324,9 @@ std::string check_state(const published_state& state, const abi::config_limits& 
     (is_single(s) || is_any(s) ? singles : ranges)
         .push_back({{s.address, s.protocol, s.port_first, s.port_last}, &s.name});
   }
+  if (lists.size() > abi::max_prefix_lists)
+    return std::to_string(lists.size()) + " different allow and deny lists, at most " +
+           std::to_string(abi::max_prefix_lists) + " fit a generation";
   if (state.services.size() > limits.services)
     return std::to_string(state.services.size()) + " services, this node's limit is " +
            std::to_string(limits.services) + " (controlplane.limits.services)";
@@ -334,10 +360,12 @@ tl::expected<void, std::string> write_slot(config_segment& segment, unsigned slo
     single_ports += is_single(s) ? 1 : 0;
     range_count += is_single(s) || is_any(s) ? 0 : 1;
   }
-  const slot_rows rows{segment, slot, content, members, single_ports, range_count};
+  const list_numbers numbers = number_lists(content.lists);
+  const slot_rows rows{segment, slot, content, members, single_ports, range_count, numbers.size()};
   if (std::string error = rows.error(); !error.empty()) return tl::unexpected{error};
   write_vips(content, rows);
-  write_services(segment, content, rows);
+  write_services(segment, content, rows, numbers);
+  for (const auto& [list, number] : numbers) rows.lists[number] = list->row;
   for (std::size_t i = 0; i < rows.pool.size(); ++i) rows.pool[i] = content.settings.pool[i];
 
   auto* header = new (&rows.header[0]) abi::generation_header{};
@@ -357,6 +385,7 @@ tl::expected<void, std::string> write_slot(config_segment& segment, unsigned slo
   header->source6 = content.settings.source6;
   header->timeouts = content.settings.timeouts;
   header->base_instance = content.base_instance;
+  header->list_count = static_cast<std::uint16_t>(numbers.size());
   header->pool_count = static_cast<std::uint16_t>(rows.pool.size());
   header->gue_port = content.settings.gue_port;
   header->worker_count = content.state.workers;

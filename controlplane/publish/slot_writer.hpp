@@ -10,16 +10,24 @@
 
 #include "controlplane/publish/config_segment.hpp"
 #include "controlplane/publish/id_book.hpp"
+#include "controlplane/publish/list_cache.hpp"
 #include "controlplane/publish/published_state.hpp"
 #include "controlplane/publish/table_cache.hpp"
 
 namespace sluice::publish {
+
+// service_lists: where a service's lists are; null: it has none.
+struct service_lists {
+  const placed_list* allow{nullptr};
+  const placed_list* deny{nullptr};
+};
 
 struct slot_content {
   const published_state& state;
   const writer_settings& settings;
   const id_book& ids;
   const std::vector<const lookup_table*>& tables;  // one for each service; null: no members
+  const std::vector<service_lists>& lists;         // one for each service
   std::uint64_t number;
   std::uint64_t base_instance;
 };

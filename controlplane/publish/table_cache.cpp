@@ -7,6 +7,8 @@
 #include <tbb/parallel_for.h>
 
 #include "controlplane/maglev/fnv.hpp"
+#include "controlplane/publish/unused.hpp"
+#include "controlplane/schedule/schedule.hpp"
 
 namespace sluice::publish {
 namespace {
@@ -25,7 +27,7 @@ std::vector<std::uint32_t> count_slots(std::span<const std::uint16_t> slots, std
 
 std::uint64_t table_key::hash() const noexcept {
   maglev::fnv1a h;
-  h.add(std::uint64_t{size});
+  h.add(std::uint64_t{size} << 8 | static_cast<std::uint64_t>(kind));
   for (const auto& m : members) {
     h.add(m.id.address.high());
     h.add(m.id.address.low());
@@ -71,7 +73,7 @@ tl::expected<std::size_t, table_cache::error> table_cache::build() {
   const auto one = [&](std::size_t i) {
     lookup_table& t = *unbuilt_[i];
     const std::span<std::uint16_t> out = slots(t);
-    if (auto done = maglev::build(t.key.members, seed_, out); !done) {
+    if (auto done = schedule::build(t.key.kind, t.key.members, seed_, out); !done) {
       errors[i] = done.error();
       return;
     }
@@ -92,27 +94,16 @@ tl::expected<std::size_t, table_cache::error> table_cache::build() {
 }
 
 void table_cache::collect(std::uint64_t current, reader_watch& watch) {
-  // A generation below which nothing is in use, and one above which something may be.
-  std::uint64_t free_below = 0;
-  std::uint64_t used_from = ~std::uint64_t{0};
-  const auto unused = [&](const lookup_table& t) {
-    if (t.last_generation >= current) return false;
-    const std::uint64_t number = t.last_generation + 1;
-    if (t.last_generation == 0 || number <= free_below) return true;
-    if (number >= used_from) return false;
-    const bool quiet = watch.quiescent(number);
-    (quiet ? free_below : used_from) = number;
-    return quiet;
-  };
+  unused is_unused{current, watch};
   // Tables that were never used include those not yet built, after a failed publish.
   unbuilt_.clear();
   std::erase_if(tables_, [&](const auto& entry) {
-    if (!unused(*entry.second)) return false;
+    if (!is_unused(entry.second->last_generation)) return false;
     release(*entry.second);
     return true;
   });
   std::erase_if(foreign_, [&](const auto& table) {
-    if (!unused(*table)) return false;
+    if (!is_unused(table->last_generation)) return false;
     release(*table);
     return true;
   });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// table_cache: the Maglev tables in a segment's arena. A table is found by what it is
+// table_cache: the schedulers' tables in a segment's arena. A table is found by what it is
 // made from, so a service that did not change keeps its table, and services with the
 // same backends share one. A table is given back when no generation that a reader can
 // still use refers to it. One thread (which builds with several).
@@ -22,6 +22,7 @@
 namespace sluice::publish {
 
 struct table_key {
+  abi::scheduler kind{abi::scheduler::maglev};  // schedule::table_kind()
   std::uint32_t size{};
   std::vector<maglev::member> members;  // sorted, not empty
 
@@ -62,6 +63,8 @@ class table_cache {
   [[nodiscard]] bool adopt(table_key key, std::uint64_t offset, std::uint64_t digest,
                            std::uint64_t generation, bool seed_matches);
 
+  // space() is where they lie, and the lists (list_cache.hpp) beside them.
+  [[nodiscard]] arena& space() noexcept { return arena_; }
   [[nodiscard]] std::uint64_t bytes_used() const noexcept { return arena_.used(); }
 
  private:

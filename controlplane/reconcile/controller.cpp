@@ -18,6 +18,7 @@ constexpr auto retry_stuck = 2ms;
 constexpr auto retry_refused = 1s;
 constexpr auto report_stuck_after = 500ms;
 constexpr auto look_every = 100ms;
+constexpr unsigned looks_per_list = 10;  // files of lists are looked at every second
 
 abi::shown_health to_shown(health::health_state s) noexcept {
   switch (s) {
@@ -43,7 +44,10 @@ publish::published_service decide(const service_runtime& s) {
   std::vector<publish::condition> conditions;
   conditions.reserve(s.backends.size());
   for (const auto& b : s.backends) conditions.push_back(b.condition);
-  return publish::effective(s.config, conditions);
+  publish::published_service out = publish::effective(s.config, conditions);
+  out.allow = s.allow;
+  out.deny = s.deny;
+  return out;
 }
 
 publish::writer_settings settings_of(const node_config& node) {
@@ -162,8 +166,12 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
     return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
   change_answer answer{revision_, model::diff(desired_, *next)};
   if (*next == desired_) return answer;
+  if (auto lists = lists_.prepare(*next); !lists)
+    return tl::unexpected{change_error{refusal::invalid, std::move(lists.error())}};
   const std::string too_much = loop_.invoke([&] {
-    return writer_->check(publish::all_healthy(*next, {settings_, {}, revision_, state_.workers}));
+    const auto find_list = [&](const model::prefix_set& set) { return lists_.find(set); };
+    return writer_->check(
+        publish::all_healthy(*next, {settings_, {}, revision_, state_.workers, find_list}));
   });
   if (!too_much.empty())
     return tl::unexpected{change_error{refusal::invalid, {{{}, 0, "services", too_much}}}};
@@ -197,6 +205,7 @@ snapshot controller::look() {
     s.segment_instance = writer_->segment().instance();
     if (problem_logged_) s.warnings.push_back("not published: " + publish_problem_);
     if (!hops_->netlink_error().empty()) s.warnings.push_back(hops_->netlink_error());
+    for (auto& p : lists_.problems()) s.warnings.push_back(std::move(p));
     for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
     if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
@@ -251,8 +260,8 @@ void controller::set_targets(const model::desired_state& next) {
   hops_->set_addresses(std::move(addresses));
 }
 
-std::shared_ptr<const service_runtime> controller::make_runtime(
-    const model::service& config, const service_runtime* before) const {
+std::shared_ptr<const service_runtime> controller::make_runtime(const model::service& config,
+                                                                const service_runtime* before) {
   auto next = std::make_shared<service_runtime>();
   next->config = config;
   next->backends.resize(config.backends.size());
@@ -277,6 +286,8 @@ std::shared_ptr<const service_runtime> controller::make_runtime(
                           : "known from before, not probed yet";
     }
   }
+  next->allow = lists_.find(config.allow);
+  next->deny = lists_.find(config.deny);
   next->published = decide(*next);
   return next;
 }
@@ -301,6 +312,7 @@ void controller::install(const model::desired_state& next, std::uint64_t revisio
   }
   services_ = std::move(services);
   state_ = std::move(state);
+  lists_.keep_only(next);
   // Seeds are for the first state only: what is added later begins unknown.
   seeds_.clear();
   publish_now();
@@ -357,7 +369,22 @@ void controller::refresh_routes(const places& where) {
   }
 }
 
+void controller::refresh_lists() {
+  if (!lists_.refresh()) return;
+  for (std::uint32_t i = 0; i < services_.size(); ++i) {
+    const auto& now = *services_[i];
+    auto allow = lists_.find(now.config.allow);
+    auto deny = lists_.find(now.config.deny);
+    if (allow == now.allow && deny == now.deny) continue;
+    auto next = std::make_shared<service_runtime>(now);
+    next->allow = std::move(allow);
+    next->deny = std::move(deny);
+    replace(i, std::move(next));
+  }
+}
+
 void controller::look_around() {
+  if (++looks_ % looks_per_list == 0) refresh_lists();
   look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
   observations_->refresh();
   if (const auto data_plane = observations_->current()) {

@@ -37,6 +37,7 @@
 #include "controlplane/publish/observations.hpp"
 #include "controlplane/publish/shown_tables.hpp"
 #include "controlplane/reconcile/latency.hpp"
+#include "controlplane/reconcile/list_keeper.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
 #include "controlplane/reconcile/state_keeper.hpp"
 #include "controlplane/reconcile/steering.hpp"
@@ -54,6 +55,8 @@ struct backend_runtime {
 struct service_runtime {
   model::service config;
   std::vector<backend_runtime> backends;  // in the order of config.backends
+  lists::shared_ranges allow;             // null: everybody
+  lists::shared_ranges deny;              // null: nobody
   publish::published_service published;
 };
 
@@ -144,8 +147,8 @@ class controller {
   [[nodiscard]] tl::expected<void, std::string> open_segment();
   void load_seeds();
   void install(const model::desired_state& next, std::uint64_t revision);
-  [[nodiscard]] std::shared_ptr<const service_runtime> make_runtime(
-      const model::service& config, const service_runtime* before) const;
+  [[nodiscard]] std::shared_ptr<const service_runtime> make_runtime(const model::service& config,
+                                                                    const service_runtime* before);
   void set_targets(const model::desired_state& next);
   [[nodiscard]] health::health_state seed_of(const std::string& service,
                                              const ip_address& backend) const;
@@ -156,6 +159,7 @@ class controller {
   [[nodiscard]] std::uint16_t workers() const;
   void replace(std::uint32_t service, std::shared_ptr<service_runtime> next);
   void look_around();
+  void refresh_lists();
 
   void publish_soon();
   void publish_now();
@@ -176,6 +180,8 @@ class controller {
   // The loop's thread only, from here on.
   std::unique_ptr<publish::config_writer> writer_;
   std::map<std::pair<std::string, ip_address>, bool> seeds_;  // verdicts from before the restart
+  list_keeper lists_;
+  unsigned looks_{0};  // calls of look_around()
   runtime_list services_;
   publish::published_state state_;  // of services_
   std::unordered_map<health::target, places, health::target_hash> by_target_;

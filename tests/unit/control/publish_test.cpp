@@ -367,6 +367,107 @@ TEST(publish, counter_bases) {
   EXPECT_EQ(w->view().cold(abi::backend_ref::make(1, 0))->base_packets, 0u);
 }
 
+lists::shared_ranges list_of(std::initializer_list<const char*> texts) {
+  std::vector<ip_prefix> prefixes;
+  for (const char* text : texts) prefixes.push_back(*parse_prefix(text));
+  return std::make_shared<const lists::range_set>(prefixes);
+}
+
+TEST(publish, lists_are_found_shared_and_given_back) {
+  const auto watch = std::make_shared<test::cell_watch<1>>();
+  const auto w = make_writer(watch);
+  published_state s = plain_state(4, 3);
+  must_publish(*w, s);
+  const auto bytes = w->table_bytes();
+  s.services[0].allow = list_of({"10.0.0.0/8", "2001:db8::/32"});
+  s.services[1].deny = list_of({"2001:db8::/32", "10.128.0.0/9", "10.0.0.0/9"});  // the same
+  s.services[2].deny = list_of({});
+  must_publish(*w, s);
+  const auto options = [&](unsigned n) {
+    return *w->view().options(find(w->view(), s.services[n], 80)->self);
+  };
+  EXPECT_EQ(w->view().header().list_count, 2);
+  EXPECT_EQ(options(0).allow_list, options(1).deny_list);
+  EXPECT_EQ(options(0).deny_list, abi::no_list);
+  EXPECT_NE(options(2).deny_list, options(1).deny_list);
+  EXPECT_NE(options(2).deny_list, abi::no_list);
+  EXPECT_EQ(options(3).allow_list, abi::no_list);
+  EXPECT_EQ(find(w->view(), s.services[2], 80)->flags & abi::service_has_options,
+            abi::service_has_options);
+  EXPECT_TRUE(w->view().in_list(options(0).allow_list, v4(10, 200, 0, 1)));
+  EXPECT_TRUE(w->view().in_list(options(0).allow_list, *parse_ip("2001:db8::1")));
+  EXPECT_FALSE(w->view().in_list(options(0).allow_list, v4(11, 0, 0, 1)));
+  EXPECT_FALSE(w->view().in_list(options(2).deny_list, v4(10, 0, 0, 1)));
+  const auto with_lists = w->table_bytes();
+
+  // A reader holds a list that is gone from the state: it stays until the reader has moved.
+  auto held = abi::generation_reader<>::start(watch->cells[0], w->segment().control().current);
+  abi::config_view old;
+  ASSERT_TRUE(abi::config_view::open(w->segment().data(), w->segment().limits(), held.slot(), old));
+  const auto number = options(0).allow_list;
+  s.services[0].allow = s.services[1].deny = list_of({"192.0.2.0/24"});
+  must_publish(*w, s);
+  EXPECT_FALSE(w->collect());
+  EXPECT_GT(w->table_bytes(), with_lists);
+  EXPECT_TRUE(old.in_list(number, v4(10, 200, 0, 1)));
+  held = abi::generation_reader<>::poll(watch->cells[0], w->segment().control().current, held);
+  EXPECT_TRUE(w->collect());
+  for (auto& service : s.services) service.allow = service.deny = nullptr;
+  must_publish(*w, s);
+  (void)abi::generation_reader<>::poll(watch->cells[0], w->segment().control().current, held);
+  EXPECT_TRUE(w->collect());
+  EXPECT_EQ(w->table_bytes(), bytes);
+  EXPECT_EQ(w->view().header().list_count, 0);
+}
+
+TEST(publish, too_many_or_too_large_lists_are_refused) {
+  const auto w = make_writer(nobody());
+  published_state s = plain_state(64, 1);
+  std::vector<ip_prefix> prefixes;
+  for (unsigned i = 0; i < 300'000; ++i) prefixes.push_back({ip_address::v4(be32{i * 2}), 32});
+  s.services[0].deny = std::make_shared<const lists::range_set>(prefixes);
+  EXPECT_NE(w->check(s).find("the lookup tables and lists need 3 MiB, this node's limit is 1 MiB"),
+            std::string::npos)
+      << w->check(s);
+  s.services[0].deny = nullptr;
+  EXPECT_EQ(w->check(s), "");
+  const auto many = make_writer(nobody(), {256, 256, 64u << 20});
+  s = plain_state(200, 1);
+  for (unsigned i = 0; i < 200; ++i) {
+    const ip_address a = v4(10, i, 0, 0);
+    s.services[i].deny = std::make_shared<const lists::range_set>(std::vector{ip_prefix{a, 16}});
+    s.services[i].allow = std::make_shared<const lists::range_set>(std::vector{ip_prefix{a, 24}});
+  }
+  EXPECT_EQ(many->check(s), "400 different allow and deny lists, at most 256 fit a generation");
+}
+
+TEST(publish, schedulers_have_tables_of_their_own) {
+  const auto w = make_writer(nobody());
+  published_state s = plain_state(10, 3);
+  for (unsigned i = 0; i < 10; ++i) {
+    s.services[i].kind = static_cast<abi::scheduler>(1 + i);
+    s.services[i].backends = s.services[0].backends;
+    s.services[i].backends[1].effective_weight = 200;
+  }
+  must_publish(*w, s);
+  const auto row = [&](abi::scheduler kind) {
+    return *find(w->view(), s.services[static_cast<std::size_t>(kind) - 1], 80);
+  };
+  using abi::scheduler;
+  EXPECT_EQ(row(scheduler::round_robin).table_size, 3u);
+  EXPECT_EQ(row(scheduler::weighted_round_robin).table_size, 4u);
+  EXPECT_EQ(row(scheduler::weighted_random).table_size, 4u);
+  EXPECT_EQ(row(scheduler::ring_hash).table_size, 1021u);
+  EXPECT_EQ(row(scheduler::least_connections).table_offset, row(scheduler::maglev).table_offset);
+  EXPECT_EQ(row(scheduler::source_hash).table_offset, row(scheduler::maglev).table_offset);
+  EXPECT_EQ(row(scheduler::random).table_offset, row(scheduler::round_robin).table_offset);
+  EXPECT_NE(row(scheduler::ring_hash).table_digest, row(scheduler::maglev).table_digest);
+  const auto smooth = row(scheduler::weighted_round_robin);
+  std::vector<std::uint32_t> turns;
+  for (std::uint32_t i = 0; i < 4; ++i) turns.push_back(*w->view().table_slot(smooth, i));
+  EXPECT_EQ(turns, (std::vector<std::uint32_t>{1, 0, 2, 1}));
+}
+
 TEST(publish, options_and_pool_reach_the_rows) {
   published_state state = plain_state(3, 2);
   published_service& s = state.services[1];

@@ -34,6 +34,17 @@ class reattach : public ::testing::Test {
     watch->sums = 100;
     const auto w = config_writer::fresh(std::move(*segment), settings, watch);
     state_ = plain_state(6, 5);
+    // Every kind of table, and lists that are shared, empty and of both families.
+    for (std::size_t i = 0; i < state_.services.size(); ++i)
+      state_.services[i].kind = static_cast<abi::scheduler>(2 + i);
+    const auto list = [](std::initializer_list<const char*> texts) {
+      std::vector<ip_prefix> prefixes;
+      for (const char* text : texts) prefixes.push_back(*parse_prefix(text));
+      return std::make_shared<const lists::range_set>(prefixes);
+    };
+    state_.services[0].allow = state_.services[2].deny = list({"10.0.0.0/8", "2001:db8::/32"});
+    state_.services[2].allow = list({"::/0"});
+    state_.services[3].deny = list({});
     ASSERT_EQ(w->publish(state_).status, publish_status::published);
     state_.services.erase(state_.services.begin() + 1);
     state_.services[0].backends.erase(state_.services[0].backends.begin());
@@ -64,6 +75,7 @@ std::vector<std::byte> rows_of(const abi::config_view& view) {
     if (const auto* s = view.service(abi::service_id{static_cast<std::uint16_t>(i)})) {
       add(s, sizeof *s);
       add(view.cold(s->self), sizeof(abi::service_cold));
+      add(view.options(s->self), sizeof(abi::service_options));
     }
   for (std::uint32_t i = 0; i < view.header().backend_count; ++i) {
     add(view.backend_at(i), sizeof(abi::backend_row));
@@ -87,6 +99,27 @@ TEST_F(reattach, everything_is_as_it_was) {
   EXPECT_EQ(r.generation, 4u);
   EXPECT_EQ(rows_of((*w)->view()), before);  // byte for byte: numbers, tables, bases
   EXPECT_EQ((*w)->table_bytes(), bytes);
+}
+
+TEST_F(reattach, a_damaged_list_is_refused) {
+  live();
+  auto segment = config_segment::attach_file(path());
+  ASSERT_TRUE(segment);
+  const abi::generation_word word{segment->control().current.load()};
+  auto* row = reinterpret_cast<abi::prefix_list*>(segment->data() + segment->layout().slots +
+                                                  word.slot() * segment->layout().slot_bytes +
+                                                  segment->layout().list_rows);
+  const abi::prefix_list fine = *row;
+  for (const auto damage : {0, 1, 2, 3}) {
+    *row = fine;
+    if (damage == 0) row->count4 = row->count6 = 0xffffffff;
+    if (damage == 1) row->ranges6 = ~std::uint64_t{0} - 7;
+    if (damage == 2) row->ranges4 = row->ranges6 = row->index4 = 64;
+    if (damage == 3) row->index4 += 64;
+    EXPECT_FALSE(attach()) << damage;
+  }
+  *row = fine;
+  EXPECT_TRUE(attach());
 }
 
 TEST_F(reattach, health_comes_back) {

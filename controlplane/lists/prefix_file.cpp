@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/lists/prefix_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <optional>
+#include <system_error>
+
+namespace sluice::lists {
+namespace {
+
+std::string_view trimmed(std::string_view s) {
+  constexpr std::string_view spaces = " \t\r";
+  const auto first = s.find_first_not_of(spaces);
+  if (first == s.npos) return {};
+  return s.substr(first, s.find_last_not_of(spaces) - first + 1);
+}
+
+// quick_prefix4() reads the plain forms of IPv4 (most lines of a long list); nothing: let
+// parse_prefix() say what it is.
+std::optional<ip_prefix> quick_prefix4(std::string_view s) {
+  const char* at = s.data();
+  const char* const end = at + s.size();
+  std::array<std::uint8_t, 4> bytes{};
+  const auto number = [&](unsigned most) -> std::optional<unsigned> {
+    unsigned n = 0;
+    const char* const begin = at;
+    while (at != end && *at >= '0' && *at <= '9' && at - begin < 3)
+      n = n * 10 + static_cast<unsigned>(*at++ - '0');
+    if (at == begin || n > most || (*begin == '0' && at - begin > 1)) return std::nullopt;
+    return n;
+  };
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (i > 0 && (at == end || *at++ != '.')) return std::nullopt;
+    const auto n = number(255);
+    if (!n) return std::nullopt;
+    bytes[i] = static_cast<std::uint8_t>(*n);
+  }
+  ip_prefix out{ip_address::v4(bytes), 32};
+  if (at == end) return out;
+  if (*at++ != '/') return std::nullopt;
+  const auto length = number(32);
+  if (!length || at != end) return std::nullopt;
+  out.length = static_cast<std::uint8_t>(*length);
+  const std::uint32_t hosts = *length == 32 ? 0 : 0xffffffffu >> *length;
+  if ((out.address.v4_raw().host() & hosts) != 0) return std::nullopt;
+  return out;
+}
+
+tl::expected<std::string, std::string> read_all(const std::string& path) {
+  const auto failed = [](const char* what) {
+    return tl::unexpected{std::string{what} + std::generic_category().message(errno)};
+  };
+  // O_NONBLOCK: a FIFO must not hold up the control plane.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return failed("cannot be opened: ");
+  struct closer {
+    int fd;
+    ~closer() { ::close(fd); }
+  } const close_at_end{fd};
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return failed("cannot be read: ");
+  if (!S_ISREG(status.st_mode)) return tl::unexpected<std::string>{"is no regular file"};
+  std::string text;
+  if (status.st_size > 0 && static_cast<std::size_t>(status.st_size) <= most_bytes)
+    text.reserve(static_cast<std::size_t>(status.st_size) + 1);
+  std::vector<char> buffer(1u << 20);
+  while (true) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return failed("cannot be read: ");
+    if (n == 0) return text;
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+    if (text.size() > most_bytes)
+      return tl::unexpected{"is larger than " + std::to_string(most_bytes >> 20) + " MiB"};
+  }
+}
+
+}  // namespace
+
+result<std::vector<ip_prefix>> parse_prefixes(std::string_view text, std::string_view file_name) {
+  yaml::error_list errors{file_name};
+  std::vector<ip_prefix> out;
+  unsigned line = 0;
+  while (!text.empty()) {
+    ++line;
+    const auto end = text.find('\n');
+    std::string_view rest = text.substr(0, end);
+    text.remove_prefix(end == text.npos ? text.size() : end + 1);
+    rest = trimmed(rest.substr(0, rest.find('#')));
+    if (rest.empty()) continue;
+    if (const auto quick = quick_prefix4(rest)) {
+      out.push_back(*quick);
+    } else if (const auto prefix = parse_prefix(rest)) {
+      out.push_back(*prefix);
+    } else {
+      errors.add(line, {},
+                 prefix.error() +
+                     "; expected one prefix in a line, such as 192.0.2.0/24 or "
+                     "2001:db8::/32");
+    }
+    if (out.size() > most_prefixes) {
+      errors.add(line, {},
+                 "more than " + std::to_string(most_prefixes) +
+                     " prefixes; expected at most so many in one list");
+      break;
+    }
+  }
+  if (!errors.empty()) return tl::unexpected{errors.take()};
+  return out;
+}
+
+result<shared_ranges> load(const model::prefix_set& set) {
+  if (!set.given()) return shared_ranges{};
+  std::vector<ip_prefix> prefixes;
+  if (!set.file.empty()) {
+    const auto text = read_all(set.file);
+    if (!text)
+      return tl::unexpected{std::vector{
+          config_error{set.file, 0, {}, text.error() + "; expected a file of prefixes"}}};
+    auto parsed = parse_prefixes(*text, set.file);
+    if (!parsed) return tl::unexpected{std::move(parsed.error())};
+    prefixes = std::move(*parsed);
+  }
+  prefixes.insert(prefixes.end(), set.prefixes.begin(), set.prefixes.end());
+  if (prefixes.size() > most_prefixes)
+    return tl::unexpected{
+        std::vector{config_error{set.file,
+                                 0,
+                                 {},
+                                 std::to_string(prefixes.size()) + " prefixes; expected at most " +
+                                     std::to_string(most_prefixes) + " in one list"}}};
+  return std::make_shared<const range_set>(prefixes);
+}
+
+}  // namespace sluice::lists
