@@ -71,6 +71,8 @@ class generator {
     frame[24] = static_cast<std::uint8_t>(~sum >> 8);
     frame[25] = static_cast<std::uint8_t>(~sum);
   }
+  // begin_connections() makes all packets SYNs.
+  void begin_connections() { template_[v6_ ? 67 : 47] = 0x02; }
   [[nodiscard]] std::uint32_t length() const { return v6_ ? 74 : 60; }
 
  private:
@@ -191,9 +193,22 @@ BENCHMARK(BM_path<kind::dsr4>)->ArgsProduct({{1, 1 << 10, 1 << 17, 1 << 20}, {32
 BENCHMARK(BM_path<kind::ipip_6in6>)->ArgsProduct({{1, 1 << 10, 1 << 17, 1 << 20}, {32}});
 
 // New connections: the table is emptied when every flow has been seen.
-void BM_new(benchmark::State& state) {
+void new_connections(benchmark::State& state, abi::scheduler scheduler, bool options) {
   constexpr std::size_t burst = 32;
   world w{kind::ipip4, 1 << 24};
+  w.make.begin_connections();
+  w.tables.service(0).kind = scheduler;
+  if (options) {
+    // Limits that limit nothing, and persistence.
+    w.tables.service(0).flags = abi::service_has_options;
+    abi::service_options& o = w.tables.options(0);
+    o.allow_list = o.deny_list = abi::no_list;
+    o.connection_rate = o.source_connection_rate = o.syn_flood_rate = 4'000'000'000;
+    o.source_prefix4 = 24;
+    o.persistence_timeout = 300;
+    o.persistence_prefix4 = 32;
+  }
+  w.path->set_view(w.tables.view());
   std::uint64_t now = 1'000'000'000;
   std::uint64_t made = 0;
   for (auto _ : state) {
@@ -210,7 +225,19 @@ void BM_new(benchmark::State& state) {
   }
   per_packet(state, burst);
 }
+void BM_new(benchmark::State& state) {
+  new_connections(state, abi::scheduler::maglev, false);
+}
 BENCHMARK(BM_new);
+// The schedulers' numbers (abi::scheduler), 100 members.
+void BM_new_by_scheduler(benchmark::State& state) {
+  new_connections(state, static_cast<abi::scheduler>(state.range(0)), false);
+}
+BENCHMARK(BM_new_by_scheduler)->DenseRange(4, 10);
+void BM_new_with_options(benchmark::State& state) {
+  new_connections(state, abi::scheduler::maglev, true);
+}
+BENCHMARK(BM_new_with_options);
 
 }  // namespace
 }  // namespace sluice
