@@ -24,6 +24,7 @@ using yaml::map_value;
 using yaml::value;
 
 constexpr unsigned max_cpu = 1023;
+constexpr std::size_t longest_interface = 15;  // IFNAMSIZ, without the NUL
 
 // assign() puts what a value holds into `out`, which keeps its default otherwise.
 template <class T, class Number>
@@ -165,7 +166,8 @@ void read_port(const value& v, std::vector<port_config>& ports) {
     }
   }
   if (const auto queues = m->find("queues")) port.queues = auto_or(*queues, 1, abi::max_workers);
-  if (const auto twin = m->find("twin"); twin && !twin->is_word("auto")) {
+  const auto twin = m->find("twin");
+  if (twin && !twin->is_word("auto")) {
     if (!twin->is_word("true") && !twin->is_word("false"))
       twin->error("is neither auto nor true nor false; expected one of them");
     else if (port.twin = twin->is_word("true"); *port.twin && port.kind == device_kind::af_xdp)
@@ -173,6 +175,11 @@ void read_port(const value& v, std::vector<port_config>& ports) {
           "has no effect: an af_xdp port is an interface of the kernel already; expected auto or "
           "false");
   }
+  if (port.wants_twin() && port.twin_name().size() > longest_interface)
+    (twin ? *twin : v)
+        .error("the twin would be called '" + port.twin_name() + "', and Linux allows " +
+               std::to_string(longest_interface) +
+               " bytes; expected a port name of at most 12, or twin: false");
   ports.push_back(std::move(port));
 }
 
@@ -265,8 +272,9 @@ void read_pool(const value& v, bool v4, std::vector<ip_address>& out) {
 }
 
 void read_dataplane(const value& v, dataplane_config& out) {
-  const auto m = v.map({"workers", "ports", "encap-source", "connections", "idle", "next-hop",
-                        "hugepages", "memory", "burst", "eal-args", "nat-pool", "gue-port"});
+  const auto m =
+      v.map({"workers", "ports", "encap-source", "connections", "idle", "next-hop", "steering",
+             "hugepages", "memory", "burst", "eal-args", "nat-pool", "gue-port"});
   if (!m) return;
   if (const auto workers = m->find("workers")) read_workers(*workers, out.workers);
   if (const auto ports = m->find("ports")) {
@@ -299,6 +307,9 @@ void read_dataplane(const value& v, dataplane_config& out) {
     assign(out.idle, idle->word<idle_mode>({{"busy", idle_mode::busy},
                                             {"yield", idle_mode::yield},
                                             {"sleep", idle_mode::sleep}}));
+  if (const auto steering = m->find("steering"))
+    assign(out.steering, steering->word<steering_mode>(
+                             {{"rss", steering_mode::rss}, {"owner", steering_mode::owner}}));
   if (const auto huge = m->find("hugepages"))
     assign(out.hugepages, huge->word<hugepage_mode>({{"auto", hugepage_mode::automatic},
                                                      {"on", hugepage_mode::on},

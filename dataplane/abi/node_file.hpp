@@ -29,6 +29,13 @@ struct port_config {
   std::optional<mac_address> next_hop;  // nothing: the kernel's routes and neighbours decide
   std::optional<bool> twin;             // a TAP through which the kernel uses the port; nothing:
                                         //   where the device is no interface of the kernel
+
+  // wants_twin(): the kernel is given a TAP with the port's MAC, for what is not ours.
+  [[nodiscard]] bool wants_twin() const noexcept {
+    return kind != device_kind::af_xdp && twin.value_or(kind == device_kind::pci);
+  }
+  // twin_name() is the TAP's name.
+  [[nodiscard]] std::string twin_name() const { return "sl-" + name; }
 };
 
 enum class worker_selection : std::uint8_t { automatic, count, list };
@@ -40,6 +47,7 @@ struct workers_config {
 };
 
 enum class idle_mode : std::uint8_t { busy, yield, sleep };
+enum class steering_mode : std::uint8_t { rss, owner };
 enum class hugepage_mode : std::uint8_t { automatic, on, off };
 
 struct dataplane_config {
@@ -51,6 +59,7 @@ struct dataplane_config {
   std::uint16_t gue_port{6080};                // UDP destination port of gue
   std::uint32_t connections{1'000'000};        // per worker
   idle_mode idle{idle_mode::busy};
+  steering_mode steering{steering_mode::rss};  // where a flow is dealt with
   hugepage_mode hugepages{hugepage_mode::automatic};
   std::optional<unsigned> memory_mib;  // EAL's memory; nothing: computed
   unsigned burst{32};                  // packets, 8 to 256

@@ -205,7 +205,21 @@ tl::expected<void, std::string> start_port(port& p,
   return {};
 }
 
+tl::expected<void, std::string> open_twin(port& p, rte_mempool* pool) {
+  auto made = twin::make(p.plan->config->twin_name(), p.mac, p.mtu, pool);
+  if (!made) return tl::unexpected{"port " + p.name() + ": " + made.error()};
+  p.twin = std::move(*made);
+  // Without the frames to multicast addresses there is no IPv6 neighbour discovery. Drivers
+  // over files and memory hear everything, and can be told nothing.
+  for (const std::uint16_t device : p.devices)
+    if (rte_eth_allmulticast_enable(device) != 0 && rte_eth_promiscuous_enable(device) != 0 &&
+        p.plan->config->kind == device_kind::pci)
+      p.add_note("the device takes no multicast: no IPv6 neighbour discovery");
+  return {};
+}
+
 void close_port(port& p) noexcept {
+  p.twin.reset();
   for (const std::uint16_t device : p.devices) {
     if (p.started) rte_eth_dev_stop(device);
     rte_eth_dev_close(device);
@@ -216,7 +230,7 @@ void close_port(port& p) noexcept {
 
 void fill_port_info(const port& p, abi::port_info& info) noexcept {
   info.in_use = 1;
-  info.kernel_index = p.kernel_index;
+  info.kernel_index = p.twin ? p.twin->kernel_index() : p.kernel_index;
   info.mac = p.mac;
   info.mtu = p.mtu;
   info.rx_queues = static_cast<std::uint16_t>(p.rx.size());
@@ -224,13 +238,13 @@ void fill_port_info(const port& p, abi::port_info& info) noexcept {
   info.numa_node = p.numa_node;
   copy_text(info.name, p.name());
   copy_text(info.device, p.plan->config->device);
-  copy_text(info.kernel_name, p.kernel_name);
+  copy_text(info.kernel_name, p.twin ? p.twin->name() : p.kernel_name);
   copy_text(info.driver, p.driver);
   copy_text(info.note, p.note);
-  info.leaves_rest_to_kernel = p.is_af_xdp() ? 1 : 0;
+  info.leaves_rest_to_kernel = p.is_af_xdp() || p.twin ? 1 : 0;
 }
 
-void update_port_info(const port& p, abi::port_info& info) noexcept {
+void update_port_info(port& p, abi::port_info& info) noexcept {
   rte_eth_stats sum{};
   bool up = p.started;
   for (const std::uint16_t device : p.devices) {
@@ -260,6 +274,7 @@ void update_port_info(const port& p, abi::port_info& info) noexcept {
   info.tx_errors.set(sum.oerrors);
   info.rx_no_buffer.set(sum.rx_nombuf);
   info.link_up.store(up ? 1 : 0, std::memory_order_relaxed);
+  if (p.twin) p.twin->set_carrier(up);
 }
 
 }  // namespace sluice

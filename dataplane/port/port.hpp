@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 
 #include "dataplane/abi/worker_state.hpp"
 #include "dataplane/port/device_args.hpp"
+#include "dataplane/port/twin.hpp"
 
 struct rte_mempool;
 
@@ -46,6 +48,7 @@ struct port {
   std::vector<device_queue> tx;
   std::string note;
   bool started{false};
+  std::unique_ptr<sluice::twin> twin;  // the kernel's side; null: none
 
   [[nodiscard]] const std::string& name() const noexcept { return plan->config->name; }
   [[nodiscard]] bool is_af_xdp() const noexcept {
@@ -74,12 +77,17 @@ struct port {
 [[nodiscard]] tl::expected<void, std::string> start_port(
     port& p, const std::function<rte_mempool*(unsigned)>& pool_of);
 
+// open_twin() makes the port's twin (twin.hpp) after the port was started.
+[[nodiscard]] tl::expected<void, std::string> open_twin(port& p, rte_mempool* pool);
+
 // close_port() stops and closes it, also one that was only probed.
 void close_port(port& p) noexcept;
 
-// fill_port_info() writes what does not change.
+// fill_port_info() writes what does not change. The kernel's interface of a port with a
+// twin is the twin: there the kernel's addresses, routes and neighbours are.
 void fill_port_info(const port& p, abi::port_info& info) noexcept;
-// update_port_info() writes counters and link state. Housekeeping thread.
-void update_port_info(const port& p, abi::port_info& info) noexcept;
+// update_port_info() writes counters and link state, the latter to the twin, too.
+// Housekeeping thread.
+void update_port_info(port& p, abi::port_info& info) noexcept;
 
 }  // namespace sluice

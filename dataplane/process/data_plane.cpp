@@ -17,6 +17,7 @@
 
 #include "dataplane/abi/segment.hpp"
 #include "dataplane/port/mbuf_pool.hpp"
+#include "dataplane/port/twin.hpp"
 #include "dataplane/process/eal.hpp"
 #include "dataplane/process/notify.hpp"
 #include "dataplane/worker/mapping_guard.hpp"
@@ -159,6 +160,8 @@ tl::expected<void, std::string> data_plane::start_ports() {
       sizes[socket_of(rx_worker(q, workers))].buffers +=
           (port_buffers(p) + static_cast<unsigned>(p.rx.size()) - 1) /
           static_cast<unsigned>(p.rx.size());
+  for (const port& p : ports_)
+    if (p.plan->config->wants_twin()) sizes[socket_of(0)].buffers += 2 * twin_ring_size;
   std::map<int, rte_mempool*> pools;
   for (auto& [socket, size] : sizes) {
     size.buffers = std::max(size.buffers, least_buffers);
@@ -166,11 +169,19 @@ tl::expected<void, std::string> data_plane::start_ports() {
     if (!pool) return tl::unexpected{pool.error()};
     pools[socket] = *pool;
   }
-  for (port& p : ports_)
+  for (port& p : ports_) {
     if (auto done = start_port(
             p, [&](unsigned queue) { return pools[socket_of(rx_worker(queue, workers))]; });
         !done)
       return done;
+    if (!p.plan->config->wants_twin()) continue;
+    if (auto done = open_twin(p, pools[socket_of(0)]); !done) return done;
+    spdlog::info("port {}: the kernel has it as {}", p.name(), p.twin->name());
+  }
+  std::vector<twin*> twins;
+  for (const port& p : ports_)
+    if (p.twin) twins.push_back(p.twin.get());
+  if (!twins.empty()) pump_ = std::make_unique<twin_pump>(std::move(twins));
   return {};
 }
 
@@ -241,8 +252,14 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     setup.config = &config_.wanted();
     for (std::size_t i = 0; i < ports_.size(); ++i) {
       const port& p = ports_[i];
-      // A received packet cannot be given to the kernel, whatever the port.
-      setup.ports.push_back({p.mac, false});
+      // Of an af_xdp port the kernel has kept what it should have; what comes up to us
+      // cannot be given back.
+      setup.ports.push_back({p.mac, p.twin != nullptr});
+      // One worker reads what the kernel sends: its order is kept.
+      setup.twins.push_back(p.twin ? worker_twin{p.twin->to_kernel(),
+                                                 i % count == w ? p.twin->from_kernel() : nullptr,
+                                                 &p.twin->refused()}
+                                   : worker_twin{});
       setup.tx.push_back({p.tx[w].device, p.tx[w].queue, p.sends_segments});
       for (unsigned q = 0; q < p.rx.size(); ++q)
         if (rx_worker(q, count) == w)
@@ -296,6 +313,7 @@ void data_plane::close() noexcept {
   for (const auto& w : workers_) w->request_stop();
   if (launched_) rte_eal_mp_wait_lcore();
   launched_ = false;
+  pump_.reset();
   for (port& p : ports_) {
     const bool xdp = p.is_af_xdp();
     close_port(p);

@@ -87,6 +87,7 @@ class data_plane {
   bool leave_{false};
   std::vector<xdp_leftover> leftovers_;  // by port number
   std::vector<port> ports_;
+  std::unique_ptr<twin_pump> pump_;  // null: no port has a twin
   std::vector<connection::table_file> tables_;
   abi::mapped_file segment_;
   abi::observation_map<std::byte> observations_;

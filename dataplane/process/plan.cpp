@@ -5,6 +5,7 @@
 
 #include "dataplane/abi/bpf_objects.hpp"
 #include "dataplane/port/mbuf_pool.hpp"
+#include "dataplane/port/twin.hpp"
 #include "dataplane/process/data_plane.hpp"
 
 namespace sluice {
@@ -27,6 +28,7 @@ std::uint64_t memory_needed(const start_plan& plan) {
       size.data_room = std::max(size.data_room, data_room_for(device.interface->mtu, xdp));
     }
     size.buffers += queues * (xdp ? buffers_per_xdp_queue : buffers_per_queue);
+    if (device.config->wants_twin()) size.buffers += 2 * twin_ring_size;
   }
   return base_memory + size.bytes();
 }
@@ -70,6 +72,7 @@ std::vector<std::string> describe(const node_config& node, const start_plan& pla
                           device.interface->rx_queues, device.interface->up ? "up" : "DOWN");
     if (device.numa_node >= 0) line += fmt::format(", NUMA node {}", device.numa_node);
     if (!device.note.empty()) line += " (" + device.note + ")";
+    if (device.config->wants_twin()) line += ", twin " + device.config->twin_name();
     out.push_back(line);
   }
   for (std::size_t i = 0; i < plan.places.workers.size(); ++i)

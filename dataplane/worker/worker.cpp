@@ -4,6 +4,7 @@
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_prefetch.h>
+#include <rte_ring.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -47,6 +48,9 @@ worker::worker(worker_setup setup)
   table_.recount();  // it may have been another process's before
   setup_.counters.other_backends = setup_.other_backends;
   setup_.burst = std::clamp<unsigned>(setup_.burst, 1, packet_path::max_burst);
+  setup_.twins.resize(abi::max_ports);
+  for (std::uint8_t port = 0; port < abi::max_ports; ++port)
+    if (setup_.twins[port].from_kernel != nullptr) from_twins_.push_back(port);
 }
 
 void worker::run() noexcept {
@@ -65,6 +69,7 @@ void worker::run() noexcept {
     const std::uint64_t begin = rte_rdtsc();
     unsigned got = 0;
     for (const worker_rx& from : setup_.rx) got += receive(path, from);
+    if (!from_twins_.empty()) got += from_twins();
     ++loops_;
     if (got != 0) {
       ++busy_loops_;
@@ -96,24 +101,70 @@ unsigned worker::receive(packet_path& path, const worker_rx& from) noexcept {
   count(counter_id::rx_bytes, bytes);
   path.process(std::span{packets_}.first(n), now_ns_);
 
-  std::uint64_t left_over = 0;
   for (unsigned i = 0; i < n; ++i) {
     const packet& p = packets_[i];
     if (p.outcome == verdict::forward) [[likely]] {
       hand_out(mbufs_[i], p);
     } else if (p.outcome == verdict::reply) {
       hand_out(mbufs_[i], p);
+    } else if (p.outcome == verdict::kernel) {
+      for_kernel_[kernel_count_++] = mbufs_[i];
     } else {
-      // No port has a twin in the kernel that a received packet could be given to.
-      left_over += p.outcome == verdict::kernel;
       drops_[drop_count_++] = mbufs_[i];
     }
   }
-  for (std::uint64_t used = std::exchange(ports_used_, 0); used != 0; used &= used - 1)
-    send(static_cast<std::uint8_t>(std::countr_zero(used)));
-  if (left_over != 0) count(counter_id::drop_not_for_us, left_over);
+  send_all();
+  if (kernel_count_ != 0) [[unlikely]]
+    to_twin(from.port);
   if (drop_count_ != 0) rte_pktmbuf_free_bulk(drops_.data(), std::exchange(drop_count_, 0));
   return n;
+}
+
+void worker::send_all() noexcept {
+  for (std::uint64_t used = std::exchange(ports_used_, 0); used != 0; used &= used - 1)
+    send(static_cast<std::uint8_t>(std::countr_zero(used)));
+}
+
+// to_twin() gives what was received by a port and is for no service to the kernel. The
+// path leaves packets to the kernel only where the port has a twin.
+[[gnu::noinline]] void worker::to_twin(std::uint8_t port) noexcept {
+  const unsigned n = std::exchange(kernel_count_, 0);
+  rte_ring* const ring = setup_.twins[port].to_kernel;
+  const unsigned taken =
+      ring == nullptr
+          ? 0
+          : rte_ring_enqueue_burst(ring, reinterpret_cast<void**>(for_kernel_.data()), n, nullptr);
+  if (taken != 0) count(counter_id::to_twin, taken);
+  if (taken == n) return;
+  rte_pktmbuf_free_bulk(for_kernel_.data() + taken, n - taken);
+  count(ring == nullptr ? counter_id::drop_not_for_us : counter_id::drop_twin_full, n - taken);
+}
+
+// from_twins() sends what the kernel has sent to the twins, as it is, from their ports.
+[[gnu::noinline]] unsigned worker::from_twins() noexcept {
+  unsigned all = 0;
+  for (const std::uint8_t port : from_twins_) {
+    const unsigned n =
+        rte_ring_dequeue_burst(setup_.twins[port].from_kernel,
+                               reinterpret_cast<void**>(mbufs_.data()), setup_.burst, nullptr);
+    if (n == 0) continue;
+    all += n;
+    count(counter_id::from_twin, n);
+    out_queue& out = out_[port];
+    for (unsigned i = 0; i < n; ++i) {
+      rte_mbuf* const m = mbufs_[i];
+      if (m->nb_segs > 1 && !setup_.tx[port].segments && rte_pktmbuf_linearize(m) != 0) {
+        count(counter_id::drop_too_big, 1);
+        drops_[drop_count_++] = m;
+        continue;
+      }
+      out.bytes += m->pkt_len;
+      out.mbufs[out.count++] = m;
+    }
+    if (out.count != 0) send(port);
+    if (drop_count_ != 0) rte_pktmbuf_free_bulk(drops_.data(), std::exchange(drop_count_, 0));
+  }
+  return all;
 }
 
 void worker::hand_out(rte_mbuf* m, const packet& p) noexcept {
@@ -163,6 +214,12 @@ void worker::quiescent(packet_path& path) noexcept {
   block.heartbeat_ns.set(now_ns_);
   block.tracked4.set(table_.v4.size());
   block.tracked6.set(table_.v6.size());
+  if (!from_twins_.empty()) {
+    std::uint64_t refused = 0;
+    for (const std::uint8_t port : from_twins_)
+      refused += setup_.twins[port].refused->load(std::memory_order_relaxed);
+    count(counter_id::drop_twin_full, refused - std::exchange(twins_refused_, refused));
+  }
   auto& loops = block.counters[static_cast<std::size_t>(counter_id::loops)];
   auto& busy = block.counters[static_cast<std::size_t>(counter_id::busy_loops)];
   loops.set(loops_);

@@ -19,6 +19,7 @@
 #include "dataplane/worker/table_follower.hpp"
 
 struct rte_mbuf;
+struct rte_ring;
 
 namespace sluice {
 
@@ -34,10 +35,18 @@ struct worker_tx {
   bool segments{false};  // the device sends a frame from several buffers
 };
 
+// worker_twin: the rings of a port's twin (dataplane/port/twin.hpp).
+struct worker_twin {
+  rte_ring* to_kernel{};    // null: the port has no twin
+  rte_ring* from_kernel{};  // null: another worker takes what comes from the kernel
+  const std::atomic<std::uint64_t>* refused{};  // by the kernel; for the same worker to count
+};
+
 struct worker_setup {
-  std::vector<worker_rx> rx;     // may be empty: a worker that only keeps its place
-  std::vector<worker_tx> tx;     // by port number
-  std::vector<path_port> ports;  // by port number
+  std::vector<worker_rx> rx;       // may be empty: a worker that only keeps its place
+  std::vector<worker_tx> tx;       // by port number
+  std::vector<worker_twin> twins;  // by port number
+  std::vector<path_port> ports;    // by port number
   unsigned burst{32};
   idle_mode idle{idle_mode::busy};
   abi::worker_block* block{};
@@ -66,7 +75,10 @@ class worker {
   };
 
   unsigned receive(packet_path& path, const worker_rx& from) noexcept;
+  void send_all() noexcept;
   void send(std::uint8_t port) noexcept;
+  void to_twin(std::uint8_t port) noexcept;
+  unsigned from_twins() noexcept;
   void hand_out(rte_mbuf* m, const packet& p) noexcept;
   void quiescent(packet_path& path) noexcept;
   void rest() noexcept;
@@ -89,10 +101,14 @@ class worker {
   std::uint64_t second_ns_{0};
   std::uint64_t ports_used_{0};  // bit i: something waits in out_[i]
   unsigned drop_count_{0};
+  std::uint16_t kernel_count_{0};
   std::array<rte_mbuf*, packet_path::max_burst> mbufs_{};
   std::array<rte_mbuf*, packet_path::max_burst> drops_{};
+  std::array<rte_mbuf*, packet_path::max_burst> for_kernel_{};
   std::array<packet, packet_path::max_burst> packets_{};
   std::array<out_queue, abi::max_ports> out_{};
+  std::uint64_t twins_refused_{0};
+  std::vector<std::uint8_t> from_twins_;  // ports whose twins this worker reads
 };
 
 }  // namespace sluice

@@ -79,7 +79,7 @@ dataplane:
   workers: "2-3,6"
   ports:
     - {name: a, device: "0000:3B:00.0", queues: 4}
-    - {name: b, device: "net_pcap0,rx_pcap=/tmp/a.pcap,tx_pcap=/tmp/b.pcap", queues: auto}
+    - {name: b, device: "net_pcap0,rx_pcap=/tmp/a.pcap,tx_pcap=/tmp/b.pcap", queues: auto, twin: true}
     - {name: c, device: net_tap0}
   encap-source: {ipv4: 10.64.0.0/16, ipv6: "2001:db8:1::/64"}
   connections: 1024
@@ -110,6 +110,9 @@ controlplane:
   EXPECT_EQ(d.ports[0].queues, 4u);
   EXPECT_EQ(d.ports[1].kind, device_kind::vdev);
   EXPECT_FALSE(d.ports[1].queues);
+  EXPECT_TRUE(d.ports[0].wants_twin());  // a PCI device
+  EXPECT_TRUE(d.ports[1].wants_twin());  // asked for
+  EXPECT_EQ(d.ports[1].twin_name(), "sl-b");
   EXPECT_TRUE(d.ports[2].next_hop);
   EXPECT_EQ(d.encap_source_ipv4->length, 16);
   EXPECT_EQ(d.idle, idle_mode::sleep);
@@ -217,6 +220,12 @@ TEST(node_file, bad_dataplane_keys_are_refused_with_line_and_key) {
        "send replies to"},
       {"nat-pool: {ipv4: 192.0.2.1}", "nat-pool.ipv4: '192.0.2.1' is given; expected a list"},
       {"gue-port: 0", "gue-port: '0' is out of range; expected a whole number from 1 to 65535"},
+      {"ports: [{name: thirteen-long, device: net_null0, twin: true}]",
+       "ports[0].twin: the twin would be called 'sl-thirteen-long', and Linux allows 15 bytes; "
+       "expected a port name of at most 12, or twin: false"},
+      {"ports: [{name: thirteen-long, device: \"0000:03:00.0\"}]",
+       "ports[0]: the twin would be called 'sl-thirteen-long', and Linux allows 15 bytes; "
+       "expected a port name of at most 12, or twin: false"},
       {"next-hop: {up0: \"02:00:00:00:00:01\"}", "next-hop.up0: names no port of dataplane.ports"},
       {"encap-source: {ipv4: \"2001:db8::1\"}",
        "encap-source.ipv4: '2001:db8::1' is IPv6; expected an IPv4 address, or a prefix of /8 to "
