@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernel's side of a port that DPDK has taken whole: a TAP with the port's MAC and MTU,
 // called sl-NAME. What is for no service goes to it, and what the kernel sends there leaves
-// by the port: ARP, ND, ICMP, SSH, routing daemons.
+// by the port: ARP, IPv6 neighbours, ICMP, SSH, routing daemons.
 //
 // Reading and writing a TAP are system calls, a microsecond each, and anybody can send
 // packets to the host's own addresses: so the workers do neither. They pass packets over
