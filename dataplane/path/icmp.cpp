@@ -131,6 +131,7 @@ void packet_path::steer_error(std::size_t i) noexcept {
   if (s->mode == abi::forward_mode::nat || s->mode == abi::forward_mode::full_nat)
     return drop(p, counter_id::drop_icmp_unmatched);
   if (wire::hop_limit_of(p, m) <= 1) return drop(p, counter_id::drop_ttl_expired);
+  if (hand_over(p, q.destination, q.source, q.destination_port, q.source_port)) return;
   const abi::backend_ref to = owner_of(*vip, *s, q.destination, q.destination_port, q.source_port);
   if (to.none()) return drop(p, counter_id::drop_no_backend);
   send(i, to);
@@ -169,6 +170,8 @@ bool packet_path::error_about_tunnel(std::size_t i) noexcept {
   if (vip == nullptr) return false;
   const abi::service_row* s = view_.find_service(*vip, inner.destination_port.host());
   if (s == nullptr) return false;
+  if (hand_over(p, inner.source, inner.destination, inner.source_port, inner.destination_port))
+    return true;
   const abi::backend_ref ref =
       owner_of(*vip, *s, inner.source, inner.source_port, inner.destination_port);
   const abi::backend_row* row = view_.backend(ref);

@@ -91,6 +91,8 @@ template <class Family>
       leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
       continue;
     }
+    // Before anything is chosen, limited or entered: all of that is the owner's.
+    if (owner_ != nullptr && hand_over(i)) continue;
     p.service = s->self;
     newcomer n{s, abi::options_of(view_, *s), nullptr, 0, {}, k, false};
     if (n.options != nullptr) [[unlikely]] {

@@ -13,12 +13,13 @@
 namespace sluice {
 
 enum class verdict : std::uint8_t {
-  drop = 0,     // ends here; `reason` is a drop counter and has been counted
-  forward = 1,  // send `data`, `total_length` bytes, to `out_port`
-  kernel = 2,   // untouched; the kernel's to judge, `why` says why
-  reply = 3,    // the buffer holds our answer (ICMP): send it to `out_port`. `reason` is set
-                // if the packet that is answered counts as a drop
-  held = 4,     // an early fragment: keep the buffer at `place` until released() names it
+  drop = 0,       // ends here; `reason` is a drop counter and has been counted
+  forward = 1,    // send `data`, `total_length` bytes, to `out_port`
+  kernel = 2,     // untouched; the kernel's to judge, `why` says why
+  reply = 3,      // the buffer holds our answer (ICMP): send it to `out_port`. `reason` is set
+                  // if the packet that is answered counts as a drop
+  held = 4,       // an early fragment: keep the buffer at `place` until released() names it
+  hand_over = 5,  // untouched; to be decided on by the worker that `out_port` names
 };
 
 // Why a packet is left to the kernel.
@@ -53,7 +54,7 @@ struct packet {
   abi::service_id service;   // no_service: not known
   abi::counter_id reason;    // drop
   kernel_reason why;         // kernel
-  std::uint8_t out_port;     // forward, reply: index into the data plane's ports
+  std::uint8_t out_port;     // forward, reply: index of the data plane's port; hand_over: worker
   std::uint16_t place;       // held: number of the waiting place, below waiting_places
 };
 static_assert(sizeof(packet) == 32);

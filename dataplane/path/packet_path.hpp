@@ -21,6 +21,7 @@
 #include "dataplane/connection/tcp_state.hpp"
 #include "dataplane/packet/icmp.hpp"
 #include "dataplane/packet/parse.hpp"
+#include "dataplane/path/flow_owner.hpp"
 #include "dataplane/path/packet.hpp"
 #include "dataplane/path/persistence.hpp"
 #include "dataplane/path/quic_backends.hpp"
@@ -74,6 +75,23 @@ class packet_path {
   // bursts. now_ns: CLOCK_MONOTONIC (replay: the capture's clock); never goes back.
   // Counts everything but RX, TX and the loop, which are the worker's.
   void process(std::span<packet> burst, std::uint64_t now_ns) noexcept;
+
+  // process_handed() is process() for packets that another path has handed over: they are
+  // decided on here, whoever owns them.
+  void process_handed(std::span<packet> burst, std::uint64_t now_ns) noexcept {
+    accepts_all_ = true;
+    process(burst, now_ns);
+    accepts_all_ = false;
+  }
+
+  // set_owner() has the flows dealt with by the worker that `owner` names: a packet of a
+  // service that finds no connection here, and is another worker's, gets
+  // verdict::hand_over. Null: each is dealt with where it came in. self: this worker's
+  // number. The object outlives the path.
+  void set_owner(const flow_owner* owner, unsigned self) noexcept {
+    owner_ = owner;
+    self_ = self;
+  }
 
   // maintain() removes idle connections, a few buckets per call; call it between bursts,
   // as often as convenient. Returns how many connections left.
@@ -179,6 +197,13 @@ class packet_path {
   void count_opened(abi::backend_ref ref) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
 
+  // hand_over() gives packet i to the worker that owns its flow; false: that is us.
+  bool hand_over(std::size_t i) noexcept;
+  // The same for a packet about a flow that others' packets belong to.
+  bool hand_over(packet& p, const ip_address& client, const ip_address& vip, be16 client_port,
+                 be16 vip_port) noexcept;
+  bool hand_over_to(packet& p, unsigned worker) noexcept;
+
   // ICMP: errors about connections and tunnels, echo, too big. icmp.cpp
   void icmp_to_vip(std::size_t i) noexcept;
   void steer_error(std::size_t i) noexcept;
@@ -211,6 +236,9 @@ class packet_path {
   static constexpr std::size_t egress_count = 4096;
   std::array<egress, egress_count> egress_;
   std::uint64_t generation_tag_{0};
+  const flow_owner* owner_{nullptr};
+  unsigned self_{0};
+  bool accepts_all_{false};  // during process_handed()
   connection::sweeper sweeper_{};
   rate_limiter echo_limit_;
   rate_limiter error_limit_;

@@ -6,9 +6,11 @@
 #include <rte_ethdev.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <iterator>
 
+#include "dataplane/path/flow_owner.hpp"
 #include "dataplane/port/kernel_interface.hpp"
 #include "dataplane/port/xdp_attach.hpp"
 #include "dataplane/port/xdp_queues.hpp"
@@ -55,6 +57,25 @@ tl::expected<void, std::string> probe_part(const device_plan& plan, const device
   return {};
 }
 
+// set_indirection() has the device spread flows as flow_owner does. Where it cannot, more
+// packets are handed from worker to worker.
+void set_indirection(port& p) {
+  const auto queues = static_cast<std::uint16_t>(p.rx.size() / p.devices.size());
+  if (queues < 2 || p.rss_entries < flow_owner::entries ||
+      p.rss_entries > RTE_ETH_RSS_RETA_SIZE_512)
+    return;
+  std::array<rte_eth_rss_reta_entry64, RTE_ETH_RSS_RETA_SIZE_512 / RTE_ETH_RETA_GROUP_SIZE> table{};
+  for (std::uint16_t i = 0; i < p.rss_entries; ++i) {
+    rte_eth_rss_reta_entry64& group = table[i / RTE_ETH_RETA_GROUP_SIZE];
+    group.mask = ~std::uint64_t{0};
+    group.reta[i % RTE_ETH_RETA_GROUP_SIZE] =
+        static_cast<std::uint16_t>(i % flow_owner::entries % queues);
+  }
+  for (const std::uint16_t device : p.devices)
+    if (rte_eth_dev_rss_reta_update(device, table.data(), p.rss_entries) != 0)
+      p.add_note("the device keeps its own RSS table");
+}
+
 }  // namespace
 
 void port::add_note(const std::string& text) {
@@ -87,6 +108,8 @@ tl::expected<port, std::string> probe_port(const device_plan& plan) {
   p.max_rx_queues = parts * info.max_rx_queues;
   p.max_tx_queues = parts * info.max_tx_queues;
   p.rss_types = info.flow_type_rss_offloads;
+  p.rss_key_bytes = info.hash_key_size;
+  p.rss_entries = info.reta_size;
   p.scatters = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
   p.sends_segments = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
   p.driver = info.driver_name != nullptr ? info.driver_name : "";
@@ -104,7 +127,8 @@ tl::expected<port, std::string> probe_port(const device_plan& plan) {
   return p;
 }
 
-tl::expected<void, std::string> configure_port(port& p, unsigned workers) {
+tl::expected<void, std::string> configure_port(port& p, unsigned workers,
+                                               const wire::rss_key& key) {
   const auto parts = static_cast<unsigned>(p.devices.size());
   if (p.max_tx_queues < workers)
     return tl::unexpected{"it has " + std::to_string(p.max_tx_queues) + " TX queue" +
@@ -114,12 +138,18 @@ tl::expected<void, std::string> configure_port(port& p, unsigned workers) {
   // AF_XDP: every queue has a socket or its packets pass us by, and queues come in pairs.
   if (p.is_af_xdp()) rx = tx = p.max_rx_queues;
 
+  std::array<std::uint8_t, 64> long_key{};
+  std::ranges::copy(key, long_key.begin());
   const auto try_queues = [&](unsigned rx_queues, unsigned tx_queues) {
     rte_eth_conf conf{};
     const std::uint64_t rss = p.rss_types & wanted_rss;
     if (rx_queues > 1 && rss != 0) {
       conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
       conf.rx_adv_conf.rss_conf.rss_hf = rss;
+      if (p.rss_key_bytes >= key.size() && p.rss_key_bytes <= long_key.size()) {
+        conf.rx_adv_conf.rss_conf.rss_key = long_key.data();
+        conf.rx_adv_conf.rss_conf.rss_key_len = p.rss_key_bytes;
+      }
     }
     if (p.scatters) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
     if (p.sends_segments) conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
@@ -202,6 +232,7 @@ tl::expected<void, std::string> start_port(port& p,
   for (const std::uint16_t device : p.devices)
     if (const int error = rte_eth_dev_start(device); error != 0) return fail("start", error);
   p.started = true;
+  set_indirection(p);
   return {};
 }
 

@@ -13,6 +13,7 @@
 #include <tl/expected.hpp>
 
 #include "dataplane/abi/worker_state.hpp"
+#include "dataplane/packet/toeplitz.hpp"
 #include "dataplane/port/device_args.hpp"
 #include "dataplane/port/twin.hpp"
 
@@ -33,8 +34,10 @@ struct port {
   unsigned max_rx_queues{1};
   unsigned max_tx_queues{1};
   std::uint64_t rss_types{0};
-  bool scatters{false};        // can receive a frame into several buffers
-  bool sends_segments{false};  // can send one from several buffers
+  std::uint8_t rss_key_bytes{0};  // 0: the device does not say
+  std::uint16_t rss_entries{0};   // of its indirection table; 0: it has none that can be set
+  bool scatters{false};           // can receive a frame into several buffers
+  bool sends_segments{false};     // can send one from several buffers
   std::string driver;
   mac_address mac{};
   std::uint16_t mtu{1500};
@@ -63,7 +66,9 @@ struct port {
 
 // configure_port() gives the port queues: one TX queue per worker, and as many RX queues
 // as there are workers, or as the device has. Fails if it cannot have `workers` TX queues.
-[[nodiscard]] tl::expected<void, std::string> configure_port(port& p, unsigned workers);
+// key: for the device's RSS.
+[[nodiscard]] tl::expected<void, std::string> configure_port(port& p, unsigned workers,
+                                                             const wire::rss_key& key);
 
 // rx_worker() says which of `workers` polls an RX queue of a port.
 [[nodiscard]] constexpr unsigned rx_worker(unsigned queue, unsigned workers) noexcept {

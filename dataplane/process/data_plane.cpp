@@ -2,9 +2,11 @@
 #include "dataplane/process/data_plane.hpp"
 
 #include <fmt/format.h>
+#include <rte_errno.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_mempool.h>
+#include <rte_ring.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -26,6 +28,8 @@ namespace sluice {
 namespace {
 
 constexpr unsigned least_buffers = 8191;
+// Packets that may wait from one worker to another: two of the largest bursts.
+constexpr unsigned handover_ring_size = 512;
 
 unsigned lcore_of(std::size_t worker) {
   return static_cast<unsigned>(worker) + 1;
@@ -84,9 +88,9 @@ tl::expected<void, std::string> data_plane::open() {
   eal_ = true;
   using step = tl::expected<void, std::string> (data_plane::*)();
   for (const step next :
-       {&data_plane::open_ports, &data_plane::start_ports, &data_plane::look_for_tables,
-        &data_plane::make_tables, &data_plane::make_observations, &data_plane::launch_workers,
-        &data_plane::restore_vip_sets})
+       {&data_plane::open_ports, &data_plane::start_ports, &data_plane::make_peers,
+        &data_plane::look_for_tables, &data_plane::make_tables, &data_plane::make_observations,
+        &data_plane::launch_workers, &data_plane::restore_vip_sets})
     if (auto done = (this->*next)(); !done) return done;
   watchdog_every_ns_ = watchdog_interval_ns() / 2;
   return {};
@@ -128,12 +132,15 @@ tl::expected<unsigned, std::string> data_plane::settle_workers() {
     limit(std::max(1u, p.max_tx_queues),
           fmt::format("port {} ({}) has {} TX queue(s)", p.name(), p.driver, p.max_tx_queues));
   }
-  if (node_.dataplane.workers.selection == worker_selection::automatic)
+  // Who owns flows can have some without a queue of his own.
+  if (node_.dataplane.workers.selection == worker_selection::automatic &&
+      node_.dataplane.steering == steering_mode::rss)
     limit(most_rx, fmt::format("no port has more than {} RX queue(s)", most_rx));
+  const wire::rss_key key = flow_owner::key_of(node_.hash_seed);
   for (;;) {
     std::string refused;
     for (port& p : ports_)
-      if (auto done = configure_port(p, workers); !done) {
+      if (auto done = configure_port(p, workers, key); !done) {
         refused = fmt::format("port {} ({}): {}", p.name(), p.driver, done.error());
         break;
       }
@@ -153,7 +160,7 @@ tl::expected<void, std::string> data_plane::start_ports() {
   for (unsigned w = 0; w < workers; ++w) {
     pool_size& size = sizes[socket_of(w)];
     size.data_room = data_room_for(mtu, xdp);
-    size.buffers += worker_buffers;
+    size.buffers += worker_buffers + (workers - 1) * handover_ring_size / 8;
   }
   for (const port& p : ports_)
     for (unsigned q = 0; q < p.rx.size(); ++q)
@@ -182,6 +189,26 @@ tl::expected<void, std::string> data_plane::start_ports() {
   for (const port& p : ports_)
     if (p.twin) twins.push_back(p.twin.get());
   if (!twins.empty()) pump_ = std::make_unique<twin_pump>(std::move(twins));
+  return {};
+}
+
+// make_peers() makes the rings over which workers hand packets to each other: one per pair,
+// so that nobody ever waits for a third.
+tl::expected<void, std::string> data_plane::make_peers() {
+  const std::size_t workers = plan_.places.workers.size();
+  owner_ = std::make_unique<flow_owner>(flow_owner::key_of(node_.hash_seed),
+                                        static_cast<unsigned>(workers));
+  peers_.assign(workers, std::vector<rte_ring*>(workers, nullptr));
+  for (std::size_t from = 0; from < workers; ++from)
+    for (std::size_t to = 0; to < workers; ++to) {
+      if (from == to) continue;
+      peers_[from][to] =
+          rte_ring_create(fmt::format("hand {} {}", from, to).c_str(), handover_ring_size,
+                          socket_of(to), RING_F_SP_ENQ | RING_F_SC_DEQ);
+      if (peers_[from][to] == nullptr)
+        return tl::unexpected{fmt::format("no memory for the rings between {} workers: {}", workers,
+                                          rte_strerror(rte_errno))};
+    }
   return {};
 }
 
@@ -249,6 +276,11 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     for (unsigned other = 0; other < count; ++other)
       if (other != w) setup.other_backends.push_back(observations_.backends(other));
     setup.connections = tables_[w].data();
+    setup.self = w;
+    if (node_.dataplane.steering == steering_mode::owner) setup.owner = owner_.get();
+    setup.peers.to = peers_[w];
+    for (unsigned from = 0; from < count; ++from)
+      if (from != w) setup.peers.from.push_back(peers_[from][w]);
     setup.config = &config_.wanted();
     for (std::size_t i = 0; i < ports_.size(); ++i) {
       const port& p = ports_[i];

@@ -13,6 +13,7 @@
 #include "dataplane/abi/node_file.hpp"
 #include "dataplane/abi/worker_state.hpp"
 #include "dataplane/connection/table_file.hpp"
+#include "dataplane/path/flow_owner.hpp"
 #include "dataplane/placement/plan.hpp"
 #include "dataplane/port/device_args.hpp"
 #include "dataplane/port/port.hpp"
@@ -69,6 +70,7 @@ class data_plane {
   tl::expected<void, std::string> open_ports();
   tl::expected<unsigned, std::string> settle_workers();
   tl::expected<void, std::string> start_ports();
+  tl::expected<void, std::string> make_peers();
   tl::expected<void, std::string> make_tables();
   void count_adopted(unsigned worker, const abi::observation_map<std::byte>& map) const;
   tl::expected<void, std::string> make_observations();
@@ -87,7 +89,9 @@ class data_plane {
   bool leave_{false};
   std::vector<xdp_leftover> leftovers_;  // by port number
   std::vector<port> ports_;
-  std::unique_ptr<twin_pump> pump_;  // null: no port has a twin
+  std::unique_ptr<twin_pump> pump_;            // null: no port has a twin
+  std::vector<std::vector<rte_ring*>> peers_;  // [from][to]; null: the same worker
+  std::unique_ptr<flow_owner> owner_;
   std::vector<connection::table_file> tables_;
   abi::mapped_file segment_;
   abi::observation_map<std::byte> observations_;

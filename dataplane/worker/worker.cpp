@@ -57,6 +57,7 @@ void worker::run() noexcept {
   now_ns_ = second_ns_ = abi::clock_ns(CLOCK_MONOTONIC);
   touch_counters();
   packet_path path{table_, setup_.counters, setup_.ports};
+  path.set_owner(setup_.peers.from.empty() ? nullptr : setup_.owner, setup_.self);
   setup_.block->capacity4 = table_.v4.capacity();
   setup_.block->capacity6 = table_.v6.capacity();
   // The kernel's default slack of 50 us would be added to every sleep.
@@ -69,6 +70,7 @@ void worker::run() noexcept {
     const std::uint64_t begin = rte_rdtsc();
     unsigned got = 0;
     for (const worker_rx& from : setup_.rx) got += receive(path, from);
+    if (!setup_.peers.from.empty()) got += take_handed(path);
     if (!from_twins_.empty()) got += from_twins();
     ++loops_;
     if (got != 0) {
@@ -101,6 +103,12 @@ unsigned worker::receive(packet_path& path, const worker_rx& from) noexcept {
   count(counter_id::rx_bytes, bytes);
   path.process(std::span{packets_}.first(n), now_ns_);
 
+  act(n);
+  return n;
+}
+
+// act() does what the path has decided on the first n packets.
+void worker::act(unsigned n) noexcept {
   for (unsigned i = 0; i < n; ++i) {
     const packet& p = packets_[i];
     if (p.outcome == verdict::forward) [[likely]] {
@@ -108,16 +116,50 @@ unsigned worker::receive(packet_path& path, const worker_rx& from) noexcept {
     } else if (p.outcome == verdict::reply) {
       hand_out(mbufs_[i], p);
     } else if (p.outcome == verdict::kernel) {
+      if (kernel_count_ != 0 && kernel_port_ != p.in_port) to_twin();
+      kernel_port_ = p.in_port;
       for_kernel_[kernel_count_++] = mbufs_[i];
+    } else if (p.outcome == verdict::hand_over) {
+      hand_over(mbufs_[i], p);
     } else {
       drops_[drop_count_++] = mbufs_[i];
     }
   }
   send_all();
   if (kernel_count_ != 0) [[unlikely]]
-    to_twin(from.port);
+    to_twin();
   if (drop_count_ != 0) rte_pktmbuf_free_bulk(drops_.data(), std::exchange(drop_count_, 0));
-  return n;
+}
+
+// hand_over() gives a packet to the worker that owns it, which starts afresh.
+[[gnu::noinline]] void worker::hand_over(rte_mbuf* m, const packet& p) noexcept {
+  rte_ring* const ring =
+      p.out_port < setup_.peers.to.size() ? setup_.peers.to[p.out_port] : nullptr;
+  m->hash.usr = p.in_port;
+  if (ring != nullptr && rte_ring_sp_enqueue(ring, m) == 0) {
+    count(counter_id::handed_over, 1);
+    return;
+  }
+  count(counter_id::drop_handover_full, 1);
+  drops_[drop_count_++] = m;
+}
+
+// take_handed() deals with what the other workers have handed over.
+[[gnu::noinline]] unsigned worker::take_handed(packet_path& path) noexcept {
+  unsigned all = 0;
+  for (rte_ring* const ring : setup_.peers.from) {
+    const unsigned n = rte_ring_sc_dequeue_burst(ring, reinterpret_cast<void**>(mbufs_.data()),
+                                                 setup_.burst, nullptr);
+    if (n == 0) continue;
+    all += n;
+    for (unsigned i = 0; i < n; ++i) rte_prefetch0(rte_pktmbuf_mtod(mbufs_[i], void*));
+    for (unsigned i = 0; i < n; ++i)
+      to_packet(*mbufs_[i], static_cast<std::uint8_t>(mbufs_[i]->hash.usr), packets_[i]);
+    count(counter_id::handed_to_us, n);
+    path.process_handed(std::span{packets_}.first(n), now_ns_);
+    act(n);
+  }
+  return all;
 }
 
 void worker::send_all() noexcept {
@@ -127,9 +169,10 @@ void worker::send_all() noexcept {
 
 // to_twin() gives what was received by a port and is for no service to the kernel. The
 // path leaves packets to the kernel only where the port has a twin.
-[[gnu::noinline]] void worker::to_twin(std::uint8_t port) noexcept {
+[[gnu::noinline]] void worker::to_twin() noexcept {
   const unsigned n = std::exchange(kernel_count_, 0);
-  rte_ring* const ring = setup_.twins[port].to_kernel;
+  rte_ring* const ring =
+      kernel_port_ < setup_.twins.size() ? setup_.twins[kernel_port_].to_kernel : nullptr;
   const unsigned taken =
       ring == nullptr
           ? 0

@@ -42,11 +42,20 @@ struct worker_twin {
   const std::atomic<std::uint64_t>* refused{};  // by the kernel; for the same worker to count
 };
 
+// worker_peers: the rings between this worker and the others, one per pair and direction.
+struct worker_peers {
+  std::vector<rte_ring*> to;    // by worker; null: ourselves
+  std::vector<rte_ring*> from;  // of the others
+};
+
 struct worker_setup {
   std::vector<worker_rx> rx;       // may be empty: a worker that only keeps its place
   std::vector<worker_tx> tx;       // by port number
   std::vector<worker_twin> twins;  // by port number
   std::vector<path_port> ports;    // by port number
+  worker_peers peers;
+  const flow_owner* owner{};  // null: flows are dealt with where they come in
+  unsigned self{0};           // this worker's number
   unsigned burst{32};
   idle_mode idle{idle_mode::busy};
   abi::worker_block* block{};
@@ -75,9 +84,12 @@ class worker {
   };
 
   unsigned receive(packet_path& path, const worker_rx& from) noexcept;
+  unsigned take_handed(packet_path& path) noexcept;
+  void act(unsigned n) noexcept;
+  void hand_over(rte_mbuf* m, const packet& p) noexcept;
   void send_all() noexcept;
   void send(std::uint8_t port) noexcept;
-  void to_twin(std::uint8_t port) noexcept;
+  void to_twin() noexcept;
   unsigned from_twins() noexcept;
   void hand_out(rte_mbuf* m, const packet& p) noexcept;
   void quiescent(packet_path& path) noexcept;
@@ -101,7 +113,8 @@ class worker {
   std::uint64_t second_ns_{0};
   std::uint64_t ports_used_{0};  // bit i: something waits in out_[i]
   unsigned drop_count_{0};
-  std::uint16_t kernel_count_{0};
+  unsigned kernel_count_{0};
+  std::uint8_t kernel_port_{0};  // where those for the kernel came in
   std::array<rte_mbuf*, packet_path::max_burst> mbufs_{};
   std::array<rte_mbuf*, packet_path::max_burst> drops_{};
   std::array<rte_mbuf*, packet_path::max_burst> for_kernel_{};

@@ -59,7 +59,8 @@ class bench {
   }
 
   // run() puts a burst through. Non-contiguous rests are carried along unseen.
-  std::vector<result> run(const std::vector<input>& in) {
+  // handed: as what another worker has handed over.
+  std::vector<result> run(const std::vector<input>& in, bool handed = false) {
     std::vector<std::unique_ptr<std::byte[]>> buffers;
     std::vector<packet> burst;
     for (const input& f : in) {
@@ -76,7 +77,10 @@ class bench {
       p.in_port = f.in_port;
       burst.push_back(p);
     }
-    path_.process(burst, now_ns);
+    if (handed)
+      path_.process_handed(burst, now_ns);
+    else
+      path_.process(burst, now_ns);
     std::vector<result> out;
     for (std::size_t i = 0; i < burst.size(); ++i) {
       const packet& p = burst[i];
@@ -93,6 +97,10 @@ class bench {
   }
   result run(const bytes& frame, std::uint8_t in_port = wire_port) {
     return run(std::vector<input>{{frame, in_port}})[0];
+  }
+
+  result run_handed(const bytes& frame) {
+    return run(std::vector<input>{{frame, wire_port}}, true)[0];
   }
 
   [[nodiscard]] std::uint64_t count(abi::counter_id id) const {

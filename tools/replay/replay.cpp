@@ -163,6 +163,7 @@ class replayer {
         break;
       case verdict::drop:
       case verdict::held:
+      case verdict::hand_over:  // there is one path, which owns all
         out << "dropped: " << words_for(p.reason);
         break;
     }
