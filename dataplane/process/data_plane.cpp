@@ -22,6 +22,7 @@
 #include "dataplane/port/twin.hpp"
 #include "dataplane/process/eal.hpp"
 #include "dataplane/process/notify.hpp"
+#include "dataplane/process/telemetry.hpp"
 #include "dataplane/worker/mapping_guard.hpp"
 
 namespace sluice {
@@ -57,7 +58,10 @@ data_plane::data_plane(const node_config& node, start_plan& plan)
     : node_{node},
       plan_{plan},
       config_{node.config_segment_path(), node.controlplane.limits.services,
-              node.controlplane.limits.backends} {}
+              node.controlplane.limits.backends},
+      captures_{[this](const capture* c) {
+        return std::ranges::any_of(workers_, [c](const auto& w) { return w->tap().in_use() == c; });
+      }} {}
 
 data_plane::~data_plane() {
   close();
@@ -84,7 +88,7 @@ tl::expected<void, std::string> data_plane::open() {
     leftovers_.back() = std::move(*leftover);
   }
   const auto arguments = eal_arguments(node_, plan_.places, plan_.devices, plan_.memory);
-  if (auto done = start_eal(arguments); !done) return done;
+  if (auto done = start_eal(arguments, node_.runtime_dir); !done) return done;
   eal_ = true;
   using step = tl::expected<void, std::string> (data_plane::*)();
   for (const step next :
@@ -92,6 +96,7 @@ tl::expected<void, std::string> data_plane::open() {
         &data_plane::look_for_tables, &data_plane::make_tables, &data_plane::make_observations,
         &data_plane::launch_workers, &data_plane::restore_vip_sets})
     if (auto done = (this->*next)(); !done) return done;
+  attach_telemetry({observations_, &config_, &captures_});
   watchdog_every_ns_ = watchdog_interval_ns() / 2;
   return {};
 }
@@ -282,6 +287,7 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     for (unsigned from = 0; from < count; ++from)
       if (from != w) setup.peers.from.push_back(peers_[from][w]);
     setup.config = &config_.wanted();
+    setup.capture_wanted = &captures_.wanted();
     for (std::size_t i = 0; i < ports_.size(); ++i) {
       const port& p = ports_[i];
       // Of an af_xdp port the kernel has kept what it should have; what comes up to us
@@ -342,6 +348,8 @@ std::string data_plane::summary() const {
 }
 
 void data_plane::close() noexcept {
+  detach_telemetry();
+  captures_.stop();
   for (const auto& w : workers_) w->request_stop();
   if (launched_) rte_eal_mp_wait_lcore();
   launched_ = false;

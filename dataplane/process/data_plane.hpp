@@ -18,6 +18,7 @@
 #include "dataplane/port/device_args.hpp"
 #include "dataplane/port/port.hpp"
 #include "dataplane/port/xdp_attach.hpp"
+#include "dataplane/process/capture_writer.hpp"
 #include "dataplane/process/config_link.hpp"
 #include "dataplane/process/memory.hpp"
 #include "dataplane/worker/worker.hpp"
@@ -96,6 +97,7 @@ class data_plane {
   abi::mapped_file segment_;
   abi::observation_map<std::byte> observations_;
   std::vector<std::unique_ptr<worker>> workers_;
+  capture_writer captures_;
   std::vector<bool> late_;  // by worker: reported as stuck
   std::uint64_t refused_generations_{0};
   std::uint64_t next_statistics_ns_{0};

@@ -11,8 +11,16 @@
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 namespace sluice {
+namespace {
+
+std::string dpdk_directory;
+
+}  // namespace
 
 // FNV-1a of the path.
 std::string runtime_prefix(const std::string& runtime_dir) {
@@ -31,14 +39,11 @@ std::vector<std::string> eal_arguments(const node_config& node,
   for (std::size_t i = 0; i < places.workers.size(); ++i)
     lcores += "," + std::to_string(i + 1) + "@" + std::to_string(places.workers[i].cpu);
 
-  // No other DPDK process attaches to us, so nothing need be left in hugetlbfs or /var/run
-  // when we are killed. memif and virtio-user pass their memory on as descriptors, which
-  // works with anonymous memory, too.
-  std::vector<std::string> args{"sluice-dataplane",
-                                "--lcores=" + lcores,
-                                memory.huge ? "--in-memory" : "--no-shconf",
-                                "--file-prefix=" + runtime_prefix(node.runtime_dir),
-                                "--no-telemetry",
+  // No other DPDK process attaches to us, so nothing need be left in hugetlbfs when we are
+  // killed. In our own runtime directory a short prefix does: a socket's path is limited. memif and
+  // virtio-user pass their memory on as descriptors, which works with anonymous memory, too.
+  std::vector<std::string> args{"sluice-dataplane", "--lcores=" + lcores,
+                                memory.huge ? "--in-memory" : "--no-shconf", "--file-prefix=eal",
                                 "--log-level=warning"};
   if (!memory.huge) args.emplace_back("--no-huge");
   if (memory.mib != 0) {
@@ -64,7 +69,10 @@ std::vector<std::string> eal_arguments(const node_config& node,
   return args;
 }
 
-tl::expected<void, std::string> start_eal(const std::vector<std::string>& arguments) {
+tl::expected<void, std::string> start_eal(const std::vector<std::string>& arguments,
+                                          const std::string& runtime_dir) {
+  ::setenv("RUNTIME_DIRECTORY", runtime_dir.c_str(), 1);  // EAL's directory is below it
+  dpdk_directory = runtime_dir + "/dpdk";
   // EAL changes the vector and keeps pointers into the strings.
   static std::vector<std::string> kept;
   static std::vector<char*> pointers;
@@ -95,6 +103,8 @@ tl::expected<void, std::string> start_eal(const std::vector<std::string>& argume
 
 void stop_eal() noexcept {
   rte_eal_cleanup();
+  std::error_code error;
+  std::filesystem::remove_all(dpdk_directory, error);
 }
 
 }  // namespace sluice

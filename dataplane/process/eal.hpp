@@ -25,8 +25,10 @@ namespace sluice {
 // runtime_prefix() is a file name prefix that no other runtime directory has.
 [[nodiscard]] std::string runtime_prefix(const std::string& runtime_dir);
 
-// start_eal() may be called once per process.
-[[nodiscard]] tl::expected<void, std::string> start_eal(const std::vector<std::string>& arguments);
+// start_eal() may be called once per process. Its telemetry socket is
+// RUNTIME-DIR/dpdk/eal/dpdk_telemetry.v2; stop_eal() removes RUNTIME-DIR/dpdk.
+[[nodiscard]] tl::expected<void, std::string> start_eal(const std::vector<std::string>& arguments,
+                                                        const std::string& runtime_dir);
 void stop_eal() noexcept;
 
 }  // namespace sluice

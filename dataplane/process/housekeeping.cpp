@@ -10,6 +10,7 @@
 #include "dataplane/abi/segment.hpp"
 #include "dataplane/process/data_plane.hpp"
 #include "dataplane/process/notify.hpp"
+#include "dataplane/process/telemetry.hpp"
 
 namespace sluice {
 namespace {
@@ -35,14 +36,17 @@ int data_plane::run(const sigset_t& until) {
 
 void data_plane::tick(std::uint64_t now_ns) {
   abi::dataplane_info& info = observations_.info();
-  config_.poll({[this](const attached_config* c) {
-                  return std::ranges::all_of(
-                      workers_, [c](const auto& w) { return w->tables().in_use() == c; });
-                },
-                [this](const attached_config* c) {
-                  return std::ranges::any_of(
-                      workers_, [c](const auto& w) { return w->tables().in_use() == c; });
-                }});
+  {
+    const std::lock_guard tables{telemetry_tables()};
+    config_.poll({[this](const attached_config* c) {
+                    return std::ranges::all_of(
+                        workers_, [c](const auto& w) { return w->tables().in_use() == c; });
+                  },
+                  [this](const attached_config* c) {
+                    return std::ranges::any_of(
+                        workers_, [c](const auto& w) { return w->tables().in_use() == c; });
+                  }});
+  }
   for (connection::table_file& table : tables_) table.keep_adoptable(config_.instance(), now_ns);
   info.config_instance.set(config_.instance());
   watch_workers(now_ns);

@@ -44,7 +44,8 @@ constexpr std::uint64_t second = 1'000'000'000;
 worker::worker(worker_setup setup)
     : setup_{std::move(setup)},
       table_{setup_.connections},
-      follower_{setup_.block->generation, *setup_.config} {
+      follower_{setup_.block->generation, *setup_.config},
+      tap_{setup_.capture_wanted} {
   table_.recount();  // it may have been another process's before
   setup_.counters.other_backends = setup_.other_backends;
   setup_.burst = std::clamp<unsigned>(setup_.burst, 1, packet_path::max_burst);
@@ -101,10 +102,19 @@ unsigned worker::receive(packet_path& path, const worker_rx& from) noexcept {
   }
   count(counter_id::rx_packets, n);
   count(counter_id::rx_bytes, bytes);
+  const bool captured = tap_.begin(packets_.data(), mbufs_.data(), n);
   path.process(std::span{packets_}.first(n), now_ns_);
+  if (captured) [[unlikely]]
+    finish_capture(n);
 
   act(n);
   return n;
+}
+
+[[gnu::noinline]] void worker::finish_capture(unsigned n) noexcept {
+  tap_.end(packets_.data(), mbufs_.data(), n, [this](std::uint8_t port) {
+    return port < setup_.tx.size() ? setup_.tx[port].device : std::uint16_t{0};
+  });
 }
 
 // act() does what the path has decided on the first n packets.
@@ -156,7 +166,10 @@ void worker::act(unsigned n) noexcept {
     for (unsigned i = 0; i < n; ++i)
       to_packet(*mbufs_[i], static_cast<std::uint8_t>(mbufs_[i]->hash.usr), packets_[i]);
     count(counter_id::handed_to_us, n);
+    const bool captured = tap_.begin(packets_.data(), mbufs_.data(), n);
     path.process_handed(std::span{packets_}.first(n), now_ns_);
+    if (captured) [[unlikely]]
+      finish_capture(n);
     act(n);
   }
   return all;

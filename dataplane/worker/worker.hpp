@@ -16,6 +16,7 @@
 #include "dataplane/abi/worker_state.hpp"
 #include "dataplane/connection/table.hpp"
 #include "dataplane/path/packet_path.hpp"
+#include "dataplane/worker/capture.hpp"
 #include "dataplane/worker/table_follower.hpp"
 
 struct rte_mbuf;
@@ -63,6 +64,7 @@ struct worker_setup {
   std::vector<const abi::backend_counters*> other_backends;  // of the other workers
   std::byte* connections{};                                  // a mapped connection table file
   const std::atomic<const attached_config*>* config{};
+  const std::atomic<capture*>* capture_wanted{};  // null: never
 };
 
 class worker {
@@ -75,6 +77,7 @@ class worker {
   void run() noexcept;
   void request_stop() noexcept { stop_.store(true, std::memory_order_relaxed); }  // any thread
   [[nodiscard]] const table_follower& tables() const noexcept { return follower_; }
+  [[nodiscard]] const capture_tap& tap() const noexcept { return tap_; }
 
  private:
   struct out_queue {
@@ -86,6 +89,7 @@ class worker {
   unsigned receive(packet_path& path, const worker_rx& from) noexcept;
   unsigned take_handed(packet_path& path) noexcept;
   void act(unsigned n) noexcept;
+  void finish_capture(unsigned n) noexcept;
   void hand_over(rte_mbuf* m, const packet& p) noexcept;
   void send_all() noexcept;
   void send(std::uint8_t port) noexcept;
@@ -102,6 +106,7 @@ class worker {
   worker_setup setup_;
   connection::connection_table table_;
   table_follower follower_;
+  capture_tap tap_;
   std::atomic<bool> stop_{false};
 
   std::uint64_t now_ns_{0};

@@ -35,6 +35,7 @@ void register_connections(CLI::App& app, context& c);  // connections list, coun
 void register_files(CLI::App& app, context& c);        // apply, diff, check
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay
+void register_capture(CLI::App& app, context& c);      // capture
 
 // print_changes() says what a change did, or would do.
 void print_changes(const context& c, const json& answer, bool dry_run);

@@ -47,6 +47,7 @@ int run(int argc, char** argv) {
   register_counters(app, c);
   register_connections(app, c);
   register_trace(app, c);
+  register_capture(app, c);
 
   try {
     app.parse(argc, argv);
