@@ -41,7 +41,7 @@ struct world {
       const auto base = static_cast<std::uint32_t>(random()) & ~std::uint32_t{0} << (32 - bits);
       prefixes.push_back({base, bits});
     }
-    std::vector<test::range4> ranges;
+    std::vector<test::ipv4_range> ranges;
     for (const prefix& p : prefixes)
       ranges.push_back({p.base, p.base | static_cast<std::uint32_t>(0xffffffffull >> p.bits)});
     const auto disjoint = test::merged(ranges);

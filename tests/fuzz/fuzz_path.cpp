@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "tests/fuzz/choice_config.hpp"
 #include "tests/fuzz/path_input.hpp"
 #include "tests/packet/rows.hpp"
 
@@ -213,7 +214,7 @@ void check_reply(const input& in, const result& out) {
 struct fuzz_world {
   table_builder tables;
   bench b;
-  fuzz_world() : b{(fill_config(tables), tables.view()), 256} {}
+  fuzz_world() : b{(fill_config(tables), add_choices(tables), tables.view()), 256} {}
 
   void run(const std::vector<input>& burst) {
     if (burst.empty()) return;
@@ -241,6 +242,7 @@ struct fuzz_world {
       std::fputs("the connection table is inconsistent\n", stderr);
       std::abort();
     }
+    b.now_ns += 20'000'000'000;  // limits are full again
     t.v4.erase_if(0, t.v4.bucket_count(), all, nothing);
     t.v6.erase_if(0, t.v6.bucket_count(), all, nothing);
   }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/fuzz/choice_config.hpp"
 #include "tests/packet/bench.hpp"
 #include "tests/packet/rows.hpp"
 
@@ -23,7 +24,7 @@ struct fuzz_world {
   std::vector<input> packets;
   bench b;
 
-  fuzz_world() : b{(fill_config(tables), tables.view()), 256} {
+  fuzz_world() : b{(fill_config(tables), add_choices(tables), tables.view()), 256} {
     std::size_t n = 0;
     for (const auto& rows : {ipv4_rows(), ipv6_rows(), kernel_rows()})
       for (const row& r : rows)
@@ -33,7 +34,7 @@ struct fuzz_world {
   // at() is a byte of slot 0, or of the part of the arena that is in use.
   std::byte* at(std::size_t offset) {
     const abi::config_layout& l = tables.layout();
-    const std::size_t slot = l.service_colds;  // nothing behind is read by the path
+    const std::size_t slot = l.slot_bytes;
     constexpr std::size_t tables_in_use = 16 * 251 * 2;
     offset %= slot + tables_in_use;
     return tables.bytes() + (offset < slot ? l.slots + offset : l.arena + offset - slot);

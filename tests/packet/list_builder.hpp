@@ -13,14 +13,14 @@
 
 namespace sluice::test {
 
-using range4 = std::pair<std::uint32_t, std::uint32_t>;  // host order, inclusive
-using range6 = std::pair<ip_address, ip_address>;
+using ipv4_range = std::pair<std::uint32_t, std::uint32_t>;  // host order, inclusive
+using ipv6_range = std::pair<ip_address, ip_address>;
 
 // merged() sorts ranges and joins those that touch.
-inline std::vector<range4> merged(std::vector<range4> in) {
+inline std::vector<ipv4_range> merged(std::vector<ipv4_range> in) {
   std::sort(in.begin(), in.end());
-  std::vector<range4> out;
-  for (const range4& r : in) {
+  std::vector<ipv4_range> out;
+  for (const ipv4_range& r : in) {
     if (!out.empty() && (out.back().second == UINT32_MAX || r.first <= out.back().second + 1)) {
       out.back().second = std::max(out.back().second, r.second);
     } else {
@@ -33,8 +33,8 @@ inline std::vector<range4> merged(std::vector<range4> in) {
 // write_list() writes a list at `at` (from the segment's start, a multiple of 4) and moves it
 // behind.
 inline abi::prefix_list write_list(std::byte* segment, std::uint64_t& at,
-                                   const std::vector<range4>& four,
-                                   const std::vector<range6>& six = {}) {
+                                   const std::vector<ipv4_range>& four,
+                                   const std::vector<ipv6_range>& six = {}) {
   abi::prefix_list l{};
   const auto put = [&](const void* from, std::size_t size) {
     std::memcpy(segment + at, from, size);
@@ -50,12 +50,12 @@ inline abi::prefix_list write_list(std::byte* segment, std::uint64_t& at,
     put(&value, 4);
   }
   l.ranges4 = at;
-  for (const range4& r : four) {
+  for (const ipv4_range& r : four) {
     put(&r.first, 4);
     put(&r.second, 4);
   }
   l.ranges6 = at;
-  for (const range6& r : six) {
+  for (const ipv6_range& r : six) {
     put(r.first.bytes.data(), 16);
     put(r.second.bytes.data(), 16);
   }

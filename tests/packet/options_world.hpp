@@ -65,7 +65,7 @@ class options : public ::testing::Test {
     for (std::uint32_t i = 0; i < s.table_size; ++i)
       tables.table(s)[i] = members[i % members.size()];
   }
-  std::uint16_t add_list(const std::vector<range4>& ranges) {
+  std::uint16_t add_list(const std::vector<ipv4_range>& ranges) {
     std::uint64_t at = tables.layout().arena + 65536 + tables.header().list_count * 300'000u;
     const std::uint16_t n = tables.header().list_count++;
     tables.list(n) = write_list(tables.bytes(), at, ranges);

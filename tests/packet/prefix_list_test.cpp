@@ -11,7 +11,7 @@ namespace sluice::test {
 namespace {
 
 struct list_world {
-  explicit list_world(std::vector<range4> v4, std::vector<range6> v6 = {})
+  explicit list_world(std::vector<ipv4_range> v4, std::vector<ipv6_range> v6 = {})
       : four{merged(std::move(v4))}, six{std::move(v6)}, memory(first + 400'000 + four.size() * 8) {
     std::uint64_t at = first;
     list = write_list(memory.data(), at, four, six);
@@ -22,11 +22,11 @@ struct list_world {
   }
   [[nodiscard]] bool model(std::uint32_t a) const {
     return std::any_of(four.begin(), four.end(),
-                       [a](const range4& r) { return r.first <= a && a <= r.second; });
+                       [a](const ipv4_range& r) { return r.first <= a && a <= r.second; });
   }
   static constexpr std::uint64_t first = 64;
-  std::vector<range4> four;
-  std::vector<range6> six;
+  std::vector<ipv4_range> four;
+  std::vector<ipv6_range> six;
   std::vector<std::byte> memory;
   std::uint64_t last;
   abi::prefix_list list;
@@ -35,7 +35,7 @@ struct list_world {
 TEST(prefix_list, agrees_with_the_model) {
   std::mt19937 random{7};
   for (int round = 0; round < 60; ++round) {
-    std::vector<range4> ranges;
+    std::vector<ipv4_range> ranges;
     // From a handful anywhere to thousands close together; prefixes of 0 to 32 bits.
     const unsigned count = 1u << (round % 12);
     const std::uint32_t spread = round % 3 == 0 ? 0xffffffff : round % 3 == 1 ? 0x3ffff : 0xffffff;
@@ -83,7 +83,7 @@ TEST(prefix_list, ipv6) {
   for (unsigned a = 0; a < 9; ++a)
     for (unsigned b = 0; b < 12; ++b) {
       const auto address = at(static_cast<std::uint8_t>(a), static_cast<std::uint8_t>(b));
-      const bool inside = std::any_of(w.six.begin(), w.six.end(), [&](const range6& r) {
+      const bool inside = std::any_of(w.six.begin(), w.six.end(), [&](const ipv6_range& r) {
         return r.first <= address && address <= r.second;
       });
       EXPECT_EQ(holds(address), inside) << a << ' ' << b;
