@@ -8,6 +8,7 @@
 #include <random>
 
 #include "tests/packet/bench.hpp"
+#include "tests/packet/icmp_builder.hpp"
 #include "tests/packet/table_builder.hpp"
 
 namespace sluice::test {
@@ -97,6 +98,22 @@ TEST_P(steering, without_it_wrong_rss_shows) {
     EXPECT_EQ(wrong, 0u);
   } else {
     EXPECT_GT(wrong, 50u) << "or the test above would prove nothing";
+  }
+}
+
+TEST_P(steering, icmp_errors_go_to_the_owner_of_the_flow_that_they_quote) {
+  steer();
+  std::mt19937 random{2};
+  const auto any = [&] { return static_cast<unsigned>(random() % workers.size()); };
+  std::map<unsigned, std::uint32_t> backend;
+  for (unsigned flow = 1; flow < 300; flow += 3) backend[flow] = arrive(any(), segment(flow, 2));
+  leave_table(3);
+  for (const auto& [flow, first] : backend) {
+    const bytes quote = ip4({.source = quad{198, 51, 100, 10}, .destination = quad{203, 0, 113, 7}},
+                            tcp({443, 10000 + flow, 16}));
+    const bytes error = ethernet(
+        0x0800, ip4({.source = quad{203, 0, 113, 99}, .protocol = 1}, icmp4(3, 1, 0, quote)));
+    EXPECT_EQ(arrive(any(), error), first);
   }
 }
 
