@@ -393,7 +393,7 @@ def test_replay(cli):
         (ether / IP(**web, flags="MF") / TCP(sport=4000, dport=443) / Raw(b"y" * 16), "dropped"),
         (ether / IP(**web, frag=3, proto=6) / Raw(b"y" * 16), "dropped"),
         (ether / IP(src="192.0.2.7", dst="203.0.113.5") / TCP(dport=443), "left"),
-        (ether / IP(**web) / ICMP(), "left"),
+        (ether / IP(**web) / ICMP(), "answered"),
         (ether / IP(**web) / TCP(dport=22), "left"),
         (ether / ARP(pdst="198.51.100.10"), "left"),
         *((syn[:n], "dropped") for n in (0, 1, 13, 14, 20, 33, 34, 40, 53)),
@@ -420,7 +420,8 @@ def test_replay(cli):
         for number, (line, (_, verdict)) in enumerate(zip(lines, rows), 1):
             check(re.match(rf"{number}: {verdict}:? .+", line), f"not {number}: {verdict}: {line}")
         sent = rdpcap(f"{d}/out/out.pcap")
-        check(len(sent) == sum(v == "forwarded" for _, v in rows), "what is forwarded is written")
+        check(len(sent) == sum(v in ("forwarded", "answered") for _, v in rows),
+              "what is sent is written")
         check(bytes(sent[0][IP].payload)[:1] == b"\x45" and sent[0][IP].src == "192.0.2.10",
               "encapsulated")
         tshark = subprocess.run(
