@@ -15,29 +15,6 @@ using abi::connection_word;
 using abi::counter_id;
 using connection::step;
 
-// count_sent() sets the verdict of a packet that has been rewritten, and counts it.
-[[gnu::always_inline]] inline void packet_path::count_sent(std::size_t i, abi::backend_ref ref,
-                                                           std::uint16_t service,
-                                                           std::uint8_t out_port) noexcept {
-  packet& p = burst_[i];
-  const std::uint32_t bytes = parsed_[i].ip_length;
-  p.service = static_cast<abi::service_id>(service);
-  p.backend = ref;
-  p.outcome = verdict::forward;
-  p.out_port = out_port;
-  ++tally_.forwarded;
-  if (service < counters_.service_rows) [[likely]] {
-    abi::service_counters& c = counters_.services[service];
-    c.packets.add(1);
-    c.bytes.add(bytes);
-  }
-  if (ref.index() < counters_.backend_rows) [[likely]] {
-    abi::backend_counters& c = counters_.backends[ref.index()];
-    c.packets.add(1);
-    c.bytes.add(bytes);
-  }
-}
-
 // send() rewrites any packet for any backend.
 [[gnu::noinline]] void packet_path::send(std::size_t i, abi::backend_ref ref) noexcept {
   packet& p = burst_[i];
@@ -49,6 +26,7 @@ using connection::step;
   if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_)
     return drop(p, counter_id::drop_no_next_hop);
   if ((m.tcp_flags & connection::tcp_syn) != 0) clamp_mss(i);
+  if (to.mode() >= abi::forward_mode::nat) return translate(i, ref, row, to);
   const counter_id failed = rewrite(p, m, to, row, view_.header(), port_macs_[to.out_port()],
                                     [this, i] { return flow_hash(i); });
   if (failed == counter_id::drop_too_big)

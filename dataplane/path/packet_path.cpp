@@ -62,8 +62,10 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
     for (egress& e : egress_) e.tag = 0;
     generation_tag_ = std::uint64_t{1} << connection_bits;
   }
-  if (!view_.empty()) table_.set_timeouts(view_.header().timeouts);
   tables_->quic.take_up(view_);
+  if (view_.empty()) return;
+  table_.set_timeouts(view_.header().timeouts);
+  use_nat(nat_);
 }
 
 void packet_path::process(std::span<packet> burst, std::uint64_t now_ns) noexcept {
@@ -200,6 +202,7 @@ void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
   if (view_.find_vip(destination, number(ip_proto::tcp)) == nullptr &&
       view_.find_vip(destination, number(ip_proto::udp)) == nullptr) {
     if (m.kind == parse_kind::other && m.protocol == number(icmp) && error_about_tunnel(i)) return;
+    if (m.kind == parse_kind::flow && answer(i)) return;
     return leave(p, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us);
   }
   if (m.kind == parse_kind::fault) return drop(p, m.fault);
@@ -239,6 +242,9 @@ std::size_t packet_path::maintain(std::uint64_t now_ns) noexcept {
     counters_.worker[static_cast<std::size_t>(counter_id::connections_closed)].add(gone);
     counters_.worker[static_cast<std::size_t>(counter_id::connections_expired)].add(gone);
   }
+  if (nat_ != nullptr)
+    nat_->sweep(now_ns, table_.clock(now_ns),
+                [this](const nat_session&) { count(counter_id::nat_sessions_closed); });
   return gone;
 }
 

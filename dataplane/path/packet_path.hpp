@@ -22,6 +22,7 @@
 #include "dataplane/packet/icmp.hpp"
 #include "dataplane/packet/parse.hpp"
 #include "dataplane/path/flow_owner.hpp"
+#include "dataplane/path/nat_table.hpp"
 #include "dataplane/path/packet.hpp"
 #include "dataplane/path/persistence.hpp"
 #include "dataplane/path/quic_backends.hpp"
@@ -70,6 +71,10 @@ class packet_path {
   // before is in use.
   void set_view(const abi::config_view& view) noexcept;
   [[nodiscard]] const abi::config_view& view() const noexcept { return view_; }
+
+  // use_nat() gives the path the worker's translations, which outlive it; without any, nat
+  // and full-nat packets are nat_no_room drops. Between bursts.
+  void use_nat(nat_table* nat) noexcept;
 
   // process() decides on a burst. More than max_burst packets are decided on in several
   // bursts. now_ns: CLOCK_MONOTONIC (replay: the capture's clock); never goes back.
@@ -194,6 +199,13 @@ class packet_path {
   void clamp_mss(std::size_t i) noexcept;
   void count_sent(std::size_t i, abi::backend_ref ref, std::uint16_t service,
                   std::uint8_t out_port) noexcept;
+  // nat and full-nat. nat.cpp
+  void translate(std::size_t i, abi::backend_ref ref, const abi::backend_row& row,
+                 hop_words to) noexcept;
+  [[nodiscard]] bool answer(std::size_t i) noexcept;
+  [[nodiscard]] nat_session* nat_session_for(const packet& p, const wire::parsed& m,
+                                             abi::backend_ref ref, const ip_address& server,
+                                             hop_words to, abi::counter_id& why) noexcept;
   void count_opened(abi::backend_ref ref) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
 
@@ -244,6 +256,7 @@ class packet_path {
   rate_limiter error_limit_;
   bool echo_known_{false};                       // echo_vips_ is of this generation
   std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
+  nat_table* nat_{nullptr};
 
   packet* burst_{nullptr};  // during process()
   tally tally_{};
@@ -264,5 +277,28 @@ class packet_path {
   connection_loads loads_;
   random_bits random_;
 };
+
+// count_sent() sets the verdict of a packet that has been rewritten, and counts it.
+[[gnu::always_inline]] inline void packet_path::count_sent(std::size_t i, abi::backend_ref ref,
+                                                           std::uint16_t service,
+                                                           std::uint8_t out_port) noexcept {
+  packet& p = burst_[i];
+  const std::uint32_t bytes = parsed_[i].ip_length;
+  p.service = static_cast<abi::service_id>(service);
+  p.backend = ref;
+  p.outcome = verdict::forward;
+  p.out_port = out_port;
+  ++tally_.forwarded;
+  if (service < counters_.service_rows) [[likely]] {
+    abi::service_counters& c = counters_.services[service];
+    c.packets.add(1);
+    c.bytes.add(bytes);
+  }
+  if (ref.index() < counters_.backend_rows) [[likely]] {
+    abi::backend_counters& c = counters_.backends[ref.index()];
+    c.packets.add(1);
+    c.bytes.add(bytes);
+  }
+}
 
 }  // namespace sluice

@@ -46,15 +46,17 @@ class bench {
                  std::span<const path_port> ports = bench_ports,
                  std::uint64_t secret = 0x0123456789abcdef,
                  std::span<const abi::backend_counters* const> other_workers = {},
-                 std::uint64_t instance = 0)
+                 std::uint64_t instance = 0, const nat_table::options& nat = {})
       : file_{make_table(connections, secret)},
         table_{file_.data()},
         services_(abi::max_services),
         backends_(4096),
+        nat_{nat},
         path_{table_,
               {worker_.data(), services_.data(), abi::max_services, backends_.data(), 4096,
                other_workers, instance},
               ports} {
+    path_.use_nat(&nat_);
     path_.set_view(view);
   }
 
@@ -111,7 +113,7 @@ class bench {
     using enum abi::counter_id;
     std::uint64_t n = 0;
     for (const abi::counter_id id :
-         {forwarded, to_kernel, icmp_echo_answered, icmp_errors_translated})
+         {forwarded, to_kernel, icmp_echo_answered, icmp_errors_translated, nat_replies})
       n += count(id);
     for (std::size_t i = 0; i < abi::counter_count; ++i)
       if (abi::counter_infos[i].drop) n += worker_[i].read();
@@ -125,6 +127,7 @@ class bench {
   }
   packet_path& path() { return path_; }
   connection::connection_table& table() { return table_; }
+  nat_table& nat() { return nat_; }
 
   std::uint64_t now_ns{1'000'000'000'000};
 
@@ -145,6 +148,7 @@ class bench {
   std::array<abi::counter, abi::counter_capacity> worker_{};
   std::vector<abi::service_counters> services_;
   std::vector<abi::backend_counters> backends_;
+  nat_table nat_;
   packet_path path_;
 };
 

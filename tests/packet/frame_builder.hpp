@@ -78,13 +78,15 @@ struct tcp_fields {
   unsigned flags{0x02};
   unsigned data_offset{5};
   bytes options{};
+  std::uint32_t sequence{0x11223344};
+  std::uint32_t acknowledgement{0x55667788};
 };
 inline bytes tcp(const tcp_fields& f, const bytes& payload = {}) {
   bytes b;
   put16(b, f.source);
   put16(b, f.destination);
-  put32(b, 0x11223344);
-  put32(b, 0x55667788);
+  put32(b, f.sequence);
+  put32(b, f.acknowledgement);
   put8(b, f.data_offset << 4);
   put8(b, f.flags);
   put16(b, 0xfaf0);
@@ -181,6 +183,25 @@ inline bytes fragment6(unsigned next, unsigned offset_more) {
   put16(b, offset_more);
   put32(b, 0xfeedf00d);
   return b;
+}
+
+// summed() sets the TCP or UDP checksum of a whole IP packet right, computed over all of it.
+inline bytes summed(bytes ip) {
+  const bool v4 = ip[0] >> 4 == 4;
+  std::size_t l4 = v4 ? (ip[0] & 15u) * 4 : 40;
+  unsigned protocol = v4 ? ip[9] : ip[6];
+  for (; !v4 && (protocol == 0 || protocol == 60); l4 += (ip[l4 + 1] + 1u) * 8) protocol = ip[l4];
+  const std::size_t at = l4 + (protocol == 6 ? 16 : 6);
+  ip[at] = ip[at + 1] = 0;
+  bytes covered(ip.begin() + (v4 ? 12 : 8), ip.begin() + (v4 ? 20 : 40));
+  put16(covered, protocol);
+  put16(covered, static_cast<unsigned>(ip.size() - l4));
+  covered.insert(covered.end(), ip.begin() + static_cast<std::ptrdiff_t>(l4), ip.end());
+  unsigned sum = checksum_of(covered, 0, covered.size());
+  if (protocol == 17 && sum == 0) sum = 0xffff;
+  ip[at] = static_cast<std::uint8_t>(sum >> 8);
+  ip[at + 1] = static_cast<std::uint8_t>(sum);
+  return ip;
 }
 
 inline std::string hex(const bytes& b) {

@@ -40,25 +40,6 @@ bytes gre_header(unsigned type, const bytes& inner) {
   return b + inner;
 }
 
-// summed() sets the TCP or UDP checksum right, computed over the whole packet.
-bytes summed(bytes ip) {
-  const bool v4 = ip[0] >> 4 == 4;
-  std::size_t l4 = v4 ? (ip[0] & 15u) * 4 : 40;
-  unsigned protocol = v4 ? ip[9] : ip[6];
-  for (; !v4 && (protocol == 0 || protocol == 60); l4 += (ip[l4 + 1] + 1u) * 8) protocol = ip[l4];
-  const std::size_t at = l4 + (protocol == 6 ? 16 : 6);
-  ip[at] = ip[at + 1] = 0;
-  bytes covered(ip.begin() + (v4 ? 12 : 8), ip.begin() + (v4 ? 20 : 40));
-  put16(covered, protocol);
-  put16(covered, static_cast<unsigned>(ip.size() - l4));
-  covered.insert(covered.end(), ip.begin() + static_cast<std::ptrdiff_t>(l4), ip.end());
-  unsigned sum = checksum_of(covered, 0, covered.size());
-  if (protocol == 17 && sum == 0) sum = 0xffff;
-  ip[at] = static_cast<std::uint8_t>(sum >> 8);
-  ip[at + 1] = static_cast<std::uint8_t>(sum);
-  return ip;
-}
-
 void tunnels(std::vector<row>& rows) {
   const bytes payload(100, 0x5a);
   const auto gue4 = [&](std::string what, ip4_fields f, const bytes& l4, unsigned service,

@@ -39,6 +39,12 @@ class table_builder {
   abi::service_row& service(std::uint32_t i) {
     return rows<abi::service_row>(layout_.service_rows)[i];
   }
+  abi::service_options& options(abi::service_id i) {
+    return rows<abi::service_options>(layout_.option_rows)[static_cast<std::uint32_t>(i)];
+  }
+  void add_to_pool(const ip_address& a) {
+    rows<ip_address>(layout_.pool_rows)[header().pool_count++] = a;
+  }
   abi::backend_row& backend(std::uint32_t i) {
     return rows<abi::backend_row>(layout_.backend_rows)[i];
   }
