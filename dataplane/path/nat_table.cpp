@@ -61,6 +61,11 @@ nat_table::~nat_table() {
   if (ready()) ::munmap(sessions_, bytes_);
 }
 
+void nat_table::clear() noexcept {
+  for (std::uint32_t i = 0; i < high_water_; ++i)
+    if (sessions_[i].state != connection_state::free) close(sessions_[i]);
+}
+
 bool nat_table::consistent() const noexcept {
   std::uint32_t used = 0;
   std::uint32_t entries = 0;

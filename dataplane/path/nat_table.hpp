@@ -180,6 +180,7 @@ class nat_table {
   }
   [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
   [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
+  void clear() noexcept;  // slow
   // consistent() checks that every session is found by both its names, and the count. Slow.
   [[nodiscard]] bool consistent() const noexcept;
 

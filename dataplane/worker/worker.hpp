@@ -15,6 +15,7 @@
 #include "dataplane/abi/version.hpp"
 #include "dataplane/abi/worker_state.hpp"
 #include "dataplane/connection/table.hpp"
+#include "dataplane/path/nat_table.hpp"
 #include "dataplane/path/packet_path.hpp"
 #include "dataplane/worker/capture.hpp"
 #include "dataplane/worker/table_follower.hpp"
@@ -63,6 +64,9 @@ struct worker_setup {
   path_counters counters;                                    // but for other_backends
   std::vector<const abi::backend_counters*> other_backends;  // of the other workers
   std::byte* connections{};                                  // a mapped connection table file
+  path_counters counters;
+  std::byte* connections{};  // a mapped connection table file
+  nat_table::options nat;
   const std::atomic<const attached_config*>* config{};
   const std::atomic<capture*>* capture_wanted{};  // null: never
 };
@@ -105,6 +109,7 @@ class worker {
 
   worker_setup setup_;
   connection::connection_table table_;
+  nat_table nat_;
   table_follower follower_;
   capture_tap tap_;
   std::atomic<bool> stop_{false};

@@ -36,6 +36,20 @@ unsigned l4_error(const bytes& f, std::size_t l3, bool v4, std::size_t l4, unsig
   return sum == 0xffff ? 0 : sum;
 }
 
+// transport_of() is where the TCP or UDP header of a packet is that was forwarded, and which.
+std::pair<std::size_t, unsigned> transport_of(const bytes& was, std::size_t l3, bool v4) {
+  std::size_t l4 = l3 + (v4 ? (was[l3] & 15u) * 4 : 40u);
+  unsigned protocol = v4 ? was[l3 + 9] : was[l3 + 6];
+  while (!v4 && protocol != 6 && protocol != 17) {
+    const std::size_t size = protocol == 44   ? 8
+                             : protocol == 51 ? (was[l4 + 1] + 2u) * 4
+                                              : (was[l4 + 1] + 1u) * 8;
+    protocol = was[l4];
+    l4 += size;
+  }
+  return {l4, protocol};
+}
+
 // check_marked(): dsr-dscp changes the destination, the DSCP, the TTL and the checksums.
 template <class Need>
 void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f, std::size_t l3,
@@ -48,15 +62,7 @@ void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f,
   need(std::equal(row.address.bytes.end() - static_cast<std::ptrdiff_t>(n), row.address.bytes.end(),
                   f.begin() + static_cast<std::ptrdiff_t>(destination)),
        "dsr-dscp: destination");
-  std::size_t l4 = l3 + (v4 ? (was[l3] & 15u) * 4 : 40u);
-  unsigned protocol = v4 ? was[l3 + 9] : was[l3 + 6];
-  while (!v4 && protocol != 6 && protocol != 17) {
-    const std::size_t size = protocol == 44   ? 8
-                             : protocol == 51 ? (was[l4 + 1] + 2u) * 4
-                                              : (was[l4 + 1] + 1u) * 8;
-    protocol = was[l4];
-    l4 += size;
-  }
+  const auto [l4, protocol] = transport_of(was, l3, v4);
   const std::size_t sum = l4 + (protocol == 6 ? 16 : 6);
   if (protocol == 17 && word(was, sum) == 0) {
     need(word(f, sum) == 0, "dsr-dscp: no checksum any more");
@@ -87,6 +93,50 @@ void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f,
   need(f == expected, "dsr-dscp changed something else");
 }
 
+// check_translated(): nat and full-nat change addresses, ports, sequence numbers, and what is
+// inserted; the checksum is as right, or as wrong, as it was.
+template <class Need>
+void check_translated(table_builder& tables, const abi::backend_row& row, const bytes& was,
+                      const bytes& f, std::size_t l3, Need&& need) {
+  const bool v4 = word(was, l3 - 2) == 0x0800;
+  need(f.size() >= l3 + (v4 ? 28u : 48u), "nat: too short");
+  const auto address = [v4](const bytes& b, std::size_t at) {
+    hexadec a{};
+    if (v4) {
+      a[10] = a[11] = 0xff;
+      std::copy_n(b.begin() + static_cast<std::ptrdiff_t>(at), 4, a.begin() + 12);
+    } else {
+      std::copy_n(b.begin() + static_cast<std::ptrdiff_t>(at), 16, a.begin());
+    }
+    return ip_address{a};
+  };
+  const auto is_vip = [&](const ip_address& a) {
+    for (std::uint32_t i = 0; i <= tables.header().vip_mask; ++i)
+      if (tables.vips()[i].protocol != 0 && tables.vips()[i].address == a) return true;
+    return false;
+  };
+  const std::size_t source = l3 + (v4 ? 12 : 8), destination = l3 + (v4 ? 16 : 24);
+  if (is_vip(address(was, destination))) {
+    need(address(f, destination) == row.address, "nat: destination");
+  } else {
+    need(address(was, source) == row.address && is_vip(address(f, source)), "nat: reply's source");
+  }
+  const std::size_t length = v4 ? word(was, l3 + 2) : 40u + word(was, l3 + 4);
+  const std::size_t now = v4 ? word(f, l3 + 2) : 40u + word(f, l3 + 4);
+  need(now >= length && f.size() >= l3 + now, "nat: length");
+  if (v4) need(checksum_of(f, l3, (f[l3] & 15u) * 4) == 0, "nat: header checksum");
+  need(f[l3 + (v4 ? 8 : 7)] + 1 == was[l3 + (v4 ? 8 : 7)], "nat: TTL");
+  const auto [l4, protocol] = transport_of(was, l3, v4);
+  const std::size_t sum = l4 + (protocol == 6 ? 16 : 6);
+  if (protocol == 17 && word(was, sum) == 0) {
+    need(word(f, sum) == 0, "nat: no checksum any more");
+  } else {
+    need(l4_error(was, l3, v4, l4, protocol, l3 + length) ==
+             l4_error(f, l3, v4, l4, protocol, l3 + now),
+         "nat: transport checksum");
+  }
+}
+
 // check_forwarded() takes the frame apart again, with nothing of the code under test.
 void check_forwarded(table_builder& tables, const input& in, const result& out) {
   const bytes& f = out.frame;
@@ -98,6 +148,7 @@ void check_forwarded(table_builder& tables, const input& in, const result& out) 
   while (l3 <= 18 && (word(was, l3 - 2) == 0x8100 || word(was, l3 - 2) == 0x88a8)) l3 += 4;
   const abi::backend_row& row = tables.backend(out.backend.index());
   need(out.service == row.service, "service is not the backend's");
+  if (row.mode >= abi::forward_mode::nat) return check_translated(tables, row, was, f, l3, need);
   need(out.out_port == row.out_port && out.out_port < 2, "out_port is not the backend's");
   need(std::equal(row.next_hop.begin(), row.next_hop.end(), f.begin()), "next hop");
   const mac from = port_mac_of(out.out_port);
@@ -243,6 +294,11 @@ struct fuzz_world {
       std::abort();
     }
     b.now_ns += 20'000'000'000;  // limits are full again
+    if (!b.nat().consistent()) {
+      std::fputs("the NAT table is inconsistent\n", stderr);
+      std::abort();
+    }
+    b.nat().clear();
     t.v4.erase_if(0, t.v4.bucket_count(), all, nothing);
     t.v6.erase_if(0, t.v6.bucket_count(), all, nothing);
   }

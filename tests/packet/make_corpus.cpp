@@ -1,14 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes the seeds of tests/fuzz/corpus/path from the rows: make_corpus DIRECTORY. Run by
 // hand when rows of a new kind are added.
+#include <algorithm>
 #include <fstream>
 #include <iostream>
 
 #include "tests/fuzz/path_input.hpp"
 #include "tests/packet/rows.hpp"
 
+namespace {
+
+using namespace sluice;
+using namespace sluice::test;
+
+// turned() is a frame with its ends exchanged (no options, no tags).
+bytes turned(bytes frame) {
+  const bool v4 = frame[12] == 8;
+  const std::size_t n = v4 ? 4 : 16;
+  const auto at = frame.begin() + (v4 ? 26 : 22);
+  std::swap_ranges(at, at + static_cast<std::ptrdiff_t>(n), at + static_cast<std::ptrdiff_t>(n));
+  std::swap_ranges(frame.begin() + (v4 ? 34 : 54), frame.begin() + (v4 ? 36 : 56),
+                   frame.begin() + (v4 ? 36 : 56));
+  return frame;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  using namespace sluice::test;
   if (argc != 2) {
     std::cerr << "usage: make_corpus DIRECTORY\n";
     return 2;
@@ -26,6 +44,11 @@ int main(int argc, char** argv) {
       append_record(seed, static_cast<std::uint8_t>(k % 3 == 2 ? fuzz_new_burst : 0), rows[k].in);
     // Again, so that the packets find their connections.
     append_record(seed, fuzz_new_burst | fuzz_fix_checksum, rows[i].in);
+    // What the backend of a nat service answers.
+    for (std::size_t k = i; k < std::min(rows.size(), i + 6); ++k)
+      if (rows[k].outcome == verdict::forward &&
+          (rows[k].service == nat_tcp4 || rows[k].service == nat_tcp6))
+        append_record(seed, fuzz_new_burst, turned(rows[k].out));
     std::ofstream out{std::string{argv[1]} + "/rows" + std::to_string(file++), std::ios::binary};
     out.write(reinterpret_cast<const char*>(seed.data()),
               static_cast<std::streamsize>(seed.size()));

@@ -49,6 +49,13 @@ enum row_service : std::uint16_t {
   small_dscp4,    // 198.51.100.13 tcp 88, dsr-dscp, MTU 100
   echo4,          // 198.51.100.20 tcp 80, ipip, answers echo, MSS 1400
   echo6,          // 2001:db8:f::20 tcp 80, ipip, answers echo, MSS 1380
+  nat_tcp4,       // 198.51.100.16 tcp 80, nat to port 8080
+  nat_udp4,       // 198.51.100.16 udp 53, nat
+  nat_tcp6,       // 2001:db8:f::16 tcp 80, nat to port 8080
+  full_tcp4,      // 198.51.100.16 tcp 81, full-nat
+  full_toa4,      // 198.51.100.16 tcp 82, full-nat, toa
+  full_proxy4,    // 198.51.100.16 tcp 83, full-nat, proxy-v2
+  full_proxy6,    // 2001:db8:f::16 tcp 83, full-nat, proxy-v2
   row_service_count,
 };
 

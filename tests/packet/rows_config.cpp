@@ -81,6 +81,25 @@ void fill_config(table_builder& t) {
   t.service(echo4).flags = t.service(echo6).flags = abi::service_answers_echo;
   t.service(echo4).mss_clamp = 1400;
   t.service(echo6).mss_clamp = 1380;
+  const auto to_port = [&](unsigned service, const ip_address& address, std::uint16_t port) {
+    auto b = backend(service, address);
+    b.port = port;
+    return b;
+  };
+  const auto nat = forward_mode::nat;
+  const auto full = forward_mode::full_nat;
+  t.add_service(vip4(16), tcp, 80, 80, nat, {to_port(nat_tcp4, b4, 8080)});
+  t.add_service(vip4(16), udp, 53, 53, nat, {to_port(nat_udp4, b4, 0)});
+  t.add_service(vip6_at(0x16), tcp, 80, 80, nat, {to_port(nat_tcp6, b6, 8080)});
+  t.add_service(vip4(16), tcp, 81, 81, full, {to_port(full_tcp4, b4, 8081)});
+  t.add_service(vip4(16), tcp, 82, 82, full, {to_port(full_toa4, b4, 8082)});
+  t.add_service(vip4(16), tcp, 83, 83, full, {to_port(full_proxy4, b4, 8083)});
+  t.add_service(vip6_at(0x16), tcp, 83, 83, full, {to_port(full_proxy6, b6, 8083)});
+  t.options(abi::service_id{full_toa4}).client = abi::client_address::toa;
+  t.options(abi::service_id{full_proxy4}).client = abi::client_address::proxy_v2;
+  t.options(abi::service_id{full_proxy6}).client = abi::client_address::proxy_v2;
+  t.add_to_pool(ip_address::v4({192, 0, 2, 200}));
+  t.add_to_pool(ip_address::v6({0x20, 1, 0xd, 0xb8, 0, 0x99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}));
   // Not what the rows are about: icmp_test.cpp.
   t.header().icmp_rate = 1'000'000'000;
 }

@@ -227,6 +227,37 @@ void too_big(std::vector<row>& rows) {
   room("gre: too little headroom", 22, 444, false);
 }
 
+void translated(std::vector<row>& rows) {
+  const bytes payload(33, 0x5a);
+  const auto add4 = [&](std::string what, ip4_fields f, bytes l4, unsigned service, unsigned port,
+                        const std::vector<tag>& tags = {}) {
+    f.destination = {198, 51, 100, 16};
+    const bytes in = ethernet(0x0800, summed(ip4(f, l4)), tags);
+    f.destination = backend4;
+    l4[2] = static_cast<std::uint8_t>(port >> 8);
+    l4[3] = static_cast<std::uint8_t>(port);
+    rows.push_back(
+        sent(std::move(what), in, service, framed(service, 0x0800, summed(ip4(hop(f), l4)), tags)));
+  };
+  add4("nat: a SYN", {}, tcp({40000, 80}), nat_tcp4, 8080);
+  add4("nat: the next packet", {},
+       tcp({.source = 40000, .destination = 80, .flags = 0x18}, payload), nat_tcp4, 8080);
+  add4("nat: IPv4 options", {.options = bytes(12, 1)}, tcp({40001, 80}, payload), nat_tcp4, 8080);
+  add4("nat: VLAN tags", {}, tcp({40002, 80}), nat_tcp4, 8080, {{0x88a8, 1}, {0x8100, 7}});
+  add4("nat: UDP, the port stays", {.protocol = 17}, udp({40000, 53}, payload), nat_udp4, 53);
+  const auto add6 = [&](std::string what, ip6_fields f, bytes l4, const bytes& extensions) {
+    f.destination = vip6_at(0x16);
+    const bytes in = ethernet(0x86dd, summed(ip6(f, extensions + l4)));
+    f.destination = backend6;
+    l4[2] = 8080 >> 8;
+    l4[3] = 8080 & 0xff;
+    rows.push_back(sent(std::move(what), in, nat_tcp6,
+                        framed(nat_tcp6, 0x86dd, summed(ip6(hop(f), extensions + l4)))));
+  };
+  add6("nat: IPv6", {}, tcp({40000, 80}, payload), {});
+  add6("nat: IPv6, extension headers", {.next = 0}, tcp({40001, 80}), extension(60) + extension(6));
+}
+
 }  // namespace
 
 std::vector<row> modes_rows() {
@@ -234,6 +265,7 @@ std::vector<row> modes_rows() {
   tunnels(rows);
   marked(rows);
   too_big(rows);
+  translated(rows);
   return rows;
 }
 
