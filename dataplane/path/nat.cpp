@@ -18,8 +18,8 @@ bool tcp_in(const wire::parsed& m) noexcept {
   return m.protocol == static_cast<std::uint8_t>(ip_proto::tcp);
 }
 
-// begin() is what a session remembers of the packet that begins it, or begins it again.
-void begin(nat_session& s, const packet& p, const wire::parsed& m) noexcept {
+// note_begin() is what a session remembers of the packet that begins it, or begins it again.
+void note_begin(nat_session& s, const packet& p, const wire::parsed& m) noexcept {
   s.flags &= nat_full | nat_toa | nat_proxy;
   if (!tcp_in(m) || (m.tcp_flags & connection::tcp_syn) == 0) return;
   s.client_sequence = reinterpret_cast<const wire::tcp_header*>(p.data + m.l4)->sequence.host();
@@ -58,7 +58,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
     const connection::transition t = next(s->state);
     if (t.step == step::renew) {
       s->state = t.next;
-      begin(*s, p, m);
+      note_begin(*s, p, m);
     } else if (t.step == step::keep) {
       s->state = t.next;
     }
@@ -81,7 +81,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
       if (how == abi::client_address::toa) s->flags |= nat_toa;
       if (how == abi::client_address::proxy_v2) s->flags |= nat_proxy;
     }
-    begin(*s, p, m);
+    note_begin(*s, p, m);
   }
   s->seen = now_;
   s->in_port = p.in_port;
@@ -97,6 +97,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   const ip_address server = row.address;
   if (nat_ == nullptr) return drop(p, counter_id::drop_nat_no_room);
   // Only a whole packet has the ports, and the checksum that covers them.
+  if (m.kind == wire::parse_kind::other) return drop(p, counter_id::drop_icmp_unmatched);
   if (m.kind != wire::parse_kind::flow) return drop(p, counter_id::drop_fragment);
   if (server.is_v4() != (m.version == 4)) return drop(p, counter_id::drop_bad_table);
   if (m.ip_length > to.mtu()) return too_big(i, to.mtu(), 0);

@@ -64,8 +64,6 @@ struct worker_setup {
   path_counters counters;                                    // but for other_backends
   std::vector<const abi::backend_counters*> other_backends;  // of the other workers
   std::byte* connections{};                                  // a mapped connection table file
-  path_counters counters;
-  std::byte* connections{};  // a mapped connection table file
   nat_table::options nat;
   const std::atomic<const attached_config*>* config{};
   const std::atomic<capture*>* capture_wanted{};  // null: never

@@ -36,11 +36,11 @@ unsigned l4_error(const bytes& f, std::size_t l3, bool v4, std::size_t l4, unsig
   return sum == 0xffff ? 0 : sum;
 }
 
-// transport_of() is where the TCP or UDP header of a packet is that was forwarded, and which.
+// transport_of() is where the header of TCP, UDP or ICMP is in a packet that was forwarded.
 std::pair<std::size_t, unsigned> transport_of(const bytes& was, std::size_t l3, bool v4) {
   std::size_t l4 = l3 + (v4 ? (was[l3] & 15u) * 4 : 40u);
   unsigned protocol = v4 ? was[l3 + 9] : was[l3 + 6];
-  while (!v4 && protocol != 6 && protocol != 17) {
+  while (!v4 && protocol != 6 && protocol != 17 && protocol != 58) {
     const std::size_t size = protocol == 44   ? 8
                              : protocol == 51 ? (was[l4 + 1] + 2u) * 4
                                               : (was[l4 + 1] + 1u) * 8;
@@ -63,8 +63,10 @@ void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f,
                   f.begin() + static_cast<std::ptrdiff_t>(destination)),
        "dsr-dscp: destination");
   const auto [l4, protocol] = transport_of(was, l3, v4);
-  const std::size_t sum = l4 + (protocol == 6 ? 16 : 6);
-  if (protocol == 17 && word(was, sum) == 0) {
+  const std::size_t sum = l4 + (protocol == 6 ? 16u : protocol == 17 ? 6u : 2u);
+  if (protocol == 1) {
+    need(word(f, sum) == word(was, sum), "dsr-dscp: ICMP checksum");
+  } else if (protocol == 17 && word(was, sum) == 0) {
     need(word(f, sum) == 0, "dsr-dscp: no checksum any more");
   } else {
     need(l4_error(was, l3, v4, l4, protocol, l3 + length) ==
