@@ -287,7 +287,9 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     for (unsigned from = 0; from < count; ++from)
       if (from != w) setup.peers.from.push_back(peers_[from][w]);
     const auto& table = *reinterpret_cast<const abi::connection_header*>(setup.connections);
-    setup.nat = {nat_table::sessions_for(node_.dataplane.connections), w, count,
+    setup.nat = {nat_table::sessions_for(node_.dataplane.connections),
+                 w,
+                 count,
                  {table.secret[0], table.secret[1]}};
     setup.config = &config_.wanted();
     setup.capture_wanted = &captures_.wanted();
