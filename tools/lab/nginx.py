@@ -16,7 +16,8 @@ error_log {base}/error.log warn;
 events {{ worker_connections 8192; }}
 http {{
   log_format lab '$msec $remote_addr $remote_port $server_addr $server_port $status '
-                 '$connection $request_method $request_uri $body_bytes_sent';
+                 '$connection $request_method $request_uri $body_bytes_sent '
+                 '$proxy_protocol_addr';
   access_log {base}/access.log lab;
   client_body_temp_path {base}/tmp-body;
   proxy_temp_path {base}/tmp-proxy;
@@ -40,9 +41,10 @@ http {{
 
 
 class Nginx:
-    """nginx in a namespace. big_rate: bytes per second of /big, so that a download lasts."""
+    """nginx in a namespace. big_rate: bytes per second of /big, so that a download lasts;
+    proxy_ports: where it wants a PROXY protocol header before the request."""
 
-    def __init__(self, lab, short, ports=(80,), big_rate="1m"):
+    def __init__(self, lab, short, ports=(80,), big_rate="1m", proxy_ports=()):
         self.lab = lab
         self.short = short
         self.base = lab.path(f"nginx-{short}", "x").parent
@@ -50,6 +52,8 @@ class Nginx:
         self.config = self.base / "nginx.conf"
         listens = "\n".join(f"    listen 0.0.0.0:{p} backlog=4096;\n"
                             f"    listen [::]:{p} ipv6only=on backlog=4096;" for p in ports)
+        listens += "".join(f"\n    listen {a}:{p} proxy_protocol;" for p in proxy_ports
+                           for a in ("0.0.0.0", "[::]"))
         self.config.write_text(CONFIG.format(base=self.base, name=short, listens=listens,
                                              rate=big_rate, big=big_file(lab)))
         self.ports = ports
@@ -77,7 +81,7 @@ class Nginx:
     def requests(self, path="/"):
         """requests() returns what the access log says of a path, oldest first, as dicts."""
         keys = ("time", "client", "client_port", "server", "server_port", "status", "connection",
-                "method", "path", "bytes")
+                "method", "path", "bytes", "proxied")
         if not self.access_log.exists():
             return []
         rows = [dict(zip(keys, line.split())) for line in self.access_log.read_text().split("\n")

@@ -116,8 +116,8 @@ class Scene:
         self.lab.ip(backend, *(f"address add {v}/{128 if ':' in v else 32} dev lo" +
                                (" nodad" if ":" in v else "") for v in vips))
 
-    def start_nginx(self, ports=(80,), big_rate="1m"):
+    def start_nginx(self, ports=(80,), big_rate="1m", proxy_ports=()):
         for name in self.backends:
-            self.nginx[name] = Nginx(self.lab, name, ports, big_rate)
+            self.nginx[name] = Nginx(self.lab, name, ports, big_rate, proxy_ports)
             self.nginx[name].start()
         return self.nginx
