@@ -28,8 +28,9 @@ void note_begin(nat_session& s, const packet& p, const wire::parsed& m) noexcept
 
 }  // namespace
 
-void packet_path::use_nat(nat_table* nat) noexcept {
+void packet_path::use_nat(nat_table* nat, std::span<const nat_table* const> all) noexcept {
   nat_ = nat;
+  all_nat_ = all;
   if (nat_ != nullptr && !view_.empty()) {
     nat_->set_timeouts(view_.header().timeouts);
     nat_->set_pool(view_.pool());
@@ -117,6 +118,22 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   count_sent(i, ref, to.service(), to.out_port());
 }
 
+// hand_over_reply() finds the worker that a reply belongs to. A port of the pool says whose it
+// is; a reply that is addressed to its client is in the table of the worker that got the
+// client's packets, by whatever rule.
+bool packet_path::hand_over_reply(packet& p, const wire::flow_ends& ends,
+                                  std::uint8_t protocol) noexcept {
+  if (all_nat_.size() < 2 || accepts_all_) return false;
+  if (nat_->in_pool(ends.destination)) {
+    const auto workers = static_cast<unsigned>(all_nat_.size());
+    return hand_over_to(p, nat_table::owner_of_port(ends.destination_port, workers));
+  }
+  for (unsigned worker = 0; worker < all_nat_.size(); ++worker)
+    if (worker != self_ && all_nat_[worker]->holds_reply(ends, protocol))
+      return hand_over_to(p, worker);
+  return false;
+}
+
 // answer() takes a packet that is not for a VIP: a reply of a nat or full-nat backend goes
 // back to its client. False: it is none.
 [[gnu::noinline]] bool packet_path::answer(std::size_t i) noexcept {
@@ -126,6 +143,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   const wire::flow_ends ends = wire::ends_of(p.data, m);
   nat_session* s = nat_->find_reply(ends, m.protocol);
   if (s == nullptr) {
+    if (hand_over_reply(p, ends, m.protocol)) return true;
     if (!nat_->in_pool(ends.destination)) return false;
     drop(p, counter_id::drop_nat_unmatched);
     return true;

@@ -65,7 +65,7 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
   tables_->quic.take_up(view_);
   if (view_.empty()) return;
   table_.set_timeouts(view_.header().timeouts);
-  use_nat(nat_);
+  use_nat(nat_, all_nat_);
 }
 
 void packet_path::process(std::span<packet> burst, std::uint64_t now_ns) noexcept {

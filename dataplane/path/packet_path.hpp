@@ -73,8 +73,9 @@ class packet_path {
   [[nodiscard]] const abi::config_view& view() const noexcept { return view_; }
 
   // use_nat() gives the path the worker's translations, which outlive it; without any, nat
-  // and full-nat packets are nat_no_room drops. Between bursts.
-  void use_nat(nat_table* nat) noexcept;
+  // and full-nat packets are nat_no_room drops. all: those of all workers, by number, this
+  // one's among them: a reply that another one's knows gets verdict::hand_over. Between bursts.
+  void use_nat(nat_table* nat, std::span<const nat_table* const> all = {}) noexcept;
 
   // process() decides on a burst. More than max_burst packets are decided on in several
   // bursts. now_ns: CLOCK_MONOTONIC (replay: the capture's clock); never goes back.
@@ -203,6 +204,8 @@ class packet_path {
   void translate(std::size_t i, abi::backend_ref ref, const abi::backend_row& row,
                  hop_words to) noexcept;
   [[nodiscard]] bool answer(std::size_t i) noexcept;
+  [[nodiscard]] bool hand_over_reply(packet& p, const wire::flow_ends& ends,
+                                     std::uint8_t protocol) noexcept;
   [[nodiscard]] nat_session* nat_session_for(const packet& p, const wire::parsed& m,
                                              abi::backend_ref ref, const ip_address& server,
                                              hop_words to, abi::counter_id& why) noexcept;
@@ -257,6 +260,7 @@ class packet_path {
   bool echo_known_{false};                       // echo_vips_ is of this generation
   std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
   nat_table* nat_{nullptr};
+  std::span<const nat_table* const> all_nat_;
 
   packet* burst_{nullptr};  // during process()
   tally tally_{};

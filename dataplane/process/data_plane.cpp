@@ -270,6 +270,15 @@ tl::expected<void, std::string> data_plane::launch_workers() {
   const auto count = static_cast<unsigned>(plan_.places.workers.size());
   const limits_config& limits = node_.controlplane.limits;
   for (unsigned w = 0; w < count; ++w) {
+    const auto& table = *reinterpret_cast<const abi::connection_header*>(tables_[w].data());
+    nat_tables_.push_back(std::make_unique<nat_table>(
+        nat_table::options{nat_table::sessions_for(node_.dataplane.connections),
+                           w,
+                           count,
+                           {table.secret[0], table.secret[1]}}));
+    if (!nat_tables_.back()->ready()) return tl::unexpected{std::string{"no memory for NAT"}};
+  }
+  for (unsigned w = 0; w < count; ++w) {
     worker_setup setup;
     setup.burst = node_.dataplane.burst;
     setup.idle = node_.dataplane.idle;
@@ -286,11 +295,7 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     setup.peers.to = peers_[w];
     for (unsigned from = 0; from < count; ++from)
       if (from != w) setup.peers.from.push_back(peers_[from][w]);
-    const auto& table = *reinterpret_cast<const abi::connection_header*>(setup.connections);
-    setup.nat = {nat_table::sessions_for(node_.dataplane.connections),
-                 w,
-                 count,
-                 {table.secret[0], table.secret[1]}};
+    for (const auto& nat : nat_tables_) setup.nat.push_back(nat.get());
     setup.config = &config_.wanted();
     setup.capture_wanted = &captures_.wanted();
     for (std::size_t i = 0; i < ports_.size(); ++i) {

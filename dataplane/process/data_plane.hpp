@@ -94,6 +94,7 @@ class data_plane {
   std::vector<std::vector<rte_ring*>> peers_;  // [from][to]; null: the same worker
   std::unique_ptr<flow_owner> owner_;
   std::vector<connection::table_file> tables_;
+  std::vector<std::unique_ptr<nat_table>> nat_tables_;  // by worker
   abi::mapped_file segment_;
   abi::observation_map<std::byte> observations_;
   std::vector<std::unique_ptr<worker>> workers_;

@@ -44,7 +44,6 @@ constexpr std::uint64_t second = 1'000'000'000;
 worker::worker(worker_setup setup)
     : setup_{std::move(setup)},
       table_{setup_.connections},
-      nat_{setup_.nat},
       follower_{setup_.block->generation, *setup_.config},
       tap_{setup_.capture_wanted} {
   table_.recount();  // it may have been another process's before
@@ -60,7 +59,8 @@ void worker::run() noexcept {
   touch_counters();
   packet_path path{table_, setup_.counters, setup_.ports};
   path.set_owner(setup_.peers.from.empty() ? nullptr : setup_.owner, setup_.self);
-  if (nat_.ready()) path.use_nat(&nat_);
+  nat_.assign(setup_.nat.begin(), setup_.nat.end());
+  if (setup_.self < nat_.size()) path.use_nat(setup_.nat[setup_.self], nat_);
   setup_.block->capacity4 = table_.v4.capacity();
   setup_.block->capacity6 = table_.v6.capacity();
   // The kernel's default slack of 50 us would be added to every sleep.

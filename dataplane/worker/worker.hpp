@@ -64,7 +64,7 @@ struct worker_setup {
   path_counters counters;                                    // but for other_backends
   std::vector<const abi::backend_counters*> other_backends;  // of the other workers
   std::byte* connections{};                                  // a mapped connection table file
-  nat_table::options nat;
+  std::vector<nat_table*> nat;  // of all workers, by number; outlive them
   const std::atomic<const attached_config*>* config{};
   const std::atomic<capture*>* capture_wanted{};  // null: never
 };
@@ -107,7 +107,7 @@ class worker {
 
   worker_setup setup_;
   connection::connection_table table_;
-  nat_table nat_;
+  std::vector<const nat_table*> nat_;  // if all are there
   table_follower follower_;
   capture_tap tap_;
   std::atomic<bool> stop_{false};

@@ -19,7 +19,7 @@ logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 from scapy.layers.inet import IP, TCP, UDP, ICMP, IPOption_NOP, IPOption_RR
 from scapy.layers.inet6 import (IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop,
                                 ICMPv6EchoRequest, ICMPv6EchoReply, ICMPv6PacketTooBig)
-from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether, GRE
 from scapy.packet import Raw
 from scapy.utils import checksum, rdpcap, wrpcap
 
@@ -48,6 +48,26 @@ services:
      backends: [{address: 10.0.1.1}, {address: 10.0.1.2}]}
   - {name: d6, address: "2001:db8:f::11", protocol: udp, port: 53, forward: dsr-l2,
      backends: [{address: "2001:db8:1::1"}]}
+  - {name: g44, address: 198.51.100.12, protocol: tcp, port: 443, forward: gue,
+     backends: [{address: 10.0.1.1}, {address: 10.0.1.2}]}
+  - {name: g46, address: 198.51.100.12, protocol: tcp, port: 80, forward: gue,
+     backends: [{address: "2001:db8:1::1"}]}
+  - {name: g66, address: "2001:db8:f::12", protocol: tcp, port: 443, forward: gue,
+     backends: [{address: "2001:db8:1::1"}]}
+  - {name: r64, address: "2001:db8:f::12", protocol: tcp, port: 80, forward: gre,
+     backends: [{address: 10.0.1.1}]}
+  - {name: r44, address: 198.51.100.13, protocol: tcp, port: 443, forward: gre,
+     backends: [{address: 10.0.1.1}, {address: 10.0.1.2}]}
+  - {name: r46, address: 198.51.100.13, protocol: tcp, port: 80, forward: gre,
+     backends: [{address: "2001:db8:1::1"}]}
+  - {name: q4, address: 198.51.100.14, protocol: tcp, port: 443, forward: dsr-dscp,
+     backends: [{address: 10.0.1.1, dscp: 11}, {address: 10.0.1.2, dscp: 11}]}
+  - {name: q6, address: "2001:db8:f::14", protocol: tcp, port: 443, forward: dsr-dscp,
+     backends: [{address: "2001:db8:1::1", dscp: 11}]}
+  - {name: n4, address: 198.51.100.15, protocol: tcp, port: 443, forward: nat,
+     backends: [{address: 10.0.1.1, port: 8443}, {address: 10.0.1.2, port: 8443}]}
+  - {name: n6, address: "2001:db8:f::15", protocol: tcp, port: 443, forward: nat,
+     backends: [{address: "2001:db8:1::1", port: 8443}]}
 """
 BACKENDS = {"10.0.1.1", "10.0.1.2", "10.0.1.3", "2001:db8:1::1", "2001:db8:1::2"}
 SOURCE4 = ipaddress.ip_network("192.0.2.64/26")
@@ -81,7 +101,12 @@ def shape(rnd):
         ("w44", "198.51.100.10", 4, [443]), ("w46", "198.51.100.10", 4, [80]),
         ("w66", "2001:db8:f::10", 6, [443]), ("w64", "2001:db8:f::10", 6, [80]),
         ("u44", "198.51.100.10", 4, [5000, 5050, 5100]), ("d4", "198.51.100.11", 4, [1, 22, 65535]),
-        ("d6", "2001:db8:f::11", 6, [53])])
+        ("d6", "2001:db8:f::11", 6, [53]),
+        ("g44", "198.51.100.12", 4, [443]), ("g46", "198.51.100.12", 4, [80]),
+        ("g66", "2001:db8:f::12", 6, [443]), ("r64", "2001:db8:f::12", 6, [80]),
+        ("r44", "198.51.100.13", 4, [443]), ("r46", "198.51.100.13", 4, [80]),
+        ("q4", "198.51.100.14", 4, [443]), ("q6", "2001:db8:f::14", 6, [443]),
+        ("n4", "198.51.100.15", 4, [443]), ("n6", "2001:db8:f::15", 6, [443])])
     expect = service
     ttl = rnd.choice([2, 3, 64, 128, 255])
     if version == 4:
@@ -129,10 +154,12 @@ def shape(rnd):
         expect = "bad_ipv4_checksum"
     elif twist < 0.12 and version == 4:
         packet[IP].flags = "MF"  # of whole units of 8 bytes, or it is none
-        expect = service if len(packet[IP].payload) % 8 == 0 else "fragment"
+        expect = service if len(packet[IP].payload) % 8 == 0 and service[0] != "n" else "fragment"
     elif twist < 0.12:
         packet = frame / IPv6(src="2001:db8:c::1", dst=address) / IPv6ExtHdrFragment(m=1) / l4
         expect = service if len(packet[IPv6ExtHdrFragment].payload) % 8 == 0 else "fragment"
+        if service[0] == "n":  # whole packets only
+            expect = "fragment"
     elif twist < 0.14:
         flags = rnd.choice([0, "DF"])
         packet = frame / (IP(src="203.0.113.1", dst="198.51.100.10", flags=flags)
@@ -158,6 +185,29 @@ def address_in(text, network):
     return a in network and a != network.network_address
 
 
+def check_readdressed(raw, was, service, backend, sent):
+    """dsr-dscp and nat: scapy makes the packet that is wanted, with checksums of its own."""
+    offset = l3_offset(raw)
+    length = was.len if was.version == 4 else was.plen + 40
+    wanted = was.__class__(raw[offset:offset + length])
+    wanted.dst = backend
+    if wanted.version == 4:
+        wanted.ttl -= 1
+        wanted.chksum = None
+        if service[0] == "q":
+            wanted.tos = wanted.tos & 3 | 11 << 2
+    else:
+        wanted.hlim -= 1
+        if service[0] == "q":
+            wanted.tc = wanted.tc & 3 | 11 << 2
+    wanted[TCP].chksum = None
+    if service[0] == "n":
+        wanted[TCP].dport = 8443
+    need(sent[12:offset] == raw[12:offset], "VLAN tags, type")
+    need(sent[offset:offset + length] == bytes(wanted), "readdressed packet")
+    need(sent[offset + length:] == raw[offset + length:], "padding")
+
+
 def check_forwarded(raw, service, backend, sent):
     """What was sent, as scapy reads it, against what came in."""
     was, now = Ether(raw), Ether(sent)
@@ -167,31 +217,44 @@ def check_forwarded(raw, service, backend, sent):
     if service.startswith("d"):
         need(sent[12:] == raw[12:], "dsr-l2 changed more than MAC addresses")
         return
+    if service[0] in "qn":
+        check_readdressed(raw, inner_was, service, backend, sent)
+        return
     offset = l3_offset(raw)
     need(sent[12:offset - 2] == raw[12:offset - 2], "VLAN tags")
     outer = IP(sent[offset:]) if sent[offset] >> 4 == 4 else IPv6(sent[offset:])
     need(ipaddress.ip_address(outer.dst) == ipaddress.ip_address(backend), "outer destination")
     length = inner_was.len if inner_was.version == 4 else inner_was.plen + 40
+    shim = {"g": 8, "r": 4}.get(service[0], 0)
+    protocol = {"g": 17, "r": 47}.get(service[0], 4 if inner_was.version == 4 else 41)
     if outer.version == 4:
         need(sent[offset - 2:offset] == b"\x08\x00", "type")
         need(checksum(sent[offset:offset + 20]) == 0, "outer checksum")
-        need(outer.len == length + 20 == len(sent) - offset, "outer total length")
+        need(outer.len == length + shim + 20 == len(sent) - offset, "outer total length")
         need(outer.ihl == 5 and outer.ttl == 64 and outer.id == 0, "IHL, TTL, id")
         need(str(outer.flags) == "DF" and outer.frag == 0, "DF")
         need(address_in(outer.src, SOURCE4), "outer source")
         need(outer.src != str(SOURCE4.broadcast_address), "outer source is a broadcast address")
-        need(outer.proto == (4 if inner_was.version == 4 else 41), "outer protocol")
+        need(outer.proto == protocol, "outer protocol")
         outer_tos = outer.tos
-        inner = sent[offset + 20:]
+        between, inner = sent[offset + 20:offset + 20 + shim], sent[offset + 20 + shim:]
     else:
         need(sent[offset - 2:offset] == b"\x86\xdd", "type")
-        need(outer.plen == length == len(sent) - offset - 40, "outer payload length")
+        need(outer.plen == length + shim == len(sent) - offset - 40, "outer payload length")
         need(outer.hlim == 64 and outer.fl != 0, "hop limit, flow label")
         need(address_in(outer.src, SOURCE6), "outer source")
-        need(outer.nh == (4 if inner_was.version == 4 else 41), "outer next header")
+        need(outer.nh == protocol, "outer next header")
         outer_tos = outer.tc
-        inner = sent[offset + 40:]
+        between, inner = sent[offset + 40:offset + 40 + shim], sent[offset + 40 + shim:]
     need(outer_tos == (inner_was.tos if inner_was.version == 4 else inner_was.tc), "DSCP and ECN")
+    if service[0] == "g":
+        udp = UDP(between)
+        need(udp.dport == 6080 and udp.sport >= 49152 and udp.len == length + 8 and
+             udp.chksum == 0, "UDP header of gue")
+    elif service[0] == "r":
+        gre = GRE(between)
+        need(between[:2] == b"\0\0" and
+             gre.proto == (0x0800 if inner_was.version == 4 else 0x86dd), "GRE header")
     # scapy makes the inner packet one hop on, with a checksum of its own.
     expected = bytearray(bytes(inner_was)[:length])
     if inner_was.version == 4:
@@ -339,7 +402,8 @@ def main():
         sys.exit(f"{position} forwarded, {len(out)} packets written")
     if tshark.returncode != 0 or tshark.stdout:
         sys.exit(f"tshark objects:\n{tshark.stdout}{tshark.stderr}")
-    missing = {"w44", "w46", "w66", "w64", "u44", "d4", "d6", "kernel", "ttl_expired",
+    missing = {"w44", "w46", "w66", "w64", "u44", "d4", "d6", "g44", "g46", "g66", "r44", "r46",
+               "r64", "q4", "q6", "n4", "n6", "kernel", "ttl_expired",
                "bad_ipv4_checksum", "fragment", "too_big", "too_big, told", "echo", "truncated"} - set(seen)
     if missing:
         sys.exit(f"never seen: {sorted(missing)}; more packets?")

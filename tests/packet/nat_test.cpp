@@ -344,6 +344,38 @@ TEST_F(nat_world, the_owner_of_a_reply) {
   EXPECT_FALSE(b.nat().holds_reply(other, 6));
 }
 
+// Two workers: each hands the other's replies over, and takes what is handed to it.
+TEST_F(nat_world, replies_on_the_wrong_worker) {
+  bench a = with({.worker = 0, .workers = 2});
+  bench b = with({.worker = 1, .workers = 2});
+  const std::array<const nat_table*, 2> all{&a.nat(), &b.nat()};
+  a.path().set_owner(nullptr, 0);
+  b.path().set_owner(nullptr, 1);
+  a.path().use_nat(&a.nat(), all);
+  b.path().use_nat(&b.nat(), all);
+  for (const unsigned service : {nat4, nat6, full4, full_udp4}) {
+    SCOPED_TRACE(service);
+    const unsigned protocol = is_udp(service) ? 17 : 6;
+    const segment there = to_server(
+        b, {.from = client(service), .to = vip(service), .protocol = protocol, .flags = syn});
+    const bytes reply =
+        frame_of({.from = there.to, .to = there.from, .protocol = protocol, .flags = syn_ack},
+                 our_mac, server_mac);
+    const result r = a.run(reply);
+    EXPECT_EQ(static_cast<int>(r.outcome), static_cast<int>(verdict::hand_over));
+    EXPECT_EQ(unsigned{r.out_port}, 1u);
+    EXPECT_EQ(hex(r.frame), hex(reply)) << "untouched";
+    to_client(b, {.from = there.to, .to = there.from, .protocol = protocol, .flags = syn_ack});
+  }
+  // Nobody's: the owner of the port drops it, and nobody sends what no table knows around.
+  end nobody = pool4;
+  nobody.port = 3001;
+  EXPECT_EQ(static_cast<int>(a.run(frame_of({.from = server(full4), .to = nobody})).outcome),
+            static_cast<int>(verdict::hand_over));
+  refused(b, frame_of({.from = server(full4), .to = nobody}), drop_nat_unmatched);
+  refused(a, frame_of({.from = server(nat4), .to = client(nat4, 7)}), drop_not_for_us);
+}
+
 // Any one byte of either direction's packets changed: nothing is read or written out of
 // bounds, the table stays whole, and each packet is counted once.
 TEST_F(nat_world, any_byte_changed) {

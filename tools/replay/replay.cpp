@@ -65,7 +65,27 @@ std::string words_for(abi::counter_id id) {
 }
 
 std::string_view words_for(abi::forward_mode mode) {
-  return mode == abi::forward_mode::ipip ? "ipip" : "dsr-l2";
+  using enum abi::forward_mode;
+  switch (mode) {
+    case dsr_l2:
+      return "dsr-l2";
+    case ipip:
+      return "ipip";
+    case gue:
+      return "gue";
+    case gre:
+      return "gre";
+    case dsr_dscp:
+      return "dsr-dscp";
+    case nat:
+      return "nat";
+    case full_nat:
+      return "full-nat";
+    case none:
+    case count_:
+      break;
+  }
+  return "?";
 }
 
 bool same_file(const std::string& a, const std::string& b) {
@@ -92,6 +112,7 @@ class replayer {
                                 static_cast<std::uint32_t>(services_.size()), backends_.data(),
                                 static_cast<std::uint32_t>(backends_.size())},
                   ports_);
+    if (nat_.ready()) path_->use_nat(&nat_);
     path_->set_view(view);
   }
 
@@ -177,6 +198,19 @@ class replayer {
       const std::string_view all{cold->name.data(), cold->name.size()};
       name = all.substr(0, all.find('\0'));
     }
+    // A reply of a nat or full-nat backend goes to its client.
+    if (row.mode >= abi::forward_mode::nat) {
+      const wire::parsed m = wire::parse_any(p.data, p.length, p.total_length);
+      const ip_address to = wire::destination_of(p, m);
+      if (to != row.address) {
+        mac_address next_hop;
+        std::memcpy(next_hop.data(), p.data, next_hop.size());
+        out << "forwarded to " << format_ip(to) << " (service " << name << ", a reply of "
+            << format_ip(row.address) << " on " << names_[p.out_port] << ", next hop "
+            << format_mac(next_hop) << ")";
+        return;
+      }
+    }
     out << "forwarded to " << format_ip(row.address) << " (service " << name << ", via "
         << words_for(row.mode) << " on " << names_[p.out_port] << ", next hop "
         << format_mac(row.next_hop) << ")";
@@ -189,6 +223,8 @@ class replayer {
   std::array<abi::counter, abi::counter_capacity> counters_{};
   std::vector<abi::service_counters> services_;
   std::vector<abi::backend_counters> backends_;
+  // Places cost memory only once they are used.
+  nat_table nat_{{.sessions = 1u << 20, .secret = fixed_secret}};
   std::optional<packet_path> path_;
 
   std::array<packet, burst_size> packets_{};
