@@ -26,7 +26,8 @@ using connection::step;
   if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_)
     return drop(p, counter_id::drop_no_next_hop);
   if ((m.tcp_flags & connection::tcp_syn) != 0) clamp_mss(i);
-  if (to.mode() >= abi::forward_mode::nat) return translate(i, ref, row, to);
+  if (to.mode() == abi::forward_mode::nat || to.mode() == abi::forward_mode::full_nat)
+    return translate(i, ref, row, to);
   const counter_id failed = rewrite(p, m, to, row, view_.header(), port_macs_[to.out_port()],
                                     [this, i] { return flow_hash(i); });
   if (failed == counter_id::drop_too_big)
