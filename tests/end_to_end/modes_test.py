@@ -99,8 +99,8 @@ def build(lab):
         lab.start(name, f"echo-{name}", [
             binaries.flowgen, "serve", "--name", name, "--listen", f"0.0.0.0:{ECHO_PORT}",
             "--listen", f"[::]:{ECHO_PORT}"]).wait_for_output("ready", 5)
-    # The kernel answers ARP and ND for the pool; XDP takes the replies. Deprecated: the kernel
-    # itself (health checks) must not take it as a source.
+    # The kernel answers ARP and neighbour solicitations for the pool; XDP takes the replies.
+    # Deprecated: the kernel itself (health checks) must not take it as a source.
     lab.ip("edge", f"address add {POOL[False]}/32 dev down0",
            f"address add {POOL[True]}/128 dev down0 nodad preferred_lft 0")
     balancer = Balancer(scene, binaries,
