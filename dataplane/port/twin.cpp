@@ -19,6 +19,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "dataplane/port/kernel_interface.hpp"
+
 namespace sluice {
 namespace {
 
@@ -41,7 +43,8 @@ std::string reason(const char* what) {
   return std::string{what} + ": " + std::strerror(errno);
 }
 
-// set_up() gives the interface MAC and MTU, and sets it up; "" or what failed.
+// set_up() gives the interface MAC and MTU, and sets it up; "" or what failed. What is so
+// already is left alone: a new MAC address makes the kernel forget its neighbours.
 std::string set_up(const std::string& name, const mac_address& mac, std::uint16_t mtu) {
   const int socket = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (socket < 0) return reason("socket");
@@ -51,9 +54,12 @@ std::string set_up(const std::string& name, const mac_address& mac, std::uint16_
     if (failed.empty() && ::ioctl(socket, what, &request) != 0) failed = reason(text);
   };
   ifreq address{};
-  address.ifr_hwaddr.sa_family = 1;  // ARPHRD_ETHER
-  std::memcpy(address.ifr_hwaddr.sa_data, mac.data(), mac.size());
-  set(SIOCSIFHWADDR, address, "setting its MAC address");
+  set(SIOCGIFHWADDR, address, "reading its MAC address");
+  if (std::memcmp(address.ifr_hwaddr.sa_data, mac.data(), mac.size()) != 0) {
+    address.ifr_hwaddr.sa_family = 1;  // ARPHRD_ETHER
+    std::memcpy(address.ifr_hwaddr.sa_data, mac.data(), mac.size());
+    set(SIOCSIFHWADDR, address, "setting its MAC address");
+  }
   ifreq length{};
   length.ifr_mtu = mtu;
   set(SIOCSIFMTU, length, "setting its MTU");
@@ -78,17 +84,24 @@ tl::expected<std::unique_ptr<twin>, std::string> twin::make(const std::string& n
   made->name_ = name;
   made->pool_ = pool;
   made->longest_ = std::uint32_t{mtu} + 14 + 2 * 4;
+  const auto taken = [&](const char* by) {
+    return fail(std::string{"the kernel has an interface of that name already, "} + by +
+                "; ip link delete " + name + ", or give the port another name");
+  };
+  if (const auto there = read_interface(name); there && there->driver != "tun")
+    return taken("which is no TAP");
   made->fd_ = ::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (made->fd_ < 0) return fail(reason("/dev/net/tun"));
   ifreq request{};
   copy_name(request, name);
-  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL);
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI);
   if (::ioctl(made->fd_, TUNSETIFF, &request) != 0) {
-    if (errno == EBUSY || errno == EINVAL || errno == EEXIST)
-      return fail("the kernel has an interface of that name already; ip link delete " + name +
-                  ", or give the port another name");
+    if (errno == EBUSY) return taken("which another process uses");
+    if (errno == EINVAL) return taken("of another kind");
     return fail(reason("cannot be made"));
   }
+  // With its addresses and routes it outlives us, for the next start to take up.
+  if (::ioctl(made->fd_, TUNSETPERSIST, 1) != 0) return fail(reason("cannot be kept"));
   if (const std::string failed = set_up(name, mac, mtu); !failed.empty()) return fail(failed);
   made->kernel_index_ = ::if_nametoindex(name.c_str());
   const auto ring = [&name](const char* direction, unsigned flags) {

@@ -32,8 +32,8 @@ inline constexpr unsigned twin_ring_size = 1024;
 // twin: one TAP. Made and destroyed by the main thread; move() by the pump's.
 class twin {
  public:
-  // make() creates the interface, up. pool: for what the kernel sends. Refuses a name that
-  // is taken.
+  // make() creates the interface, or takes up the one that an earlier process has left, and
+  // sets it up. pool: for what the kernel sends. Refuses a name that is taken by another.
   static tl::expected<std::unique_ptr<twin>, std::string> make(const std::string& name,
                                                                const mac_address& mac,
                                                                std::uint16_t mtu,
