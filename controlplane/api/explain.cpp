@@ -6,51 +6,12 @@
 
 #include <fmt/format.h>
 
-#include "controlplane/api/connection_tables.hpp"
 #include "controlplane/api/connections.hpp"
-#include "controlplane/publish/recover.hpp"
+#include "controlplane/api/explain_facts.hpp"
+#include "controlplane/model/text.hpp"
 
 namespace sluice::api {
 namespace {
-
-struct flow {
-  std::uint8_t protocol{};
-  ip_port source;
-  ip_port destination;
-
-  [[nodiscard]] std::uint64_t hash(std::uint64_t seed) const noexcept {
-    const std::uint32_t from = be16{source.port}.raw();
-    const std::uint32_t to = be16{destination.port}.raw();
-    if (source.address.is_v4())
-      return sluice_flow_hash4(seed, source.address.v4_raw().raw(),
-                               destination.address.v4_raw().raw(), from, to, protocol);
-    return sluice_flow_hash6(seed, source.address.high(), source.address.low(),
-                             destination.address.high(), destination.address.low(), from, to,
-                             protocol);
-  }
-};
-
-// found_entry: the flow's connection in a worker's table.
-struct found_entry {
-  std::uint32_t worker{};
-  abi::connection_view entry;
-  std::uint16_t idle{};
-};
-
-// facts: what the tables say, copied while they stood still.
-struct facts {
-  abi::generation_header header{};
-  bool published{};
-  std::optional<abi::vip_row> vip;
-  std::optional<abi::service_row> service;
-  std::string service_name;
-  std::uint64_t hash{};
-  std::uint32_t slot{};
-  abi::backend_ref by_hash;
-  abi::backend_ref chosen;
-  std::optional<abi::backend_row> backend;
-  bool moved{};  // the connection's backend is gone or down
-};
 
 tl::expected<flow, reply> read_flow(const request& r) {
   flow f;
@@ -81,63 +42,125 @@ bool is_bad_source(const flow& f) {
   return a.bytes[0] == 0xff || (a.high() == 0 && (a.low() == 0 || a.low() == be64{1}.raw()));
 }
 
-std::optional<found_entry> find_entry(const publish::observations& data_plane, const flow& f,
-                                      abi::vip_id vip, const abi::generation_header& header,
-                                      json& steps) {
-  const auto tables = connection_tables::open(data_plane);
-  for (const auto& p : tables.problems()) steps.push_back("a connection table is left out: " + p);
-  std::optional<found_entry> found;
-  const be16 from{f.source.port};
-  const be16 to{f.destination.port};
-  tables.for_each(abi::clock_ns(CLOCK_MONOTONIC),
-                  [&](std::uint32_t worker, const abi::connection_view& e, std::uint16_t idle) {
-                    if (e.vip != vip || !(e.source_port == from) || !(e.destination_port == to) ||
-                        e.source != f.source.address)
-                      return true;
-                    const auto state = static_cast<std::size_t>(e.state);
-                    if (state >= abi::connection_state_count || idle > header.timeouts[state])
-                      return true;
-                    // A flow that has moved to another queue may have left an entry behind: the one
-                    // that was seen last is in use.
-                    if (!found || idle < found->idle) found = found_entry{worker, e, idle};
-                    return true;
-                  });
-  return found;
-}
-
-facts look_up(const abi::config_view& view, const flow& f,
-              const std::optional<found_entry>& connection) {
-  facts out;
-  out.published = !view.empty();
-  if (view.empty()) return out;
-  out.header = view.header();
-  out.hash = f.hash(out.header.hash_seed);
-  const abi::vip_row* vip = view.find_vip(f.destination.address, f.protocol);
-  if (vip == nullptr) return out;
-  out.vip = *vip;
-  const abi::service_row* service = view.find_service(*vip, f.destination.port);
-  if (service == nullptr) return out;
-  out.service = *service;
-  out.service_name = publish::service_name(*view.cold(service->self));
-  if (service->member_count != 0 && service->table_size != 0) {
-    out.slot = sluice_slot(out.hash, service->table_size);
-    out.by_hash = view.choose(*service, out.hash);
-  }
-  out.chosen = out.by_hash;
-  if (connection) {
-    const abi::backend_row* kept = view.backend(connection->entry.backend);
-    out.moved = kept == nullptr || (kept->flags & abi::backend_keeps_connections) == 0;
-    if (!out.moved) out.chosen = connection->entry.backend;
-  }
-  if (const abi::backend_row* row = view.backend(out.chosen)) out.backend = *row;
-  return out;
-}
-
 std::string outer_source(const facts& f) {
   const bool v4 = f.backend->address.is_v4();
   const abi::encap_source& source = v4 ? f.header.source4 : f.header.source6;
   if (source.configured == 0) return {};
   return format_prefix({source.base, source.prefix});
+}
+
+model::forward_mode mode_of(const abi::backend_row& b) {
+  return static_cast<model::forward_mode>(b.mode);
+}
+
+// tell_lists() says what the service's lists say of the source; false: it may not in.
+bool tell_lists(const facts& f, const ip_address& source, json& steps) {
+  if (!f.options) return true;
+  if (f.denied) {
+    steps.push_back(format_ip(source) + " is in the service's deny list");
+    return false;
+  }
+  if (f.options->deny_list != abi::no_list)
+    steps.push_back(format_ip(source) + " is not in the service's deny list");
+  if (f.options->allow_list != abi::no_list)
+    steps.push_back(format_ip(source) + (f.allowed ? " is" : " is not") +
+                    " in the service's allow list");
+  return f.allowed;
+}
+
+// tell_limits() says above what rates the packet would be dropped.
+void tell_limits(const facts& f, const flow& packet, json& steps) {
+  if (!f.options) return;
+  const abi::service_options& o = *f.options;
+  const bool v4 = packet.source.address.is_v4();
+  const auto limit = [&](std::uint32_t rate, std::string_view of, std::string_view reason) {
+    if (rate != 0)
+      steps.push_back(fmt::format("more than {} {} on a worker in a second are dropped ({})", rate,
+                                  of, reason));
+  };
+  limit(o.packet_rate, "packets", "packet_rate");
+  limit(o.connection_rate, "new connections", "connection_rate");
+  limit(o.source_connection_rate,
+        fmt::format("new connections of one /{} source", v4 ? o.source_prefix4 : o.source_prefix6),
+        "source_rate");
+  if (o.syn_flood_rate != 0 && packet.protocol == static_cast<std::uint8_t>(ip_proto::tcp))
+    steps.push_back(fmt::format(
+        "while more than {} SYNs come to a worker in a second, a SYN takes no table entry",
+        o.syn_flood_rate));
+}
+
+// tell_choice() says by which rule a new connection is given its backend, and returns the
+// rule's name.
+std::string tell_choice(const facts& f, const flow& packet, json& steps) {
+  const abi::service_row& s = *f.service;
+  const std::string kind{model::to_string(static_cast<model::scheduler_kind>(s.kind))};
+  if (!f.quic_ids.empty())
+    steps.push_back(
+        fmt::format("a QUIC packet whose connection id has a server id goes by that: {}",
+                    fmt::join(f.quic_ids, ", ")));
+  const bool persists = f.options && f.options->persistence_timeout != 0;
+  if (persists)
+    steps.push_back(fmt::format(
+        "persistence: a /{} source that has opened a connection within {} s stays where it is",
+        packet.source.address.is_v4() ? f.options->persistence_prefix4
+                                      : f.options->persistence_prefix6,
+        f.options->persistence_timeout));
+  const bool by_source = persists || s.kind == abi::scheduler::source_hash;
+  if (f.by_hash()) {
+    if (f.slot)
+      steps.push_back(
+          fmt::format("{}: {} hash {} names slot {} of {}",
+                      persists && s.kind > abi::scheduler::source_hash ? "any other source" : kind,
+                      by_source ? "source" : "flow", hex(f.hash), *f.slot, s.table_size));
+    return persists ? "persistence" : kind;
+  }
+  std::vector<std::string> names;
+  for (const ip_address& a : f.members) names.push_back(format_ip(a));
+  if (names.size() < s.member_count) names.push_back("...");
+  steps.push_back(fmt::format("{}: each worker chooses by itself, of {} backends ({})", kind,
+                              s.member_count, fmt::join(names, ", ")));
+  if (f.backend)
+    steps.push_back(fmt::format("a packet without an entry goes to {}, by the {} hash",
+                                format_ip(f.backend->address), by_source ? "source" : "flow"));
+  return kind;
+}
+
+// tell_rewrite() says what happens to the packet; false: it cannot be done.
+bool tell_rewrite(const facts& f, const flow& packet, json& out, json& steps) {
+  const abi::backend_row& b = *f.backend;
+  const model::forward_mode mode = mode_of(b);
+  const std::uint16_t overhead = model::overhead(mode, b.address.is_v4());
+  const int room = b.mtu - overhead;
+  out["room"] = room;
+  if (model::tunnels(mode)) {
+    const std::string source = outer_source(f);
+    if (source.empty()) {
+      steps.push_back("no outer source address of the backend's family is configured");
+      return false;
+    }
+    out["outer_source"] = source;
+    const std::string to =
+        mode == model::forward_mode::gue ? fmt::format(", UDP port {}", f.header.gue_port) : "";
+    steps.push_back(
+        fmt::format("encapsulated, from {}{}: {} bytes more, so that packets of up to "
+                    "{} bytes fit its path of {}",
+                    source, to, overhead, room, b.mtu));
+  } else if (mode == model::forward_mode::dsr_dscp) {
+    steps.push_back(
+        fmt::format("its destination becomes {}, its DSCP {}", format_ip(b.address), b.dscp));
+  } else if (model::translates(mode)) {
+    const std::uint16_t port = b.port != 0 ? b.port : packet.destination.port;
+    steps.push_back(fmt::format("its destination becomes {}", format_ip_port({b.address, port})));
+    if (mode == model::forward_mode::full_nat)
+      steps.push_back(
+          fmt::format("its source becomes one of nat-pool, which has {} of its family", f.pool));
+  }
+  if (!model::tunnels(mode) && room != 1500)
+    steps.push_back(fmt::format("packets of up to {} bytes fit its path", room));
+  if (f.service && f.service->mss_clamp != 0 &&
+      packet.protocol == static_cast<std::uint8_t>(ip_proto::tcp))
+    steps.push_back(fmt::format("a SYN's segment size is lowered to {}", f.service->mss_clamp));
+  return true;
 }
 
 bool rest_goes_to_kernel(reconcile::controller& c) {
@@ -163,6 +186,7 @@ reply explain(reconcile::controller& c, const request& r) {
               {"verdict", "dropped"},
               {"reason", nullptr},
               {"service", nullptr},
+              {"scheduler", nullptr},
               {"rule", "none"},
               {"worker", nullptr},
               {"connection_state", nullptr},
@@ -172,6 +196,7 @@ reply explain(reconcile::controller& c, const request& r) {
               {"backend", nullptr},
               {"forward", nullptr},
               {"next_hop", nullptr},
+              {"room", nullptr},
               {"outer_source", nullptr}};
   const auto end = [&](const char* verdict, const char* reason) {
     out["verdict"] = verdict;
@@ -212,7 +237,7 @@ reply explain(reconcile::controller& c, const request& r) {
   if (connection)
     found = c.with_tables([&](const auto& view) { return look_up(view, *f, connection); });
 
-  out["flow_hash"] = hex(found.hash);
+  out["flow_hash"] = hex(f->hash(found.header.hash_seed));
   if (connection) {
     out["worker"] = connection->worker;
     out["connection_state"] = state_name(connection->entry.state);
@@ -232,31 +257,45 @@ reply explain(reconcile::controller& c, const request& r) {
   }
   if (found.service) {
     out["service"] = found.service_name;
+    out["scheduler"] =
+        std::string{model::to_string(static_cast<model::scheduler_kind>(found.service->kind))};
     steps.push_back(fmt::format("service {} listens on {}", found.service_name,
                                 format_ip_port(f->destination)));
     if (found.service->member_count != 0) {
-      out["slot"] = found.slot;
+      out["slot"] = found.slot && found.by_hash() ? json(*found.slot) : json();
       out["table_size"] = found.service->table_size;
-      if (!by_table)
-        steps.push_back(fmt::format("flow hash {} names slot {} of {}", hex(found.hash), found.slot,
-                                    found.service->table_size));
     }
   }
-  if (!by_table && found.service->member_count == 0) {
-    steps.push_back("the service has no backend that takes new connections");
-    return end("dropped", "no_backend");
+  if (by_table) {
+    out["rule"] = "connection-table";
+  } else {
+    // Lists and limits are for packets without a connection, but for the packet rate.
+    if (!connection) {
+      if (!tell_lists(found, f->source.address, steps)) return end("dropped", "denied");
+      tell_limits(found, *f, steps);
+    }
+    if (found.service->member_count == 0) {
+      steps.push_back("the service has no backend that takes new connections");
+      return end("dropped", "no_backend");
+    }
+    out["rule"] = tell_choice(found, *f, steps);
+    // A connection that has lost its backend is given another by the hash.
+    if (!connection && !found.by_hash() && found.service->member_count > 1 && found.backend) {
+      out["forward"] = std::string{model::to_string(mode_of(*found.backend))};
+      return end("forwarded", nullptr);
+    }
   }
-  out["rule"] = by_table ? "connection-table" : "maglev";
   if (!found.backend) return end("dropped", "bad_table");
   const abi::backend_row& b = *found.backend;
+  const std::string forward{model::to_string(mode_of(b))};
   out["backend"] = format_ip(b.address);
-  out["forward"] = b.mode == abi::forward_mode::ipip ? "ipip" : "dsr-l2";
-  steps.push_back(fmt::format("backend {}, forwarded by {}", format_ip(b.address),
-                              b.mode == abi::forward_mode::ipip ? "ipip" : "dsr-l2"));
+  out["forward"] = forward;
+  steps.push_back(fmt::format("backend {}, forwarded by {}", format_ip(b.address), forward));
   if ((b.flags & abi::backend_has_next_hop) == 0) {
     steps.push_back("its next hop is not known");
     return end("dropped", "no_next_hop");
   }
+  if (!tell_rewrite(found, *f, out, steps)) return end("dropped", "bad_table");
   std::string port = std::to_string(b.out_port);
   if (b.out_port < c.node().dataplane.ports.size())
     port = c.node().dataplane.ports[b.out_port].name;
@@ -264,15 +303,6 @@ reply explain(reconcile::controller& c, const request& r) {
   out["next_hop"] = {{"mac", format_mac(b.next_hop)},
                      {"port", port},
                      {"via", way ? json(format_ip(*way)) : json()}};
-  if (b.mode == abi::forward_mode::ipip) {
-    const std::string source = outer_source(found);
-    if (source.empty()) {
-      steps.push_back("no outer source address of the backend's family is configured");
-      return end("dropped", "bad_table");
-    }
-    out["outer_source"] = source;
-    steps.push_back("encapsulated, from " + source);
-  }
   steps.push_back(fmt::format("sent to {} through port {}", format_mac(b.next_hop), port));
   return end("forwarded", nullptr);
 }

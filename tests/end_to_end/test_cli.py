@@ -172,8 +172,10 @@ def test_without_daemon(cli):
                   ["backend", "drain", "web", "10.0.1.11"], ["diff", "-f", "services.yaml"]]:
         check("is sluice-controlplane running" in cli.run(*words, code=1).stderr,
               f"{words}: says what is missing")
-    check(json.loads(cli.run("check", "-f", "services.yaml", "-o", "json").stdout)
+    checked = json.loads(cli.run("check", "-f", "services.yaml", "-o", "json").stdout)
+    check({k: checked[k] for k in ("ok", "kind", "services", "backends")}
           == {"ok": True, "kind": "services", "services": 2, "backends": 3}, "check")
+    check([r["mtu"] for r in checked["room"]] == [1500] * 3, f"check: {checked}")
     cli.run("check", "-f", "services.yaml", "--node", "node.yaml")
     check("node test1" in cli.run("check", "-f", "node.yaml").stdout, "check of a node file")
     Path(cli.directory, "bad-node.yaml").write_text(

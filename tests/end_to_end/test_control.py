@@ -93,6 +93,7 @@ dataplane:
   ports: [{{name: up0, device: "net_null0"}}]
   next-hop: {{up0: "02:00:00:00:00:01"}}
   encap-source: {{ipv4: 192.0.2.10, ipv6: "2001:db8::a"}}
+  nat-pool: {{ipv4: [192.0.2.11]}}
 controlplane:
   state: {directory}/state/state.db
   api: {{socket: {self.socket}, mode: "0600"}}
@@ -341,6 +342,70 @@ def test_explain(d):
     check(e["reason"] == "bad_source", str(e))
 
 
+def test_schedulers_lists_and_modes(d):
+    """What explain says of each scheduler, list and mode, and that a list follows its file."""
+    before = d.raw("GET", "/v1/config?format=yaml")[1]
+    good = Path(d.directory) / "good.txt"
+    good.write_text("203.0.113.0/24  # ours\n\n2001:db8:9::/48\n", encoding="utf-8")
+    kinds = ["maglev", "ring-hash", "partitioned-hash", "source-hash", "round-robin",
+             "weighted-round-robin", "random", "weighted-random", "least-connections",
+             "weighted-least-connections"]
+    modes = {"ipip": 1480, "gue": 1472, "gre": 1476, "nat": 1500, "full-nat": 1500}
+    services = [{"name": k, "address": f"198.51.101.{i + 1}", "port": 80, "scheduler": k,
+                 "backends": [{"address": a} for a in BACKENDS]} for i, k in enumerate(kinds)]
+    services += [{"name": m, "address": f"198.51.102.{i + 1}", "port": 80, "forward": m,
+                  "mss-clamp": "auto", "backends": [{"address": BACKENDS[0]}]}
+                 for i, m in enumerate(modes)]
+    services[0].update({"allow-file": str(good), "deny": ["203.0.113.7/32"],
+                        "limits": {"new-connections": 100, "per-source": {"new-connections": 5}}})
+    services[1].update({"persistence": {"timeout": "5m", "ipv4-prefix": 24}})
+    status, answer = d.call("PUT", "/v1/config", json.dumps({"services": services}))
+    check(status == 200, str(answer))
+
+    def explain(n, source="203.0.113.5:1234", block=101):
+        return d.get(f"/v1/explain?protocol=tcp&source={source}&destination=198.51.{block}.{n}:80")
+
+    for i, kind in enumerate(kinds):
+        e = explain(i + 1)
+        check(e["verdict"] == "forwarded" and e["scheduler"] == kind, str(e))
+        check(e["rule"] == ("persistence" if i == 1 else kind), str(e))
+        check((e["backend"] in BACKENDS) == (i < 4) and (e["slot"] is None) == (i >= 4), str(e))
+        shown = d.get(f"/v1/services/{kind}")
+        check(shown["table_size"] == (3 if 4 <= i < 8 else 65537), str(shown))
+    # All ports and a whole /24 of a source go by the source alone where they should.
+    for n in (2, 4):
+        check(len({explain(n, f"203.0.113.5:{port}")["backend"] for port in range(1, 40)}) == 1,
+              f"service {n}")
+    check(len({explain(2, f"203.0.113.{i}:1")["backend"] for i in range(1, 40)}) == 1, "prefix")
+    check(len({explain(4, f"203.0.113.{i}:1")["backend"] for i in range(1, 40)}) == 3, "sources")
+    for i, (mode, room) in enumerate(modes.items()):
+        e = explain(i + 1, block=102)
+        check(e["verdict"] == "forwarded" and e["forward"] == mode and e["room"] == room, str(e))
+        shown = d.get(f"/v1/services/{mode}")
+        check(shown["mss_clamp"] == room - 40 and shown["options"]["mss-clamp"] == "auto",
+              str(shown))
+
+    e = explain(1)
+    check("203.0.113.5 is in the service's allow list" in e["steps"], str(e))
+    check(any("(source_rate)" in s for s in e["steps"]), str(e))
+    check(explain(1, "203.0.113.7:1")["reason"] == "denied", "denied")
+    check(explain(1, "203.0.114.1:1")["reason"] == "denied", "not allowed")
+    good.write_text("203.0.114.0/24\n", encoding="utf-8")
+    wait_until(lambda: explain(1, "203.0.114.1:1")["verdict"] == "forwarded", "the list is reread")
+    check(explain(1)["reason"] == "denied", "who is no longer in it")
+    # A file that has become wrong leaves the list, and is told of.
+    good.write_text("203.0.114.0/24\n203.0.113.0/33\n", encoding="utf-8")
+    wait_until(lambda: any(f"{good}:2: " in w for w in d.get("/v1/status")["warnings"]), "warned")
+    check(explain(1, "203.0.114.1:1")["verdict"] == "forwarded", "the list stays")
+    bad = Path(d.directory) / "bad.txt"
+    bad.write_text("192.0.2.0/24\n192.0.2.1/24\n", encoding="utf-8")
+    status, answer = d.call("PATCH", "/v1/services/ipip", json.dumps({"deny-file": str(bad)}))
+    check(status == 400 and answer["errors"][0]["file"] == str(bad)
+          and answer["errors"][0]["line"] == 2, str(answer))
+    check(d.call("PUT", "/v1/config", before)[0] == 200, "as it was")
+    wait_until(lambda: all(d.backend(a)["health"] == "up" for a in BACKENDS), "all are up again")
+
+
 def test_metrics(d):
     connection = http.client.HTTPConnection("127.0.0.1", d.metrics_port, timeout=10)
     connection.request("GET", "/metrics")
@@ -488,6 +553,7 @@ def main():
         test_changes(daemon)
         test_health(daemon, webs)
         test_explain(daemon)
+        test_schedulers_lists_and_modes(daemon)
         test_metrics(daemon)
         test_restart(daemon, webs)
         test_many_at_once(daemon)

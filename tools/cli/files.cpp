@@ -4,13 +4,19 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <map>
+#include <optional>
+#include <set>
 #include <sstream>
+#include <tuple>
 
 #include <fmt/format.h>
 
 #include "controlplane/config/config.hpp"
+#include "controlplane/lists/prefix_file.hpp"
 #include "controlplane/model/text.hpp"
 #include "tools/cli/commands.hpp"
+#include "tools/cli/room.hpp"
 
 namespace sluice::cli {
 
@@ -135,12 +141,70 @@ void check_node_file(const context& c, const std::string& file, const std::strin
                            node->dataplane.ports.empty() ? " (a data plane needs one)" : "");
 }
 
+// check_lists() reads the files of allow and deny lists that are on this host. Those that are
+// not are for the node to find: a warning.
+void check_lists(const model::desired_state& state, std::vector<std::string>& warnings) {
+  std::vector<config_error> errors;
+  std::set<std::string> seen;
+  for (const auto& s : state.services) {
+    for (const auto* set : {&s.allow, &s.deny}) {
+      if (set->file.empty() || !seen.insert(set->file).second) continue;
+      if (!std::filesystem::exists(set->file)) {
+        warnings.push_back("services[" + s.name + "]: " + set->file + " is not on this host");
+        continue;
+      }
+      const auto list = lists::load(*set);
+      if (!list) errors.insert(errors.end(), list.error().begin(), list.error().end());
+    }
+  }
+  if (!errors.empty()) refuse(errors);
+}
+
+json rooms_json(const room_report& report) {
+  json out = json::array();
+  for (const backend_room& r : report.rooms)
+    out.push_back({{"service", r.service},
+                   {"backend", format_ip(r.backend)},
+                   {"forward", r.forward},
+                   {"mtu", r.mtu},
+                   {"room", r.room}});
+  return out;
+}
+
+// print_rooms() has one line for the backends of a service that have the same room.
+void print_rooms(const room_report& report) {
+  std::map<std::tuple<std::string, std::string, unsigned>, std::size_t> counts;
+  for (const backend_room& r : report.rooms) ++counts[{r.service, r.forward, r.room}];
+  json rows = json::array();
+  for (const auto& [key, count] : counts)
+    rows.push_back({{"service", std::get<0>(key)},
+                    {"forward", std::get<1>(key)},
+                    {"backends", count},
+                    {"mtu", fmt::format("{} ({})", report.mtu, report.source)},
+                    {"room", std::get<2>(key)}});
+  if (rows.empty()) return;
+  std::cout << "\n";
+  print_table(std::cout,
+              {field("SERVICE", "service"), field("FORWARD", "forward"),
+               number("BACKENDS", "backends"), field("MTU", "mtu"), number("ROOM", "room")},
+              rows, "");
+}
+
 void run_check(const context& c, const file_options& o) {
   const std::string text = read_file(o.file);
   if (is_node_file(text)) return check_node_file(c, o.file, text);
-  const auto parsed = config::parse_services(text, shown_name(o.file), node_context(o.node));
+  std::optional<node_config> node;
+  if (!o.node.empty()) {
+    auto read = load_node_file(o.node);
+    if (!read) refuse(read.error());
+    node = std::move(*read);
+  }
+  const auto parsed = config::parse_services(text, shown_name(o.file),
+                                             node ? config::context::of(*node) : config::context{});
   if (!parsed) refuse(parsed.error());
   const model::desired_state& state = *parsed;
+  room_report report = look_at_room(state, node ? &*node : nullptr);
+  check_lists(state, report.warnings);
   std::size_t backends = 0;
   for (const auto& s : state.services) backends += s.backends.size();
   if (c.output != format::table) {
@@ -148,11 +212,17 @@ void run_check(const context& c, const file_options& o) {
                  json{{"ok", true},
                       {"kind", "services"},
                       {"services", state.services.size()},
-                      {"backends", backends}});
+                      {"backends", backends},
+                      {"room", rooms_json(report)},
+                      {"warnings", report.warnings}});
     return;
   }
   std::cout << fmt::format("{}: ok: {} services, {} backends\n", shown_name(o.file),
                            state.services.size(), backends);
+  print_rooms(report);
+  std::cout.flush();
+  for (const std::string& w : report.warnings)
+    std::cerr << shown_name(o.file) << ": warning: " << w << "\n";
 }
 
 }  // namespace
@@ -209,10 +279,11 @@ void register_files(CLI::App& app, context& c) {
   add_output(*diff, c);
   diff->callback([&c] { run_diff(c, o); });
 
-  CLI::App* check =
-      app.add_subcommand("check",
-                         "Check a services.yaml, or a node.yaml, without a daemon.\n"
-                         "Example: sluice check -f services.yaml --node /etc/sluice/node.yaml");
+  CLI::App* check = app.add_subcommand(
+      "check",
+      "Check a services.yaml, or a node.yaml, without a daemon: also the files of its lists, and\n"
+      "how large a packet may be on its way to the backends.\n"
+      "Example: sluice check -f services.yaml --node /etc/sluice/node.yaml");
   check->add_option("-f,--file", o.file, "services.yaml or node.yaml, or - for standard input")
       ->required()
       ->type_name("FILE");
