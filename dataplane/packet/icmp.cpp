@@ -6,7 +6,7 @@
 namespace sluice::wire {
 namespace {
 
-constexpr std::uint8_t number(ip_proto p) {
+constexpr std::uint8_t protocol_number(ip_proto p) {
   return static_cast<std::uint8_t>(p);
 }
 
@@ -16,7 +16,8 @@ constexpr std::uint8_t error_tos = 0xc0;
 constexpr std::uint8_t error_ttl = 64;
 
 void read_ports(std::span<const std::byte> bytes, quoted& q) noexcept {
-  if (q.protocol != number(ip_proto::tcp) && q.protocol != number(ip_proto::udp)) {
+  if (q.protocol != protocol_number(ip_proto::tcp) &&
+      q.protocol != protocol_number(ip_proto::udp)) {
     q.what = quoted::kind::other;
     return;
   }
@@ -116,7 +117,9 @@ quoted tunnelled(std::span<const std::byte> bytes, const quoted& outer,
   const quoted none;
   if (outer.what == quoted::kind::unreadable) return none;
   const auto version_of = [](std::uint8_t protocol) {
-    return protocol == number(ip_proto::ipip) ? 4u : protocol == number(ip_proto::ipv6) ? 6u : 0u;
+    return protocol == protocol_number(ip_proto::ipip)   ? 4u
+           : protocol == protocol_number(ip_proto::ipv6) ? 6u
+                                                         : 0u;
   };
   switch (static_cast<ip_proto>(outer.protocol)) {
     case ip_proto::ipip:
@@ -160,7 +163,7 @@ void write_too_big4(std::byte* at, be32 source, be32 destination, std::uint32_t 
   ip.total_length = be16{static_cast<std::uint16_t>(error4_header + quote)};
   ip.fragment = be16{ipv4_header::dont_fragment};  // atomic: no id (RFC 6864 section 4.1)
   ip.ttl = error_ttl;
-  ip.protocol = number(ip_proto::icmp);
+  ip.protocol = protocol_number(ip_proto::icmp);
   ip.source = source;
   ip.destination = destination;
   ip.checksum = checksum(sum({reinterpret_cast<const std::byte*>(&ip), sizeof ip}));
@@ -181,7 +184,7 @@ void write_too_big6(std::byte* at, const ip_address& source, const ip_address& d
   ipv6_header ip{};
   ip.version_class_label = be32{6u << 28 | std::uint32_t{error_tos} << 20};
   ip.payload_length = be16{static_cast<std::uint16_t>(length)};
-  ip.next_header = number(ip_proto::icmpv6);
+  ip.next_header = protocol_number(ip_proto::icmpv6);
   ip.hop_limit = error_ttl;
   ip.source = source.bytes;
   ip.destination = destination.bytes;

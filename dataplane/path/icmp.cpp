@@ -24,7 +24,7 @@ namespace {
 // what a worker forwards, and enough for every client to learn its path's MTU.
 constexpr std::uint32_t default_icmp_rate = 1000;
 
-constexpr std::uint8_t number(ip_proto p) {
+constexpr std::uint8_t protocol_number(ip_proto p) {
   return static_cast<std::uint8_t>(p);
 }
 
@@ -282,7 +282,7 @@ bool packet_path::answers_echo(const ip_address& address) noexcept {
     }
   }
   for (const ip_proto protocol : {ip_proto::tcp, ip_proto::udp}) {
-    const abi::vip_row* row = view_.find_vip(address, number(protocol));
+    const abi::vip_row* row = view_.find_vip(address, protocol_number(protocol));
     if (row == nullptr) continue;
     const auto vip = static_cast<std::uint16_t>(row->id);
     if ((echo_vips_[vip / 64] >> vip % 64 & 1) != 0) return true;
