@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // XDP: packets for a VIP go to the AF_XDP socket of their RX queue, all others to the
-// kernel. Nothing is dropped here: what cannot be understood is the kernel's to judge.
-// Loaded by DPDK's AF_XDP PMD (argument xdp_prog=), which fills xsks_map; vip_set is
-// kept by the control plane (controlplane/bpf_loader), which finds it by the interface.
+// kernel. What cannot be understood is the kernel's to judge. While no data plane is there
+// the stand-in (bpf/standin.h) forwards. Attached by the data plane, and outlives it
+// (dataplane/port/xdp_program.hpp); the maps are kept by the control plane
+// (controlplane/bpf_loader), which finds them by the interface.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -82,19 +83,61 @@ static __always_inline int malformed(void) {
   return count(SLUICE_STEER_MALFORMED, XDP_PASS);
 }
 
-// With no socket in the map (the data plane is not there) the flags are the verdict:
-// XDP_PASS. This is where the stateless stand-in hooks in.
-static __always_inline int to_data_plane(struct xdp_md* ctx) {
+// packet: what steering looks at, as in the packet's own IP header.
+struct packet {
+  struct sluice_vip_key source;       // the port is set where there are ports
+  struct sluice_vip_key destination;  // the same
+  __u32 link;                         // bytes before the IP header
+  __u32 v6;
+};
+
+#include "bpf/standin.h"
+
+// data_plane_lives() tells whether a worker polls this queue: its socket is in the map (the
+// kernel takes it out when the process ends) and its heartbeat is fresh (none was ever
+// written: the program was loaded by somebody who has none).
+static __always_inline int data_plane_lives(struct xdp_md* ctx) {
+  const __u32 queue = ctx->rx_queue_index;
+  if (!bpf_map_lookup_elem(&xsks_map, &queue)) return 0;
+  const __u64* beat = bpf_map_lookup_elem(&heartbeat, &queue);
+  if (!beat || *beat == 0) return 1;
+  const __u64 last = *beat;
+  return bpf_ktime_get_coarse_ns() < last + SLUICE_HEARTBEAT_STALE_NS;
+}
+
+static __always_inline const struct sluice_standin_config* standin_is_ready(void) {
+  const __u32 zero = 0;
+  const struct sluice_standin_config* config = bpf_map_lookup_elem(&standin_config, &zero);
+  return config && config->ready ? config : 0;
+}
+
+static __always_inline int redirect(struct xdp_md* ctx) {
   const long verdict = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);
   return count(verdict == XDP_REDIRECT ? SLUICE_STEER_REDIRECTED : SLUICE_STEER_NO_SOCKET,
                (int)verdict);
 }
 
-// packet: what steering looks at, as in the packet's own IP header.
-struct packet {
-  struct sluice_vip_key source;       // the port is set where there are ports
-  struct sluice_vip_key destination;  // the same
-};
+// What only the data plane can forward: also a late one, as long as it is there. The kernel
+// would answer a connection that it does not know with a reset.
+static __always_inline int or_drop(struct xdp_md* ctx, __u32 reason) {
+  const __u32 queue = ctx->rx_queue_index;
+  if (bpf_map_lookup_elem(&xsks_map, &queue)) return redirect(ctx);
+  return standin_is_ready() ? count(reason, XDP_DROP) : count(SLUICE_STEER_NO_SOCKET, XDP_PASS);
+}
+
+// A packet with ports to a service (or to an address of the NAT pool).
+static __always_inline int to_data_plane(struct xdp_md* ctx, const struct packet* p) {
+  if (data_plane_lives(ctx)) return redirect(ctx);
+  const struct sluice_standin_config* config = standin_is_ready();
+  const int verdict = config ? stand_in(ctx, p, config) : STANDIN_CANNOT;
+  if (verdict != STANDIN_CANNOT) return verdict;
+  return or_drop(ctx, SLUICE_STANDIN_MODE);
+}
+
+// What the kernel may have when the data plane is not there.
+static __always_inline int or_kernel(struct xdp_md* ctx) {
+  return data_plane_lives(ctx) ? redirect(ctx) : count(SLUICE_STEER_NO_SOCKET, XDP_PASS);
+}
 
 static __always_inline int in_ranges(const struct sluice_vip_value* value, __u16 port) {
 #pragma unroll
@@ -139,9 +182,9 @@ static __always_inline int to_host(const struct packet* p) {
 
 // A fragment without ports follows the address.
 static __always_inline int steer_fragment(struct xdp_md* ctx, struct packet* p) {
-  if (address_in_set(&vip_set, &p->destination)) return to_data_plane(ctx);
+  if (address_in_set(&vip_set, &p->destination)) return or_drop(ctx, SLUICE_STANDIN_FRAGMENT);
   if (nat_in_use() && address_in_set(&nat_sources, &p->source) && !to_host(p))
-    return to_data_plane(ctx);
+    return or_drop(ctx, SLUICE_STANDIN_FRAGMENT);
   return to_kernel();
 }
 
@@ -182,8 +225,8 @@ static __always_inline int steer_icmp(struct xdp_md* ctx, struct cursor* c, stru
          : type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
   const int echo = type == (v6 ? ICMPV6_ECHO : ICMP_ECHO);
   if (!error && !echo) return to_kernel();
-  if (address_in_set(&vip_set, &p->destination)) return to_data_plane(ctx);
-  return error && is_our_tunnel(c, v6) ? to_data_plane(ctx) : to_kernel();
+  if (address_in_set(&vip_set, &p->destination)) return or_kernel(ctx);
+  return error && is_our_tunnel(c, v6) ? or_kernel(ctx) : to_kernel();
 }
 
 static __always_inline int steer_transport(struct xdp_md* ctx, struct cursor* c, struct packet* p) {
@@ -193,16 +236,18 @@ static __always_inline int steer_transport(struct xdp_md* ctx, struct cursor* c,
   if (!ports) return malformed();
   p->source.port = ports->source;
   p->destination.port = ports->destination;
-  if (in_set(&vip_set, &p->destination)) return to_data_plane(ctx);
-  if (nat_in_use() && in_set(&nat_sources, &p->source) && !to_host(p)) return to_data_plane(ctx);
+  if (in_set(&vip_set, &p->destination)) return to_data_plane(ctx, p);
+  if (nat_in_use() && in_set(&nat_sources, &p->source) && !to_host(p))
+    return or_drop(ctx, SLUICE_STANDIN_MODE);
   return to_kernel();
 }
 
-static __always_inline int steer_ipv4(struct xdp_md* ctx, struct cursor* c) {
+static __always_inline int steer_ipv4(struct xdp_md* ctx, struct cursor* c, __u32 link) {
   const struct iphdr* ip = cursor_take(c, sizeof(*ip));
   if (!ip || ip->version != 4 || ip->ihl < 5) return malformed();
 
-  struct packet p = {.source.protocol = ip->protocol, .destination.protocol = ip->protocol};
+  struct packet p = {
+      .source.protocol = ip->protocol, .destination.protocol = ip->protocol, .link = link};
   map_ipv4(p.source.address, ip->saddr);
   map_ipv4(p.destination.address, ip->daddr);
   if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) return steer_fragment(ctx, &p);
@@ -211,11 +256,11 @@ static __always_inline int steer_ipv4(struct xdp_md* ctx, struct cursor* c) {
   return protocol == IPPROTO_ICMP ? steer_icmp(ctx, c, &p, 0) : steer_transport(ctx, c, &p);
 }
 
-static __always_inline int steer_ipv6(struct xdp_md* ctx, struct cursor* c) {
+static __always_inline int steer_ipv6(struct xdp_md* ctx, struct cursor* c, __u32 link) {
   const struct ipv6hdr* ip = cursor_take(c, sizeof(*ip));
   if (!ip || ip->version != 6) return malformed();
 
-  struct packet p = {};
+  struct packet p = {.link = link, .v6 = 1};
   __builtin_memcpy(p.source.address, &ip->saddr, sizeof(p.source.address));
   __builtin_memcpy(p.destination.address, &ip->daddr, sizeof(p.destination.address));
   __u8 next = ip->nexthdr;
@@ -241,11 +286,14 @@ static __always_inline int steer_ipv6(struct xdp_md* ctx, struct cursor* c) {
 SEC("xdp")
 int sluice_steer(struct xdp_md* ctx) {
   struct cursor c = cursor_of(ctx);
-  switch (cursor_take_ethernet(&c)) {
+  const void* start = c.position;
+  const __be16 type = cursor_take_ethernet(&c);
+  const __u32 link = (__u32)(c.position - start);
+  switch (type) {
     case bpf_htons(ETH_P_IP):
-      return steer_ipv4(ctx, &c);
+      return steer_ipv4(ctx, &c, link);
     case bpf_htons(ETH_P_IPV6):
-      return steer_ipv6(ctx, &c);
+      return steer_ipv6(ctx, &c, link);
     case 0:
       return malformed();
     default:

@@ -62,7 +62,8 @@ steer_contents contents_of(const abi::config_view& view) {
       out.vips.push_back({address, protocol, 0, 65535});
   add_encap_source(out.encap_sources, view.header().source4);
   add_encap_source(out.encap_sources, view.header().source6);
-  out.gue_port = view.header().gue_port;
+  out.gue_port =
+      view.header().gue_port != 0 ? view.header().gue_port : std::uint16_t{SLUICE_GUE_PORT};
   sort_unique(out.vips);
   sort_unique(out.nat_sources);
   sort_unique(out.encap_sources);

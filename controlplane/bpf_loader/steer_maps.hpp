@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The control plane's hand on the steering program (bpf/steer.bpf.c) of one interface.
-// The program is loaded by the data plane (DPDK's AF_XDP PMD), in another process, and
-// comes and goes with it. It is found through the interface: attached program -> its
-// maps -> by name. Nothing is pinned, so that no bpffs is needed (`ip netns exec` hides
-// it), instances do not collide, and kill -9 leaves no stale pin. Needs root
-// (CAP_BPF and CAP_NET_ADMIN) and the interface's network namespace.
+// The program is loaded by the data plane, in another process, and outlives it. It is found through
+// the interface: attached program -> its maps -> by name. Nothing is pinned, so that no bpffs is
+// needed (`ip netns exec` hides it), instances do not collide, and kill -9 leaves no stale pin.
+// Needs root (CAP_BPF and CAP_NET_ADMIN) and the interface's network namespace.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +13,10 @@
 
 #include <tl/expected.hpp>
 
+#include "controlplane/bpf_loader/attached.hpp"
 #include "controlplane/bpf_loader/steer_contents.hpp"
 
 namespace sluice::bpf_loader {
-
-struct steer_error {
-  enum class kind : std::uint8_t {
-    not_attached,  // no program of ours: the data plane is not (yet) there; try again later
-    invalid,       // the VIP set itself cannot be had; text says why
-    failed,        // the kernel refused
-  };
-  kind what;
-  std::string text;
-};
 
 // Packets since the program was loaded, over all CPUs; see sluice_steer_counter.
 struct steer_counters {
@@ -34,6 +24,10 @@ struct steer_counters {
   std::uint64_t no_socket{};
   std::uint64_t passed{};
   std::uint64_t malformed{};
+  // By the stand-in, while there was no data plane:
+  std::uint64_t forwarded{};  // as the hash says
+  std::uint64_t pinned{};     // as the connection table said
+  std::uint64_t dropped{};
 };
 
 struct steer_update {

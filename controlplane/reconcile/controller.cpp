@@ -403,7 +403,7 @@ void controller::look_around() {
     // It counts from 0: the published bases must follow.
     if (data_plane->instance() != writer_->base_instance()) publish_soon();
   }
-  steering_->check();
+  steering_->check(writer_->view());
 }
 
 void controller::publish_soon() {

@@ -8,9 +8,11 @@
 namespace sluice::reconcile {
 
 steering::steering(const node_config& node) {
-  for (const auto& p : node.dataplane.ports)
+  for (const auto& p : node.dataplane.ports) {
+    interfaces_.push_back(p.kind == device_kind::af_xdp ? p.interface : std::string{});
     if (p.kind == device_kind::af_xdp)
-      ports_.push_back({p.name, bpf_loader::steer_maps{p.interface}, 0, {}});
+      ports_.push_back({p.name, bpf_loader::steer_maps{p.interface}, 0, {}, 0, 0, {}});
+  }
 }
 
 void steering::set(const abi::config_view& view) {
@@ -20,22 +22,47 @@ void steering::set(const abi::config_view& view) {
   if (contents == contents_) return;
   contents_ = std::move(contents);
   for (auto& p : ports_) p.program = 0;
-  check();
+  check(view);
 }
 
-void steering::check() {
+// read_interfaces() asks the kernel now and then; true: something is not as it was.
+bool steering::read_interfaces() {
+  if (!interface_rows_.empty() && ++checks_ % 10 != 0) return false;
+  std::vector<bpf_loader::standin_port> now;
+  now.reserve(interfaces_.size());
+  for (const auto& name : interfaces_)
+    now.push_back(name.empty() ? bpf_loader::standin_port{} : bpf_loader::read_port(name));
+  if (now == interface_rows_) return false;
+  interface_rows_ = std::move(now);
+  return true;
+}
+
+void steering::check(const abi::config_view& view) {
+  if (ports_.empty()) return;
   if (!contents_.nat_sources.empty())
     if (auto now = bpf_loader::host_addresses(); now != contents_.host_addresses) {
       contents_.host_addresses = std::move(now);
       for (auto& p : ports_) p.program = 0;
     }
+  if (read_interfaces()) {
+    standin_generation_ = 0;
+    for (auto& p : ports_) p.standin_program = 0;
+  }
   for (auto& p : ports_) {
     const auto program = p.maps.program_id();
     if (program) {
       if (*program != p.program) tell(p, *program);
+      if (view.empty()) continue;
+      const std::uint64_t number = view.header().number;
+      if (standin_generation_ != number) {
+        standin_ = bpf_loader::standin_of(view, interface_rows_);
+        standin_generation_ = number;
+      }
+      if (p.standin_program != *program || p.standin_generation != number)
+        tell_standin(p, *program, view);
       continue;
     }
-    p.program = 0;
+    p.program = p.standin_program = 0;
     const bool absent = program.error().what == bpf_loader::steer_error::kind::not_attached;
     std::string problem = absent ? std::string{} : program.error().text;
     if (problem != p.problem && !problem.empty()) spdlog::warn("port {}: {}", p.name, problem);
@@ -56,10 +83,27 @@ void steering::tell(port& p, std::uint32_t program) {
   p.problem = done.error().text;
 }
 
+void steering::tell_standin(port& p, std::uint32_t program, const abi::config_view& view) {
+  const auto done = writer_.write(p.maps.interface(), standin_, view);
+  if (done) {
+    if (p.standin_program != program)
+      spdlog::info("port {}: the stand-in has {} services and {} backends", p.name,
+                   standin_.tables.size(), standin_.rows.size());
+    p.standin_program = program;
+    p.standin_generation = view.header().number;
+    p.standin_problem.clear();
+    return;
+  }
+  std::string problem = "stand-in: " + done.error().text;
+  if (problem != p.standin_problem) spdlog::warn("port {}: {}", p.name, problem);
+  p.standin_problem = std::move(problem);
+}
+
 std::vector<std::string> steering::problems() const {
   std::vector<std::string> out;
   for (const auto& p : ports_)
-    if (!p.problem.empty()) out.push_back("port " + p.name + ": " + p.problem);
+    for (const std::string* problem : {&p.problem, &p.standin_problem})
+      if (!problem->empty()) out.push_back("port " + p.name + ": " + *problem);
   return out;
 }
 

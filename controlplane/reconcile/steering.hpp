@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "controlplane/bpf_loader/standin_writer.hpp"
 #include "controlplane/bpf_loader/steer_maps.hpp"
 #include "dataplane/abi/node_file.hpp"
 #include "dataplane/abi/service_table.hpp"
@@ -20,8 +21,10 @@ class steering {
 
   // set() takes what the ports shall steer from now on, and tells them.
   void set(const abi::config_view& view);
-  // check() tells those whose program is new, or could not be told before.
-  void check();
+  // check() tells those whose program is new, or could not be told before, and brings the
+  // stand-ins up to date with the generation that set() was last given. `view` is the
+  // current one.
+  void check(const abi::config_view& view);
   // problems() says which ports could not be told, and why. A port without a data plane
   // is no problem.
   [[nodiscard]] std::vector<std::string> problems() const;
@@ -32,11 +35,22 @@ class steering {
     bpf_loader::steer_maps maps;
     std::uint32_t program{0};  // that has the set; 0: none
     std::string problem;
+    std::uint32_t standin_program{0};     // that has the tables; 0: none
+    std::uint64_t standin_generation{0};  // the tables that it has
+    std::string standin_problem;
   };
   void tell(port& p, std::uint32_t program);
+  void tell_standin(port& p, std::uint32_t program, const abi::config_view& view);
+  [[nodiscard]] bool read_interfaces();
 
   std::vector<port> ports_;
   bpf_loader::steer_contents contents_;
+  bpf_loader::standin_writer writer_;
+  std::vector<std::string> interfaces_;  // by port number; "": none
+  std::vector<bpf_loader::standin_port> interface_rows_;
+  bpf_loader::standin_contents standin_;
+  std::uint64_t standin_generation_{0};  // of standin_
+  unsigned checks_{0};
 };
 
 }  // namespace sluice::reconcile

@@ -63,6 +63,8 @@ SLUICE_ABI_ASSERT(sizeof(struct sluice_vip_value) == 36, "vip_set value has no h
 
 #define SLUICE_STEER_NAT 1u  // nat_sources is not empty
 
+#define SLUICE_GUE_PORT 6080  // where the tables name none
+
 struct sluice_steer_config {
   __u32 flags;
   __u16 gue_port;  // network order; 0: no gue
@@ -85,6 +87,15 @@ enum sluice_steer_counter {
   SLUICE_STEER_NO_SOCKET,   // for a VIP, but no data plane serves this queue: to the kernel
   SLUICE_STEER_PASSED,      // not for a VIP: to the kernel
   SLUICE_STEER_MALFORMED,   // headers truncated or not understood: to the kernel
+  // No data plane serves the queue, and the stand-in decided (bpf/standin.h):
+  SLUICE_STANDIN_FORWARDED,   // to the backend that the hash names
+  SLUICE_STANDIN_PINNED,      // to the one where the connection table had it
+  SLUICE_STANDIN_NO_BACKEND,  // dropped: no service, backend, or next hop known
+  SLUICE_STANDIN_MODE,        // dropped: of a mode that needs the data plane (nat)
+  SLUICE_STANDIN_TOO_BIG,     // dropped: larger than the path to the backend
+  SLUICE_STANDIN_TTL,         // dropped: TTL or hop limit used up
+  SLUICE_STANDIN_FRAGMENT,    // dropped: a fragment without ports
+  SLUICE_STANDIN_FAILED,      // dropped: lengths that cannot be, or no room for a header
   SLUICE_STEER_COUNTERS
 };
 

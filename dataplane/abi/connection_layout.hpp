@@ -216,8 +216,16 @@ class connection_reader {
   // for_each() calls fn(const connection_view&) for every entry; fn returns false to stop.
   template <class Function>
   void for_each(Function&& fn) const {
+    for_each(0, capacity4() + capacity6(), fn);
+  }
+  // The same for `count` places from number `first` on: IPv4's, then IPv6's.
+  template <class Function>
+  void for_each(std::uint64_t first, std::uint64_t count, Function&& fn) const {
+    const std::uint64_t places = capacity4() + capacity6();
+    if (first > places) return;
+    const std::uint64_t last = count < places - first ? first + count : places;
     const auto* e4 = reinterpret_cast<const connection_entry4*>(bytes_ + layout_.offset4);
-    for (std::uint64_t i = 0; i < capacity4(); ++i) {
+    for (std::uint64_t i = first; i < last && i < capacity4(); ++i) {
       connection_entry4 copy;
       if (!stable_copy(e4[i], copy)) continue;
       if (!fn(view(ip_address::v4(be32::from_raw(copy.source)), copy.source_port,
@@ -225,9 +233,9 @@ class connection_reader {
         return;
     }
     const auto* e6 = reinterpret_cast<const connection_entry6*>(bytes_ + layout_.offset6);
-    for (std::uint64_t i = 0; i < capacity6(); ++i) {
+    for (std::uint64_t i = first > capacity4() ? first : capacity4(); i < last; ++i) {
       connection_entry6 copy;
-      if (!stable_copy(e6[i], copy)) continue;
+      if (!stable_copy(e6[i - capacity4()], copy)) continue;
       ip_address source;
       std::memcpy(source.bytes.data(), &copy.source_high, 8);
       std::memcpy(source.bytes.data() + 8, &copy.source_low, 8);

@@ -12,7 +12,7 @@
 
 #include "dataplane/path/flow_owner.hpp"
 #include "dataplane/port/kernel_interface.hpp"
-#include "dataplane/port/xdp_attach.hpp"
+#include "dataplane/port/xdp_program.hpp"
 #include "dataplane/port/xdp_queues.hpp"
 
 namespace sluice {
@@ -198,30 +198,22 @@ tl::expected<void, std::string> start_port(port& p,
     return tl::unexpected{"port " + p.name() + ": " + what + ": " + rte_strerror(-error) +
                           hint(*p.plan, error)};
   };
-  // See xdp_queues.hpp.
-  const bool xdp_parts = p.is_af_xdp() && p.devices.size() > 1;
-  const std::string& interface = p.plan->config->interface;
-  std::vector<int> sockets;
+  const driver_keeps_off guard;  // see xdp_program.hpp
   for (unsigned q = 0; q < p.rx.size(); ++q) {
     std::vector<int> before;
-    if (xdp_parts) {
-      if (auto done = detach_xdp(interface); !done) return done;
-      before = xdp_sockets();
-    }
+    if (p.is_af_xdp()) before = xdp_sockets();
     const auto socket = static_cast<unsigned>(rte_eth_dev_socket_id(p.rx[q].device));
     if (const int error = rte_eth_rx_queue_setup(p.rx[q].device, p.rx[q].queue, p.rx_descriptors,
                                                  socket, nullptr, pool_of(q));
         error != 0)
       return fail("RX queue " + std::to_string(q), error);
-    if (xdp_parts) {
+    if (p.is_af_xdp()) {
       std::vector<int> fresh;
       std::ranges::set_difference(xdp_sockets(), before, std::back_inserter(fresh));
       if (fresh.size() != 1) return fail("finding the socket of RX queue " + std::to_string(q), 0);
-      sockets.push_back(fresh.front());
+      p.xdp_sockets.push_back(fresh.front());
     }
   }
-  if (xdp_parts)
-    if (auto done = enter_xdp_sockets(interface, sockets); !done) return done;
   for (unsigned q = 0; q < p.tx.size(); ++q) {
     const auto socket = static_cast<unsigned>(rte_eth_dev_socket_id(p.tx[q].device));
     if (const int error = rte_eth_tx_queue_setup(p.tx[q].device, p.tx[q].queue, p.tx_descriptors,
@@ -250,6 +242,7 @@ tl::expected<void, std::string> open_twin(port& p, rte_mempool* pool) {
 }
 
 void close_port(port& p) noexcept {
+  const driver_keeps_off guard;
   p.twin.reset();
   for (const std::uint16_t device : p.devices) {
     if (p.started) rte_eth_dev_stop(device);

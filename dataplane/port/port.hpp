@@ -49,6 +49,7 @@ struct port {
   // As configured.
   std::vector<device_queue> rx;
   std::vector<device_queue> tx;
+  std::vector<int> xdp_sockets;  // by RX queue
   std::string note;
   bool started{false};
   std::unique_ptr<sluice::twin> twin;  // the kernel's side; null: none

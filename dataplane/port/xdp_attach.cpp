@@ -93,7 +93,7 @@ tl::expected<attached_program, std::string> query(const std::string& interface) 
   std::tie(program.id, program.mode_flags) = *attached;
   program.fd = file_descriptor{bpf_prog_get_fd_by_id(program.id)};
   if (!program.fd) return failed(interface + ": opening the XDP program attached", errno);
-  std::array<std::uint32_t, 16> map_ids{};
+  std::array<std::uint32_t, 32> map_ids{};
   bpf_prog_info info{};
   info.nr_map_ids = static_cast<std::uint32_t>(map_ids.size());
   info.map_ids = reinterpret_cast<std::uintptr_t>(map_ids.data());
@@ -167,10 +167,10 @@ tl::expected<void, std::string> detach(const std::string& interface,
 
 }  // namespace
 
-tl::expected<xdp_leftover, std::string> take_over_xdp(const std::string& interface) {
+tl::expected<xdp_attached, std::string> attached_xdp(const std::string& interface) {
   const auto program = query(interface);
   if (!program) return tl::unexpected{program.error()};
-  if (program->id == 0) return xdp_leftover{};
+  if (program->id == 0) return xdp_attached{};
   if (!program->ours())
     return tl::unexpected{interface + ": another XDP program (" + program->name + ", id " +
                           std::to_string(program->id) +
@@ -178,6 +178,15 @@ tl::expected<xdp_leftover, std::string> take_over_xdp(const std::string& interfa
                           " xdp off"};
   if (const auto holder = find_holder(program->id))
     return tl::unexpected{interface + ": is in use by " + *holder + ": stop it first"};
+  return xdp_attached{program->id, program->mode_flags};
+}
+
+tl::expected<xdp_leftover, std::string> take_over_xdp(const std::string& interface) {
+  const auto there = attached_xdp(interface);
+  if (!there) return tl::unexpected{there.error()};
+  if (there->id == 0) return xdp_leftover{};
+  const auto program = query(interface);
+  if (!program) return tl::unexpected{program.error()};
 
   xdp_leftover leftover{.found = true, .vips = read_vips(program->vip_set.get())};
   if (const auto detached = detach(interface, *program); !detached)

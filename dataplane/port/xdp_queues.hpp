@@ -1,29 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several queues of an interface whose driver has no combined channels (veth). DPDK 22.11
-// gives such an interface one queue per device, so a port has one device per queue; but
-// each device brings its own XDP program, and an interface has one. So the devices are set
-// up one after the other, each program taking the place of the one before, and at the end
-// the sockets of all are entered into the last one's map:
+// The sockets of an AF_XDP port. DPDK's driver (22.11) keeps them to itself and enters them
+// into the map of a program of its own, one per device, and a port has one device per queue
+// where the driver has no combined channels (veth). We have one program per interface, and
+// enter them ourselves once the workers run:
 //
-//   for each device: detach_xdp(); before = xdp_sockets(); set up; note the new socket
-//   enter_xdp_sockets(interface, sockets)
+//   for each RX queue: before = xdp_sockets(); set it up; note the new socket
 //
 // Start-up only, main thread.
 #pragma once
 
-#include <string>
 #include <vector>
-
-#include <tl/expected.hpp>
 
 namespace sluice {
 
 // xdp_sockets() returns this process's AF_XDP sockets, ascending.
 [[nodiscard]] std::vector<int> xdp_sockets();
-
-// enter_xdp_sockets() has the program attached to the interface send queue i's packets to
-// sockets[i].
-[[nodiscard]] tl::expected<void, std::string> enter_xdp_sockets(const std::string& interface,
-                                                                const std::vector<int>& sockets);
 
 }  // namespace sluice

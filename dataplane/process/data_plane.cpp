@@ -20,6 +20,7 @@
 #include "dataplane/abi/segment.hpp"
 #include "dataplane/port/mbuf_pool.hpp"
 #include "dataplane/port/twin.hpp"
+#include "dataplane/port/xdp_attach.hpp"
 #include "dataplane/process/eal.hpp"
 #include "dataplane/process/notify.hpp"
 #include "dataplane/process/telemetry.hpp"
@@ -80,12 +81,13 @@ tl::expected<void, std::string> data_plane::open() {
   for (const device_plan& device : plan_.devices) {
     leftovers_.emplace_back();
     if (device.config->kind != device_kind::af_xdp) continue;
-    auto leftover = take_over_xdp(device.config->interface);
-    if (!leftover) return tl::unexpected{"port " + device.config->name + ": " + leftover.error()};
-    if (leftover->found)
-      spdlog::info("port {}: taking over from a data plane that was killed, {} VIP entries",
-                   device.config->name, leftover->vips.size());
-    leftovers_.back() = std::move(*leftover);
+    auto left = look_at_xdp(device.config->interface);
+    if (!left) return tl::unexpected{"port " + device.config->name + ": " + left.error()};
+    if (left->found()) {
+      spdlog::info("port {}: taking over from a data plane that has ended", device.config->name);
+      leave_ = true;  // should this start fail, the stand-in goes on
+    }
+    leftovers_.back() = std::move(*left);
   }
   const auto arguments = eal_arguments(node_, plan_.places, plan_.devices, plan_.memory);
   if (auto done = start_eal(arguments, node_.runtime_dir); !done) return done;
@@ -94,7 +96,7 @@ tl::expected<void, std::string> data_plane::open() {
   for (const step next :
        {&data_plane::open_ports, &data_plane::start_ports, &data_plane::make_peers,
         &data_plane::look_for_tables, &data_plane::make_tables, &data_plane::make_observations,
-        &data_plane::launch_workers, &data_plane::restore_vip_sets})
+        &data_plane::launch_workers, &data_plane::attach_programs})
     if (auto done = (this->*next)(); !done) return done;
   attach_telemetry({observations_, &config_, &captures_});
   watchdog_every_ns_ = watchdog_interval_ns() / 2;
@@ -332,16 +334,6 @@ tl::expected<void, std::string> data_plane::launch_workers() {
   return {};
 }
 
-tl::expected<void, std::string> data_plane::restore_vip_sets() {
-  for (std::size_t i = 0; i < ports_.size(); ++i) {
-    if (!leftovers_[i].found) continue;
-    const auto restored = restore_vips(plan_.devices[i].config->interface, leftovers_[i]);
-    if (!restored) return tl::unexpected{"port " + ports_[i].name() + ": " + restored.error()};
-    spdlog::info("port {}: {} VIP entries restored", ports_[i].name(), *restored);
-  }
-  return {};
-}
-
 std::string data_plane::summary() const {
   std::string ports;
   for (const port& p : ports_)
@@ -358,6 +350,8 @@ std::string data_plane::summary() const {
 }
 
 void data_plane::close() noexcept {
+  if (leave_) hand_to_standin();
+  pinned_.reset();
   detach_telemetry();
   captures_.stop();
   for (const auto& w : workers_) w->request_stop();
@@ -367,11 +361,12 @@ void data_plane::close() noexcept {
   for (port& p : ports_) {
     const bool xdp = p.is_af_xdp();
     close_port(p);
-    if (!xdp) continue;
+    if (!xdp || leave_) continue;
     if (auto done = detach_xdp(p.plan->config->interface); !done)
       spdlog::warn("port {}: {}", p.name(), done.error());
   }
   ports_.clear();
+  programs_.clear();
   workers_.clear();
   if (segment_) ::unlink(node_.observation_segment_path().c_str());
   segment_ = {};

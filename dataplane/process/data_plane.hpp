@@ -5,6 +5,8 @@
 #include <csignal>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +19,11 @@
 #include "dataplane/placement/plan.hpp"
 #include "dataplane/port/device_args.hpp"
 #include "dataplane/port/port.hpp"
-#include "dataplane/port/xdp_attach.hpp"
+#include "dataplane/port/xdp_program.hpp"
 #include "dataplane/process/capture_writer.hpp"
 #include "dataplane/process/config_link.hpp"
 #include "dataplane/process/memory.hpp"
+#include "dataplane/process/pinned_mirror.hpp"
 #include "dataplane/worker/worker.hpp"
 
 namespace sluice {
@@ -77,7 +80,9 @@ class data_plane {
   tl::expected<void, std::string> make_observations();
   tl::expected<void, std::string> look_for_tables();
   tl::expected<void, std::string> launch_workers();
-  tl::expected<void, std::string> restore_vip_sets();
+  tl::expected<void, std::string> attach_programs();
+  void beat();
+  void hand_to_standin() noexcept;
   void tick(std::uint64_t now_ns);
   void watch_workers(std::uint64_t now_ns);
   void close() noexcept;
@@ -88,7 +93,8 @@ class data_plane {
   bool eal_{false};
   bool launched_{false};
   bool leave_{false};
-  std::vector<xdp_leftover> leftovers_;  // by port number
+  std::vector<xdp_left> leftovers_;                   // by port number
+  std::vector<std::optional<xdp_program>> programs_;  // by port number
   std::vector<port> ports_;
   std::unique_ptr<twin_pump> pump_;            // null: no port has a twin
   std::vector<std::vector<rte_ring*>> peers_;  // [from][to]; null: the same worker
@@ -97,6 +103,8 @@ class data_plane {
   std::vector<std::unique_ptr<nat_table>> nat_tables_;  // by worker
   abi::mapped_file segment_;
   abi::observation_map<std::byte> observations_;
+  std::mutex config_mutex_;  // config_ is polled, or read by pinned_
+  std::optional<pinned_mirror> pinned_;
   std::vector<std::unique_ptr<worker>> workers_;
   capture_writer captures_;
   std::vector<bool> late_;  // by worker: reported as stuck

@@ -16,8 +16,10 @@ namespace sluice {
 namespace {
 
 constexpr std::uint64_t millisecond = 1'000'000;
+// How often the heartbeats are passed on to the XDP programs.
+constexpr long beat_ns = 10 * static_cast<long>(millisecond);
 // How soon a control plane that has just started is noticed.
-constexpr long tick_ns = 50 * static_cast<long>(millisecond);
+constexpr unsigned beats_per_tick = 5;
 constexpr std::uint64_t statistics_every_ns = 500 * millisecond;
 // Workers report every 100 ms at the latest; a machine that is short of CPUs gets grace.
 constexpr std::uint64_t stuck_after_ns = 2000 * millisecond;
@@ -25,9 +27,10 @@ constexpr std::uint64_t stuck_after_ns = 2000 * millisecond;
 }  // namespace
 
 int data_plane::run(const sigset_t& until) {
-  for (;;) {
-    tick(abi::clock_ns(CLOCK_MONOTONIC));
-    const timespec pause{0, tick_ns};
+  for (unsigned beats = 0;; ++beats) {
+    beat();
+    if (beats % beats_per_tick == 0) tick(abi::clock_ns(CLOCK_MONOTONIC));
+    const timespec pause{0, beat_ns};
     const int signal = ::sigtimedwait(&until, nullptr, &pause);
     if (signal > 0) return signal;
     if (errno != EAGAIN && errno != EINTR) return SIGTERM;
@@ -38,6 +41,7 @@ void data_plane::tick(std::uint64_t now_ns) {
   abi::dataplane_info& info = observations_.info();
   {
     const std::lock_guard tables{telemetry_tables()};
+    const std::lock_guard lock{config_mutex_};
     config_.poll({[this](const attached_config* c) {
                     return std::ranges::all_of(
                         workers_, [c](const auto& w) { return w->tables().in_use() == c; });

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "dataplane/connection/table.hpp"
+#include "dataplane/port/xdp_attach.hpp"
 #include "dataplane/process/data_plane.hpp"
 #include "dataplane/process/eal.hpp"
 

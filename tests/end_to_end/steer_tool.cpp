@@ -80,9 +80,12 @@ void run(const std::vector<std::string>& arguments) {
   } else if (command == "counters") {
     const auto c = value_or_throw(maps.counters());
     std::printf(
-        "{\"redirected\": %llu, \"no_socket\": %llu, \"passed\": %llu, \"malformed\": %llu}\n",
+        "{\"redirected\": %llu, \"no_socket\": %llu, \"passed\": %llu, \"malformed\": %llu, "
+        "\"forwarded\": %llu, \"pinned\": %llu, \"dropped\": %llu}\n",
         static_cast<unsigned long long>(c.redirected), static_cast<unsigned long long>(c.no_socket),
-        static_cast<unsigned long long>(c.passed), static_cast<unsigned long long>(c.malformed));
+        static_cast<unsigned long long>(c.passed), static_cast<unsigned long long>(c.malformed),
+        static_cast<unsigned long long>(c.forwarded), static_cast<unsigned long long>(c.pinned),
+        static_cast<unsigned long long>(c.dropped));
   } else if (command == "take-over") {
     const auto leftover = value_or_throw(take_over_xdp(interface));
     save(leftover.vips, arguments.at(2));

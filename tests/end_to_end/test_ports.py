@@ -289,10 +289,10 @@ def netdev_port(lab, checks, device, kernel, queues=1, workers="1", idle="sleep"
     if kernel == "af_xdp":
         plane.process.kill()
         plane.start()
-        checks.check(plane.says("taking over from a data plane that was killed"),
+        checks.check(plane.says("taking over from a data plane that has ended"),
                      "started again after kill -9, it takes the interface over")
         plane.wait_tables()
-        through("the port again, with the VIP set restored")
+        through("the port again, with the VIP set as it was")
     checks.check(plane.stop() == 0, "it stops", plane.process.tail())
     link = lab.ip(mine, "link show dev v1")
     checks.check("prog/xdp" not in link, "the interface is left without a program", link)
