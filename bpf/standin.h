@@ -9,12 +9,11 @@
 #include "dataplane/abi/flow_hash.h"
 #include "dataplane/abi/standin_abi.h"
 
-// abi::forward_mode and abi::scheduler, as far as they matter here.
+// abi::forward_mode, as far as it matters here.
 #define MODE_DSR_L2 1
 #define MODE_IPIP 2
 #define MODE_GUE 3
 #define MODE_GRE 4
-#define SCHEDULER_SOURCE_HASH 4
 
 #define STANDIN_CANNOT (-1)  // only the data plane can forward it
 
@@ -128,10 +127,24 @@ static __always_inline __u64 flow_hash_of(const struct packet* p, __u32 v6, __u6
                            p->destination.port, p->source.protocol);
 }
 
-static __always_inline __u64 source_hash_of(const struct packet* p, __u32 v6, __u64 seed) {
+// cut_half() is the first `bits` of 64 in network order, as they are in memory.
+static __always_inline __u64 cut_half(__u64 half, __u32 bits) {
+  if (bits >= 64) return half;
+  return bits == 0 ? 0 : half & bpf_cpu_to_be64(~0ull << (64 - bits));
+}
+
+// source_hash_of(): dataplane/abi/stateless_choice.hpp.
+static __always_inline __u64 source_hash_of(const struct packet* p, __u32 v6, __u64 seed,
+                                            __u64 how) {
   const __u8* source = p->source.address;
-  return v6 ? sluice_source_hash6(seed, word_at(source), word_at(source + 8))
-            : sluice_source_hash4(seed, half_at(source + 12));
+  if (v6) {
+    const __u32 bits = (how >> SLUICE_TABLE_BITS6_SHIFT) & 0xff;
+    return sluice_source_hash6(seed, cut_half(word_at(source), bits),
+                               cut_half(word_at(source + 8), bits > 64 ? bits - 64 : 0));
+  }
+  const __u32 bits = (how >> SLUICE_TABLE_BITS4_SHIFT) & 0xff;
+  const __u32 mask = bits >= 32 ? ~0u : bits == 0 ? 0 : bpf_htonl(~0u << (32 - bits));
+  return sluice_source_hash4(seed, half_at(source + 12) & mask);
 }
 
 // by_table() returns the backend that the service's table names.
@@ -143,7 +156,8 @@ static __always_inline __u32 by_table(const struct packet* p, __u32 service, __u
   const __u64* element = bpf_map_lookup_elem(table, &at);
   if (!element) return SLUICE_NO_BACKEND;
   const __u32 slots = (__u32)*element;
-  if (*element >> 32 == SCHEDULER_SOURCE_HASH) hash = source_hash_of(p, v6, seed);
+  const __u64 how = *element;
+  if (how & SLUICE_TABLE_BY_SOURCE) hash = source_hash_of(p, v6, seed, how);
   const __u32 slot = sluice_slot(hash, slots);
   at = 1 + slot / 2;
   element = bpf_map_lookup_elem(table, &at);

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "dataplane/abi/stateless_choice.hpp"
+
 namespace sluice::bpf_loader {
 
 namespace {
@@ -103,7 +105,7 @@ standin_contents standin_of(const abi::config_view& view, std::span<const standi
     const auto address = addresses.find(static_cast<std::uint16_t>(s->vip));
     if (address == addresses.end()) continue;
     add_ports(out, address->second, *s);
-    table_identity table{s->table_offset, s->table_digest, s->table_size, s->kind, {}};
+    table_identity table{s->table_offset, s->table_digest, s->table_size, table_word(view, *s), {}};
     table.members.reserve(s->member_count);
     for (std::uint32_t m = 0; m < s->member_count; ++m)
       table.members.push_back(view.member(*s, m).value);
@@ -117,16 +119,30 @@ standin_contents standin_of(const abi::config_view& view, std::span<const standi
   return out;
 }
 
+std::uint64_t table_word(const abi::config_view& view, const abi::service_row& s) {
+  const abi::service_options* options = abi::options_of(view, s);
+  if (!abi::goes_by_source(s, options)) return 0;
+  std::uint64_t bits4 = 32;
+  std::uint64_t bits6 = 128;
+  if (options != nullptr && options->persistence_timeout != 0) {
+    bits4 = std::min<std::uint64_t>(options->persistence_prefix4, bits4);
+    bits6 = std::min<std::uint64_t>(options->persistence_prefix6, bits6);
+  }
+  return SLUICE_TABLE_BY_SOURCE | bits4 << SLUICE_TABLE_BITS4_SHIFT |
+         bits6 << SLUICE_TABLE_BITS6_SHIFT;
+}
+
 std::vector<std::uint64_t> slots_of(const abi::config_view& view, std::uint32_t service) {
   const abi::service_row* s = view.service(static_cast<abi::service_id>(service));
   if (s == nullptr || s->member_count == 0) return {};
-  // A scheduler that reads no table: its members, each once.
-  const std::uint32_t slots = s->table_size != 0 ? s->table_size : s->member_count;
+  const bool members_only = abi::does_without_table(*s);
+  const std::uint32_t slots = members_only ? s->member_count : s->table_size;
+  if (slots == 0) return {};
   std::vector<std::uint64_t> out(SLUICE_TABLE_ELEMENTS(std::size_t{slots}));
-  out[0] = slots | std::uint64_t{static_cast<std::uint8_t>(s->kind)} << 32;
+  out[0] = slots | table_word(view, *s);
   for (std::uint32_t i = 0; i < slots; ++i) {
     std::uint32_t position = i;
-    if (s->table_size != 0) {
+    if (!members_only) {
       const std::uint16_t* at = view.table_slot(*s, i);
       if (at == nullptr) return {};
       position = *at;

@@ -30,7 +30,7 @@ struct table_identity {
   std::uint64_t offset{};
   std::uint64_t digest{};
   std::uint32_t size{};
-  abi::scheduler kind{};
+  std::uint64_t word{};                // how a slot is found; see standin_abi.h
   std::vector<std::uint32_t> members;  // backend_ref
 
   bool operator==(const table_identity&) const = default;
@@ -46,6 +46,9 @@ struct standin_contents {
 // standin_of() reads a generation; `ports` are the data plane's, by number.
 [[nodiscard]] standin_contents standin_of(const abi::config_view& view,
                                           std::span<const standin_port> ports);
+
+// table_word() is how a packet of a service finds its slot.
+[[nodiscard]] std::uint64_t table_word(const abi::config_view& view, const abi::service_row& s);
 
 // slots_of() returns the elements of a service's table as the BPF map has them. Empty: the
 // table cannot be read.

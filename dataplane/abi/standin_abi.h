@@ -50,10 +50,13 @@ struct sluice_standin_ports {
 };
 SLUICE_ABI_ASSERT(sizeof(struct sluice_standin_ports) == 72, "no hidden padding");
 
-// A service's table is an array of __u64: element 0 is the number of slots and, from bit 32
-// on, abi::scheduler; two slots in each that follows, the even one in the low half. A slot
-// is a backend_ref. So whatever a packet finds in one table belongs together, and a table is
-// replaced by one pointer.
+// A service's table is an array of __u64: element 0 is the number of slots and how to find
+// one; two slots in each that follows, the even one in the low half. A
+// slot is a backend_ref. So whatever a packet finds in one table belongs together, and a
+// table is replaced by one pointer.
+#define SLUICE_TABLE_BY_SOURCE (1ull << 32)  // the slot by the hash of the source address
+#define SLUICE_TABLE_BITS4_SHIFT 40          // cut to these many bits, 0 to 32
+#define SLUICE_TABLE_BITS6_SHIFT 48          // and these, 0 to 128
 #define SLUICE_TABLE_ELEMENTS(slots) (1 + ((slots) + 1) / 2)
 
 struct sluice_standin_row {

@@ -58,7 +58,6 @@ void data_plane::tick(std::uint64_t now_ns) {
     next_statistics_ns_ = now_ns + statistics_every_ns;
     for (std::size_t i = 0; i < ports_.size(); ++i)
       update_port_info(ports_[i], observations_.port(static_cast<unsigned>(i)));
-    for (connection::table_file& table : tables_) table.keep_adoptable(config_.instance(), now_ns);
   }
   info.heartbeat_ns.set(now_ns);
 }

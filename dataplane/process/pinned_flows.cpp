@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "dataplane/abi/stateless_choice.hpp"
+
 namespace sluice {
 namespace {
 
@@ -19,19 +21,17 @@ abi::backend_ref standin_choice(const abi::config_view& view, const abi::service
   const std::uint64_t seed = view.header().hash_seed;
   const ip_address source = address_at(flow.source);
   const ip_address destination = address_at(flow.destination);
-  std::uint64_t hash;
-  if (service.kind == abi::scheduler::source_hash)
-    hash = destination.is_v4() ? sluice_source_hash4(seed, source.v4_raw().raw())
-                               : sluice_source_hash6(seed, source.high(), source.low());
-  else if (destination.is_v4())
-    hash = sluice_flow_hash4(seed, source.v4_raw().raw(), destination.v4_raw().raw(),
-                             flow.source_port, flow.destination_port, flow.protocol);
-  else
-    hash =
-        sluice_flow_hash6(seed, source.high(), source.low(), destination.high(), destination.low(),
-                          flow.source_port, flow.destination_port, flow.protocol);
-  if (service.table_size != 0) return view.choose(service, hash);
-  return view.member(service, sluice_slot(hash, service.member_count));
+  const auto flow_hash = [&] {
+    if (destination.is_v4())
+      return sluice_flow_hash4(seed, source.v4_raw().raw(), destination.v4_raw().raw(),
+                               flow.source_port, flow.destination_port, flow.protocol);
+    return sluice_flow_hash6(seed, source.high(), source.low(), destination.high(),
+                             destination.low(), flow.source_port, flow.destination_port,
+                             flow.protocol);
+  };
+  const std::uint64_t hash =
+      abi::choice_hash(view, service, abi::options_of(view, service), source, flow_hash);
+  return abi::stateless_choice(view, service, hash);
 }
 
 flow_sorter::flow_sorter(const abi::config_view& view) : view_{view} {

@@ -25,8 +25,8 @@ class flow_sorter {
   std::unordered_map<std::uint16_t, abi::vip_row> vips_;
 };
 
-// standin_choice() is the backend that the stand-in chooses: of the service's table (or its
-// members, where the scheduler reads no table) by the flow's hash, or by the source's.
+// standin_choice() is the backend that the stand-in chooses, and the data plane for what it
+// has no connection of (stateless_choice.hpp).
 [[nodiscard]] abi::backend_ref standin_choice(const abi::config_view& view,
                                               const abi::service_row& service,
                                               const sluice_flow& flow);

@@ -118,6 +118,19 @@ class standin : public ::testing::Test {
     EXPECT_EQ(got.frame, *wanted);
   }
 
+  void expect_the_same_by_source() {
+    for (unsigned host = 1; host < 30; ++host) {
+      const std::string number = std::to_string(host);
+      expect_the_same(
+          "4", ethernet(0x0800) + ipv4({"192.0.2." + number, "198.51.100.2", 6}, tcp(host, 80)));
+      expect_the_same("6",
+                      ethernet(0x86dd) +
+                          ipv6({"2001:db8:1:" + number + "::7", "2001:db8::2", 6}, tcp(host, 80)));
+      expect_the_same(
+          "6", ethernet(0x86dd) + ipv6({"2001:db8:1::" + number, "2001:db8::2", 6}, tcp(host, 80)));
+    }
+  }
+
   table_builder tables_;
   std::unique_ptr<program> program_;
 };
@@ -197,27 +210,39 @@ TEST_F(standin, source_hash) {
   for (std::uint32_t i = 0; i < tables_.header().service_count; ++i)
     tables_.service(i).kind = abi::scheduler::source_hash;
   publish();
-  const abi::config_view view = tables_.view();
-  const auto expected = [&](const char* vip, std::uint64_t hash) {
-    const auto* row = view.find_vip(ip(vip), 6);
-    return view.backend(view.choose(*view.find_service(*row, 80), hash))->next_hop;
-  };
-  const auto next_hop = [&](const bytes& frame) {
-    const bytes sent = run(frame, SLUICE_STANDIN_FORWARDED).frame;
-    mac_address to;
-    std::copy_n(sent.begin(), to.size(), to.begin());
-    return to;
-  };
-  for (unsigned host = 1; host < 30; ++host) {
-    const std::string source4 = "192.0.2." + std::to_string(host);
-    const std::string source6 = "2001:db8:1::" + std::to_string(host);
-    const auto hash4 = sluice_source_hash4(42, ip(source4).v4_raw().raw());
-    const auto hash6 = sluice_source_hash6(42, ip(source6).high(), ip(source6).low());
-    for (const unsigned port : {1000u, 2000u}) {  // does not matter
-      EXPECT_EQ(next_hop(ethernet(0x0800) + ipv4({source4, "198.51.100.2", 6}, tcp(port, 80))),
-                expected("198.51.100.2", hash4));
-      EXPECT_EQ(next_hop(ethernet(0x86dd) + ipv6({source6, "2001:db8::2", 6}, tcp(port, 80))),
-                expected("2001:db8::2", hash6));
+  expect_the_same_by_source();
+}
+
+TEST_F(standin, persistence_goes_by_the_prefix) {
+  for (const auto& [bits4, bits6] : {std::pair{32, 128}, {24, 56}, {29, 64}, {30, 120}, {0, 0}}) {
+    for (std::uint32_t i = 0; i < tables_.header().service_count; ++i) {
+      tables_.service(i).flags |= abi::service_has_options;
+      abi::service_options& o = tables_.options(i);
+      o = {};
+      o.allow_list = o.deny_list = abi::no_list;
+      o.persistence_timeout = 300;
+      o.persistence_prefix4 = static_cast<std::uint8_t>(bits4);
+      o.persistence_prefix6 = static_cast<std::uint8_t>(bits6);
+    }
+    publish();
+    SCOPED_TRACE(bits4);
+    expect_the_same_by_source();
+  }
+}
+
+// Schedulers that count: what belongs to no connection goes by the hash.
+TEST_F(standin, other_schedulers_by_the_hash) {
+  for (const auto kind : {abi::scheduler::round_robin, abi::scheduler::weighted_random,
+                          abi::scheduler::least_connections}) {
+    for (std::uint32_t i = 0; i < tables_.header().service_count; ++i) {
+      tables_.service(i).kind = kind;
+      if (kind == abi::scheduler::least_connections) tables_.service(i).table_size = 0;
+    }
+    publish();
+    for (unsigned source_port = 1000; source_port < 1020; ++source_port) {
+      bytes frame = frame4("198.51.100.2", 80, source_port);
+      frame[14 + 20 + 13] = 0x10;  // ACK: no new connection
+      expect_the_same("4", frame);
     }
   }
 }

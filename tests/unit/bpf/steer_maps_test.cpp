@@ -168,6 +168,7 @@ TEST_F(steer_on_veth, the_interface_of_a_running_data_plane_is_not_taken) {
     if (::write(ready[1], &byte, 1) != 1) ::_exit(1);
     for (;;) ::pause();
   }
+  ::close(ready[1]);  // or a child that fails would keep us waiting
   char byte = 0;
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
 
@@ -179,7 +180,6 @@ TEST_F(steer_on_veth, the_interface_of_a_running_data_plane_is_not_taken) {
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   ::close(ready[0]);
-  ::close(ready[1]);
   const auto taken = take_over_xdp("v0");
   ASSERT_TRUE(taken) << taken.error();
   EXPECT_TRUE(taken->found);
