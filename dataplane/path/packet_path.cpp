@@ -26,6 +26,16 @@ constexpr bool is_transport(std::uint8_t protocol) noexcept {
   return protocol == number(ip_proto::tcp) || protocol == number(ip_proto::udp);
 }
 
+// may_follow() tells whether a fragment may belong to a TCP or UDP packet. Later fragments
+// of IPv6 name what the first one begins with, which may be an extension header.
+constexpr bool may_follow(const wire::parsed& m) noexcept {
+  if (is_transport(m.protocol)) return true;
+  if (m.version == 4) return false;
+  const auto proto = static_cast<ip_proto>(m.protocol);
+  return proto == ip_proto::hop_by_hop || proto == ip_proto::routing ||
+         proto == ip_proto::dest_options || proto == ip_proto::ah;
+}
+
 // low_of() is ip_address::v4(raw).low(); high() is 0.
 constexpr std::uint64_t low_of(be32 raw) noexcept {
   return std::uint64_t{raw.raw()} << 32 | 0xffff0000u;
@@ -71,6 +81,7 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
 void packet_path::process(std::span<packet> burst, std::uint64_t now_ns) noexcept {
   const std::uint16_t now = table_.clock(now_ns);
   now_ns_ = now_ns;
+  forget_released();
   for (; burst.size() > max_burst; burst = burst.subspan(max_burst))
     process_some(burst.first(max_burst), now);
   process_some(burst, now);
@@ -91,6 +102,8 @@ void packet_path::process_some(std::span<packet> burst, std::uint16_t now) noexc
   }
   if (batch4_.size != 0) resolve(batch4_, table_.v4);
   if (batch6_.size != 0) resolve(batch6_, table_.v6);
+  if (note_count_ != 0) [[unlikely]]
+    settle_fragments();
 
   const auto add = [this](counter_id id, std::uint64_t count) {
     if (count != 0) counters_.worker[static_cast<std::size_t>(id)].add(count);
@@ -136,6 +149,7 @@ inline void packet_path::classify(std::size_t i) noexcept {
   if (wire::has_ports(m.kind) && !view_.empty()) {
     if (const abi::vip_row* vip = view_.find_vip(wire::destination_of(p, m), m.protocol);
         vip != nullptr) {
+      if (m.kind == parse_kind::first_fragment && !note_fragment(i)) return;
       if (m.version == 4) {
         enter4(i, *vip);
       } else {
@@ -208,8 +222,12 @@ void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
   if (m.kind == parse_kind::fault) return drop(p, m.fault);
   if (wire::has_ports(m.kind))  // the address has services of the other protocol only
     return leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
-  if (m.kind == parse_kind::fragment && is_transport(m.protocol))
-    return drop(p, counter_id::drop_fragment);
+  if (m.kind == parse_kind::fragment && may_follow(m)) {
+    if (is_transport(m.protocol) && view_.find_vip(destination, m.protocol) == nullptr)
+      return leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
+    note_fragment(i);
+    return;
+  }
   if (m.kind == parse_kind::other && m.protocol == number(icmp)) return icmp_to_vip(i);
   leave(p, m.protocol == number(icmp) ? kernel_reason::icmp : kernel_reason::other_protocol,
         counter_id::drop_unsupported_protocol);
@@ -233,6 +251,8 @@ void packet_path::leave(packet& p, kernel_reason why, counter_id otherwise) noex
 std::size_t packet_path::maintain(std::uint64_t now_ns) noexcept {
   loads_.refresh(view_, {states_.get(), counters_.service_rows});
   tables_->quic.go_on(view_);
+  forget_released();
+  expire_waiting(now_ns);
   std::size_t gone = 0;
   sweeper_.step(table_, now_ns, [&](abi::connection_word w) {
     ++gone;

@@ -22,6 +22,7 @@
 #include "dataplane/packet/icmp.hpp"
 #include "dataplane/packet/parse.hpp"
 #include "dataplane/path/flow_owner.hpp"
+#include "dataplane/path/fragment_table.hpp"
 #include "dataplane/path/nat_table.hpp"
 #include "dataplane/path/packet.hpp"
 #include "dataplane/path/persistence.hpp"
@@ -99,6 +100,14 @@ class packet_path {
     self_ = self;
   }
 
+  // released() names the packets that process() or maintain() has taken out of the waiting
+  // room since the call before: decided on now (forward, kernel, drop), their buffers are
+  // those that the owner keeps under their `place`. First put away what the burst holds, then
+  // take these out. At most waiting_places; valid until the next call.
+  [[nodiscard]] std::span<const packet> released() const noexcept {
+    return {released_.data(), released_count_};
+  }
+
   // maintain() removes idle connections, a few buckets per call; call it between bursts,
   // as often as convenient. Returns how many connections left.
   std::size_t maintain(std::uint64_t now_ns) noexcept;
@@ -143,6 +152,13 @@ class packet_path {
     way how;
   };
   static_assert(sizeof(egress) == cache_line);
+  // A fragment of the burst: notes_.
+  struct fragment_note {
+    fragment_key key;
+    std::uint64_t hash;
+    std::uint8_t at;  // which packet of the burst
+    bool first;
+  };
   struct choice {
     const abi::backend_row* row;  // null: `reason` says why
     abi::backend_ref ref;
@@ -219,6 +235,13 @@ class packet_path {
                  be16 vip_port) noexcept;
   bool hand_over_to(packet& p, unsigned worker) noexcept;
 
+  // Fragments. fragments.cpp
+  bool note_fragment(std::size_t i) noexcept;
+  void settle_fragments() noexcept;
+  void follow(std::size_t i, const fragment_table::entry& known) noexcept;
+  void release(std::size_t place, const packet& guest) noexcept;
+  void forget_released() noexcept;
+  void expire_waiting(std::uint64_t now_ns) noexcept;
   // ICMP: errors about connections and tunnels, echo, too big. icmp.cpp
   void icmp_to_vip(std::size_t i) noexcept;
   void steer_error(std::size_t i) noexcept;
@@ -261,6 +284,14 @@ class packet_path {
   std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
   nat_table* nat_{nullptr};
   std::span<const nat_table* const> all_nat_;
+
+  fragment_table fragments_;
+  waiting_room waiting_;
+  unsigned note_count_{0};
+  unsigned released_count_{0};
+  std::array<fragment_note, max_burst> notes_;
+  std::array<packet, waiting_places> released_;
+  static_assert(waiting_places <= max_burst);
 
   packet* burst_{nullptr};  // during process()
   tally tally_{};

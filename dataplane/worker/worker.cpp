@@ -110,6 +110,8 @@ unsigned worker::receive(packet_path& path, const worker_rx& from) noexcept {
     finish_capture(n);
 
   act(n);
+  if (!path.released().empty()) [[unlikely]]
+    release(path);
   return n;
 }
 
@@ -131,6 +133,8 @@ void worker::act(unsigned n) noexcept {
       if (kernel_count_ != 0 && kernel_port_ != p.in_port) to_twin();
       kernel_port_ = p.in_port;
       for_kernel_[kernel_count_++] = mbufs_[i];
+    } else if (p.outcome == verdict::held) {
+      held_[p.place] = mbufs_[i];
     } else if (p.outcome == verdict::hand_over) {
       hand_over(mbufs_[i], p);
     } else {
@@ -141,6 +145,16 @@ void worker::act(unsigned n) noexcept {
   if (kernel_count_ != 0) [[unlikely]]
     to_twin();
   if (drop_count_ != 0) rte_pktmbuf_free_bulk(drops_.data(), std::exchange(drop_count_, 0));
+}
+
+// release() deals with the fragments that have waited and do so no longer. After act().
+[[gnu::noinline]] void worker::release(const packet_path& path) noexcept {
+  const std::span<const packet> out = path.released();
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    packets_[i] = out[i];
+    mbufs_[i] = std::exchange(held_[out[i].place], nullptr);
+  }
+  act(static_cast<unsigned>(out.size()));
 }
 
 // hand_over() gives a packet to the worker that owns it, which starts afresh.
@@ -173,6 +187,7 @@ void worker::act(unsigned n) noexcept {
     if (captured) [[unlikely]]
       finish_capture(n);
     act(n);
+    if (!path.released().empty()) release(path);
   }
   return all;
 }
@@ -266,6 +281,8 @@ void worker::quiescent(packet_path& path) noexcept {
   now_ns_ = abi::clock_ns(CLOCK_MONOTONIC);  // the vDSO: no system call
   follower_.poll([&path](const abi::config_view& view) { path.set_view(view); });
   path.maintain(now_ns_);
+  if (!path.released().empty()) [[unlikely]]
+    release(path);
   abi::worker_block& block = *setup_.block;
   // The control plane reads this line rarely, but every store would take it back.
   if (now_ns_ - block.heartbeat_ns.read() < 1'000'000) return;

@@ -100,6 +100,7 @@ class worker {
   void hand_out(rte_mbuf* m, const packet& p) noexcept;
   void quiescent(packet_path& path) noexcept;
   void rest() noexcept;
+  void release(const packet_path& path) noexcept;
   void touch_counters() noexcept;
   void count(abi::counter_id id, std::uint64_t n) noexcept {
     setup_.block->counters[static_cast<std::size_t>(id)].add(n);
@@ -126,6 +127,7 @@ class worker {
   std::array<rte_mbuf*, packet_path::max_burst> mbufs_{};
   std::array<rte_mbuf*, packet_path::max_burst> drops_{};
   std::array<rte_mbuf*, packet_path::max_burst> for_kernel_{};
+  std::array<rte_mbuf*, waiting_places> held_{};  // early fragments, by packet::place
   std::array<packet, packet_path::max_burst> packets_{};
   std::array<out_queue, abi::max_ports> out_{};
   std::uint64_t twins_refused_{0};

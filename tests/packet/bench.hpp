@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -85,18 +86,23 @@ class bench {
       path_.process(burst, now_ns);
     std::vector<result> out;
     for (std::size_t i = 0; i < burst.size(); ++i) {
-      const packet& p = burst[i];
-      const auto* at = reinterpret_cast<const std::uint8_t*>(p.data);
-      result r{
-          p.outcome, p.why, p.reason, p.out_port, p.service, p.backend, bytes(at, at + p.length)};
-      // The rest of the frame follows, as far as the path has left it.
       const std::size_t contiguous = std::min(in[i].first_segment, in[i].frame.size());
-      for (std::size_t k = 0; k < p.total_length - p.length; ++k)
-        r.frame.push_back(in[i].frame[contiguous + k]);
-      out.push_back(std::move(r));
+      const bytes rest(in[i].frame.begin() + static_cast<std::ptrdiff_t>(contiguous),
+                       in[i].frame.end());
+      out.push_back(result_of(burst[i], rest));
+      if (burst[i].outcome == verdict::held) held_[burst[i].place] = {std::move(buffers[i]), rest};
     }
+    take_released();
     return out;
   }
+  // maintain() lets time pass for what waits; released() is what run() or maintain() has
+  // released, in order.
+  void maintain() {
+    path_.maintain(now_ns);
+    take_released();
+  }
+  [[nodiscard]] const std::vector<result>& released() const { return released_; }
+  [[nodiscard]] std::size_t waiting() const { return held_.size(); }
   result run(const bytes& frame, std::uint8_t in_port = wire_port) {
     return run(std::vector<input>{{frame, in_port}})[0];
   }
@@ -132,6 +138,27 @@ class bench {
   std::uint64_t now_ns{1'000'000'000'000};
 
  private:
+  struct kept {
+    std::unique_ptr<std::byte[]> buffer;
+    bytes rest;
+  };
+  // result_of(): the rest of the frame follows, as far as the path has left it.
+  static result result_of(const packet& p, const bytes& rest) {
+    const auto* at = reinterpret_cast<const std::uint8_t*>(p.data);
+    result r{
+        p.outcome, p.why, p.reason, p.out_port, p.service, p.backend, bytes(at, at + p.length)};
+    for (std::size_t k = 0; k < p.total_length - p.length; ++k) r.frame.push_back(rest[k]);
+    return r;
+  }
+  void take_released() {
+    released_.clear();
+    for (const packet& p : path_.released()) {
+      const auto at = held_.find(p.place);
+      if (at == held_.end()) throw std::logic_error{"released what was not held"};
+      released_.push_back(result_of(p, at->second.rest));
+      held_.erase(at);
+    }
+  }
   static connection::table_file make_table(std::uint64_t connections, std::uint64_t secret) {
     connection::table_file_options options;
     options.connections4 = connections;
@@ -150,6 +177,8 @@ class bench {
   std::vector<abi::backend_counters> backends_;
   nat_table nat_;
   packet_path path_;
+  std::map<std::uint16_t, kept> held_;
+  std::vector<result> released_;
 };
 
 }  // namespace sluice::test

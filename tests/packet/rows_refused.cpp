@@ -41,7 +41,6 @@ void ipv4_refused(std::vector<row>& rows) {
   add("source is the VIP", ip4({.source = {198, 51, 100, 10}}, syn), drop_bad_source);
   add("first fragment", ip4({.fragment = 0x2000}, syn), drop_fragment);
   add("middle fragment", ip4({.fragment = 0x2010}, syn), drop_fragment);
-  add("last fragment", ip4({.fragment = 0x0010}, syn), drop_fragment);
   add("TCP header cut by the total length", ip4({.total_length = 39}, syn), drop_truncated);
   add("TCP header of 19 bytes", ip4({}, bytes(syn.begin(), syn.end() - 1)), drop_truncated);
   add("TCP data offset 4", ip4({}, tcp({.data_offset = 4})), drop_bad_l4_header);
@@ -91,7 +90,6 @@ void ipv6_refused(std::vector<row>& rows) {
   add("destination is a VIP's mapped IPv4 address", ip6({.destination = mapped}, syn),
       drop_bad_ipv6_header);
   add("first fragment", ip6({.next = 44}, fragment6(6, 1) + syn), drop_fragment);
-  add("later fragment", ip6({.next = 44}, fragment6(6, 0x100) + syn), drop_fragment);
   add("fragment header cut", ip6({.next = 44}, bytes(7, 0)), drop_truncated);
   add("hop-by-hop that is not first", ip6({.next = 60}, extension(0) + extension(6) + syn),
       drop_bad_ipv6_header);

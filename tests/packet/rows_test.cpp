@@ -14,7 +14,7 @@ namespace {
 std::vector<row> all_rows() {
   std::vector<row> all;
   for (const auto& some : {ipv4_rows(), ipv6_rows(), modes_rows(), refused_rows(), kernel_rows(),
-                           icmp_rows(), mss_rows()})
+                           icmp_rows(), mss_rows(), fragment_rows()})
     all.insert(all.end(), some.begin(), some.end());
   return all;
 }

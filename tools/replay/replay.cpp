@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <ostream>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -135,7 +137,8 @@ class replayer {
     return size_ == 0 || (size_ < burst_size &&
                           table_.clock(clock_at(time_ns)) == table_.clock(clock_at(times_[0])));
   }
-  // flush() runs the burst, prints the verdicts and writes what is forwarded.
+  // flush() runs the burst, prints the verdicts and writes what is sent. A fragment that
+  // waits for its first one holds the lines behind it back.
   void flush(std::ostream& out, capture_writer& file) {
     if (size_ == 0) return;
     // A capture's clock may go back; the path's does not.
@@ -146,15 +149,32 @@ class replayer {
                                     : std::max(table_.v4.bucket_count(), table_.v6.bucket_count()) /
                                               connection::sweeper::max_step +
                                           1;
-    for (std::uint64_t t = 0; t < turns; ++t) path_->maintain(now);
+    for (std::uint64_t t = 0; t < turns; ++t) {
+      path_->maintain(now);
+      take_released(file);
+    }
     now_ns_ = now;
     path_->process({packets_.data(), size_}, now);
     for (std::size_t i = 0; i < size_; ++i) {
-      print(out, packets_[i]);
-      if (packets_[i].outcome == verdict::forward || packets_[i].outcome == verdict::reply)
-        file.write(times_[i], {packets_[i].data, packets_[i].length});
+      const std::uint64_t number = printed_ + lines_.size() + 1;
+      const packet& p = packets_[i];
+      if (p.outcome == verdict::held) {
+        lines_.emplace_back();
+        held_[p.place] = {number, times_[i], std::move(buffers_[i])};
+      } else {
+        lines_.push_back(line_of(number, p));
+        send(p, times_[i], file);
+      }
     }
+    take_released(file);
     size_ = 0;
+    print(out);
+  }
+  // finish() gives up on what still waits.
+  void finish(std::ostream& out, capture_writer& file) {
+    path_->maintain(now_ns_ + waiting_room::patience_ns);
+    take_released(file);
+    print(out);
   }
 
  private:
@@ -169,8 +189,30 @@ class replayer {
     return start_ns + (time_ns > *first_ns_ ? time_ns - *first_ns_ : 0);
   }
 
-  void print(std::ostream& out, const packet& p) {
-    out << ++number_ << ": ";
+  static void send(const packet& p, std::uint64_t time_ns, capture_writer& file) {
+    if (p.outcome == verdict::forward || p.outcome == verdict::reply)
+      file.write(time_ns, {p.data, p.length});
+  }
+  // take_released() finishes what has waited: its line, and the packet. It is sent now, but
+  // keeps the time at which it came.
+  void take_released(capture_writer& file) {
+    for (const packet& p : path_->released()) {
+      waiting& w = held_[p.place];
+      lines_[w.number - printed_ - 1] = line_of(w.number, p);
+      send(p, w.time_ns, file);
+      w.buffer.clear();
+    }
+  }
+  // print() writes the lines up to the first packet that still waits.
+  void print(std::ostream& out) {
+    for (; !lines_.empty() && !lines_.front().empty(); lines_.pop_front()) {
+      out << lines_.front() << '\n';
+      ++printed_;
+    }
+  }
+  [[nodiscard]] std::string line_of(std::uint64_t number, const packet& p) const {
+    std::ostringstream out;
+    out << number << ": ";
     switch (p.outcome) {
       case verdict::forward:
         print_forwarded(out, p);
@@ -188,9 +230,9 @@ class replayer {
         out << "dropped: " << words_for(p.reason);
         break;
     }
-    out << '\n';
+    return out.str();
   }
-  void print_forwarded(std::ostream& out, const packet& p) {
+  void print_forwarded(std::ostream& out, const packet& p) const {
     const abi::config_view& view = path_->view();
     const abi::backend_row& row = *view.backend(p.backend);
     std::string_view name{"?"};
@@ -233,7 +275,14 @@ class replayer {
   std::size_t size_{0};
   mutable std::optional<std::uint64_t> first_ns_;
   std::uint64_t now_ns_{start_ns};
-  std::uint64_t number_{0};
+  struct waiting {
+    std::uint64_t number;
+    std::uint64_t time_ns;
+    std::vector<std::byte> buffer;
+  };
+  std::array<waiting, waiting_places> held_{};  // by packet::place
+  std::deque<std::string> lines_;               // to be printed; empty: not decided yet
+  std::uint64_t printed_{0};
 };
 
 template <class Errors>
@@ -299,6 +348,7 @@ int run_replay(const replay_options& options, std::ostream& out, std::ostream& e
     worker->add(**got);
   }
   worker->flush(out, *sent);
+  worker->finish(out, *sent);
   out.flush();
   if (!out) {
     err << "cannot write the verdicts\n";
