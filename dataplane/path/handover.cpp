@@ -5,9 +5,10 @@
 namespace sluice {
 
 bool packet_path::hand_over(std::size_t i) noexcept {
-  if (accepts_all_) return false;
   packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
+  // A first fragment has come to its datagram's owner: note_fragment().
+  if (accepts_all_ || m.kind == wire::parse_kind::first_fragment) return false;
   const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + m.l4);
   unsigned to = 0;
   if (m.version == 4) {

@@ -380,5 +380,46 @@ TEST_F(fragments, across_the_bursts_of_one_call) {
   EXPECT_EQ(b.decided(), 600u);
 }
 
+// Where flows have owners among the workers: a datagram's fragments, come to whichever
+// workers, meet at one, and all reach a backend.
+TEST_F(fragments, meet_at_one_worker) {
+  const flow_owner owner{flow_owner::key_of(42), 3};
+  std::array<std::unique_ptr<bench>, 3> workers;
+  for (unsigned w = 0; w < workers.size(); ++w) {
+    workers[w] = std::make_unique<bench>(tables.view());
+    workers[w]->path().set_owner(&owner, w);
+  }
+  std::uint64_t random = 1;
+  unsigned moved = 0;
+  unsigned arrived = 0;
+  std::set<unsigned> owners;
+  for (std::uint8_t host = 1; host < 60; ++host) {
+    const ip4_fields f{.source = {203, 0, 113, host}, .protocol = 17, .id = host, .fragment = 0};
+    std::vector<bytes> pieces = cut4(f, udp({40000}, bytes(120, 1)), 32);
+    std::reverse(pieces.begin(), pieces.end());
+    std::set<unsigned> here;
+    for (const bytes& piece : pieces) {
+      random = random * 6364136223846793005u + 1442695040888963407u;
+      auto at = static_cast<unsigned>((random >> 33) % workers.size());
+      const bytes frame = ethernet(0x0800, piece);
+      result r = workers[at]->run(frame);
+      if (r.outcome == verdict::hand_over) {
+        ++moved;
+        at = r.out_port;
+        r = workers[at]->run_handed(frame);
+      }
+      here.insert(at);
+      arrived += r.outcome == verdict::forward;
+      for (const result& released : workers[at]->released())
+        arrived += released.outcome == verdict::forward;
+    }
+    EXPECT_EQ(here.size(), 1u);
+    owners.insert(*here.begin());
+    EXPECT_EQ(arrived, 4u * host);
+  }
+  EXPECT_EQ(owners.size(), 3u);
+  EXPECT_GT(moved, 100u);
+}
+
 }  // namespace
 }  // namespace sluice::test
