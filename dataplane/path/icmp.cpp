@@ -189,7 +189,7 @@ bool packet_path::error_about_tunnel(std::size_t i) noexcept {
     drop(p, counter_id::drop_icmp_unmatched);
     return true;
   }
-  if (!error_limit_.allow(now_ns_, icmp_rate())) {
+  if (!error_limit_.take(icmp_rate(), now_ns_)) {
     count(counter_id::icmp_limited);
     drop(p, counter_id::drop_icmp_rate);
     return true;
@@ -260,7 +260,7 @@ void packet_path::reply_too_big(std::size_t i, std::uint32_t at, std::uint32_t t
   }
   const std::uint32_t headers = m.version == 4 ? wire::error4_header : wire::error6_header;
   if (p.headroom < headers) return;
-  if (!error_limit_.allow(now_ns_, icmp_rate())) return count(counter_id::icmp_limited);
+  if (!error_limit_.take(icmp_rate(), now_ns_)) return count(counter_id::icmp_limited);
   const std::uint32_t least = m.version == 4 ? 68 : wire::max_error6;
   reply_too_big(i, m.l3, std::min(p.length - m.l3, m.ip_length), about,
                 mtu > overhead + least ? mtu - overhead : least);
@@ -304,7 +304,7 @@ void packet_path::answer_echo(std::size_t i) noexcept {
   // A chained packet's checksum is not looked at; what was wrong stays wrong.
   if (m.l3 + m.ip_length <= p.length && !message_holds(p, m))
     return drop(p, counter_id::drop_bad_icmp);
-  if (!echo_limit_.allow(now_ns_, icmp_rate())) {
+  if (!echo_limit_.take(icmp_rate(), now_ns_)) {
     count(counter_id::icmp_limited);
     return drop(p, counter_id::drop_icmp_rate);
   }

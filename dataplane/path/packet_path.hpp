@@ -27,7 +27,7 @@
 #include "dataplane/path/packet.hpp"
 #include "dataplane/path/persistence.hpp"
 #include "dataplane/path/quic_backends.hpp"
-#include "dataplane/path/rate_limiter.hpp"
+#include "dataplane/path/rate_limit.hpp"
 #include "dataplane/path/rewrite.hpp"
 #include "dataplane/path/schedule/connection_loads.hpp"
 #include "dataplane/path/schedule/context.hpp"
@@ -278,8 +278,8 @@ class packet_path {
   unsigned self_{0};
   bool accepts_all_{false};  // during process_handed()
   connection::sweeper sweeper_{};
-  rate_limiter echo_limit_;
-  rate_limiter error_limit_;
+  rate_limit echo_limit_;
+  rate_limit error_limit_;
   bool echo_known_{false};                       // echo_vips_ is of this generation
   std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
   nat_table* nat_{nullptr};
