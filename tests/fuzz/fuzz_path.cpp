@@ -272,7 +272,8 @@ struct fuzz_world {
     if (burst.empty()) return;
     const std::uint64_t before = b.decided() + b.waiting();
     const std::vector<result> out = b.run(burst);
-    if (b.decided() + b.waiting() - before != burst.size()) wrong("not counted once", burst[0], out[0]);
+    if (b.decided() + b.waiting() - before != burst.size())
+      wrong("not counted once", burst[0], out[0]);
     for (std::size_t i = 0; i < out.size(); ++i) {
       if (out[i].outcome == verdict::forward) {
         check_forwarded(tables, burst[i], out[i]);
