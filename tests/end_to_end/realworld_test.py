@@ -149,17 +149,21 @@ def scenario(lab, checks):
             wait_until(lambda: counter(name) >= least, 3, what, 0.1)
         checks.check(counter(name) >= least, f"{what} ({name} {counter(name)})")
 
-    def listen(wanted, seconds=3):
-        """listen() returns the first frame at the client for which wanted(frame) holds."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            wire.settimeout(left)
-            try:
-                frame = Ether(wire.recv(65535))
-            except TimeoutError:
-                break
-            if frame.src != client_mac and wanted(frame):
-                return frame
+    def answer_to(packet, wanted, seconds=3):
+        """answer_to() sends a packet and returns the first frame that reaches the client and for
+        which wanted(frame) holds."""
+        # A socket of its own: what has come to `wire` meanwhile fills its buffer.
+        with packet_socket(lab, "client", "eth0") as ear:
+            wire.send(bytes(ether / packet))
+            deadline = time.monotonic() + seconds
+            while (left := deadline - time.monotonic()) > 0:
+                ear.settimeout(left)
+                try:
+                    frame = Ether(ear.recv(65535))
+                except TimeoutError:
+                    break
+                if frame.src != client_mac and wanted(frame):
+                    return frame
         return None
 
     checks.title("pings")
@@ -288,13 +292,12 @@ def scenario(lab, checks):
                 src=client[False], dst=vip, flags="DF") / inner
             error = IP(src="10.77.0.98", dst=scene.edge_address()) / ICMP(
                 type=3, code=4, nexthopmtu=1320) / Raw(bytes(tunnel)[:500])
-        wire.send(bytes(ether / error))
 
         def translated(frame, vip=vip, v6=v6):
             if v6:
                 return ICMPv6PacketTooBig in frame and frame[IPv6].src == vip
             return ICMP in frame and frame[ICMP].type == 3 and frame[IP].src == vip
-        frame = listen(translated)
+        frame = answer_to(error, translated)
         mtu = frame and (frame[ICMPv6PacketTooBig].mtu if v6 else frame[ICMP].nexthopmtu)
         checks.check(mtu == 1300, f"{vip}: an error about the tunnel (MTU {1340 if v6 else 1320}) "
                      f"is one to the client from the VIP, MTU {mtu}",
