@@ -104,9 +104,11 @@ def scenario(lab, checks):
     twin = json.loads(lab.run("edge", ["ip", "-j", "-s", "link", "show", TWIN]).stdout)[0]
     checks.check(twin["address"] == mac and twin["mtu"] == 1600 and "UP" in twin["flags"],
                  f"{TWIN} is up, with the port's MAC and MTU", twin)
+    # The control plane looks for a data plane now and then.
+    wait_until(lambda: b.show("get", "ports")["ports"][0]["rest_to_kernel"], 5,
+               "the control plane to see the port", 0.2)
     port = b.show("get", "ports")["ports"][0]
-    checks.check(port["kernel_name"] == TWIN and port["rest_to_kernel"],
-                 "sluice get ports names it", port)
+    checks.check(port["kernel_name"] == TWIN, "sluice get ports names it", port)
 
     checks.title("Neighbours and health checks by the twin")
     b.apply(services)
