@@ -17,7 +17,7 @@ using namespace std::chrono_literals;
 constexpr auto round_every = 100ms;
 constexpr auto look_every = 5ms;
 // Places of a table looked at with the mutex held: under a millisecond.
-constexpr std::uint64_t step = 8192;
+constexpr std::uint64_t places_at_once = 8192;
 
 }  // namespace
 
@@ -61,7 +61,7 @@ void pinned_mirror::go_round(bool hurry) {
   std::vector<std::pair<sluice_flow, abi::backend_ref>> found;
   for (const abi::connection_reader& table : tables_) {
     const std::uint64_t places = table.capacity4() + table.capacity6();
-    for (std::uint64_t at = 0; at < places; at += step) {
+    for (std::uint64_t at = 0; at < places; at += places_at_once) {
       found.clear();
       {
         const std::lock_guard lock{tables_mutex_};
@@ -71,7 +71,7 @@ void pinned_mirror::go_round(bool hurry) {
           sorter = flow_sorter{view};
           sorted_by = view.header().number;
         }
-        table.for_each(at, step, [&](const abi::connection_view& c) {
+        table.for_each(at, places_at_once, [&](const abi::connection_view& c) {
           if (sluice_flow flow; sorter.pinned(c, flow)) found.emplace_back(flow, c.backend);
           return true;
         });
