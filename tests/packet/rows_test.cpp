@@ -119,7 +119,7 @@ TEST_F(rows, every_reason_of_the_path_has_a_row) {
       continue;
     EXPECT_TRUE(seen.contains(id)) << name_of(id);
   }
-  EXPECT_GE(all_rows().size(), 60u);
+  EXPECT_GE(all_rows().size(), 300u);
 }
 
 // Any packet, cut off at any byte: never forwarded beyond what is there, never read past
