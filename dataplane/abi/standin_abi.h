@@ -22,7 +22,9 @@
 // A worker whose heartbeat is older hangs: its queue's packets go by the stand-in. Workers
 // report once a millisecond, the housekeeping thread passes it on every 10 ms. Also what a
 // process that is killed loses: its memory is freed before its sockets are closed.
-#define SLUICE_HEARTBEAT_STALE_NS 50000000ull
+/* A worker that has not turned for so long hangs. Not less: a sleeping worker on a busy machine
+ * may wait for a core. A process that is killed is noticed by its socket, at once. */
+#define SLUICE_HEARTBEAT_STALE_NS 250000000ull
 
 struct sluice_standin_config {
   __u64 hash_seed;
