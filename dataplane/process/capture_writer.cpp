@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#define ALLOW_EXPERIMENTAL_API  // rte_pcapng
 #include "dataplane/process/capture_writer.hpp"
 
 #include <fcntl.h>

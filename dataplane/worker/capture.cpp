@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#define ALLOW_EXPERIMENTAL_API  // rte_pcapng
 #include "dataplane/worker/capture.hpp"
 
 #include <rte_cycles.h>

@@ -208,7 +208,7 @@ void errors6(std::vector<row>& rows) {
 }
 
 // What a router between us and a backend says about our tunnel packets.
-void translated(std::vector<row>& rows) {
+void translated_errors(std::vector<row>& rows) {
   const ip4_fields outer{.source = {10, 0, 1, 1}, .destination = outer_source4, .protocol = 1};
   const bytes inner = ip4({.ttl = 60}, tcp({43000, 443, 0x10}, bytes(1400, 3)));
   const bytes tunnel = in4(inner, 4);
@@ -463,7 +463,7 @@ std::vector<row> icmp_rows() {
   steered4(rows);
   refused4(rows);
   errors6(rows);
-  translated(rows);
+  translated_errors(rows);
   echo(rows);
   too_big_rows(rows);
   return rows;

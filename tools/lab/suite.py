@@ -55,8 +55,9 @@ class Phase:
         self.fixed_layout = fixed_layout
 
 
-# Optimized little: faster to compile, and nothing of the code is gone before it is checked.
-SANITIZED = {"b_lundef": "false", "optimization": "1"}
+# Compiles in half the time of -O1, and nothing of the code is gone before it is checked. What
+# runs per packet has a level of its own.
+SANITIZED = {"b_lundef": "false", "optimization": "0"}
 
 PHASES = [
     # Twice the time: a machine for CI can be a slow one.

@@ -269,8 +269,11 @@ TYPED_TEST(repair_test, random_memory_becomes_a_table) {
 TYPED_TEST(repair_test, killed_at_any_moment) {
   constexpr std::uint64_t buckets = 256;
   const std::size_t bytes = buckets * sizeof(typename TypeParam::bucket);
-  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  void* memory =
+      ::mmap(nullptr, bytes + 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);
+  // Behind the table: how many rounds have begun to write. A slow machine takes its time.
+  auto* begun = reinterpret_cast<unsigned*>(static_cast<std::byte*>(memory) + bytes);
   std::uint64_t torn = 0;
   for (unsigned round = 0; round < 60; ++round) {
     const pid_t child = ::fork();
@@ -286,8 +289,11 @@ TYPED_TEST(repair_test, killed_at_any_moment) {
           map.erase(found);
         else
           map.insert(h, key, test::word(established, 1));
+        __atomic_store_n(begun, round + 1, __ATOMIC_RELEASE);
       }
     }
+    for (int i = 0; i < 10'000 && __atomic_load_n(begun, __ATOMIC_ACQUIRE) != round + 1; ++i)
+      ::usleep(1000);
     ::usleep(2000 + 137 * round);
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
@@ -300,7 +306,7 @@ TYPED_TEST(repair_test, killed_at_any_moment) {
   }
   std::printf("%llu of 60 kills left a table that needed repair\n",
               static_cast<unsigned long long>(torn));
-  ::munmap(memory, bytes);
+  ::munmap(memory, bytes + 4096);
 }
 
 }  // namespace
