@@ -24,7 +24,7 @@
 // process that is killed loses: its memory is freed before its sockets are closed.
 /* A worker that has not turned for so long hangs. Not less: a sleeping worker on a busy machine
  * may wait for a core. A process that is killed is noticed by its socket, at once. */
-#define SLUICE_HEARTBEAT_STALE_NS 250000000ull
+#define SLUICE_HEARTBEAT_STALE_NS 100000000ull
 
 struct sluice_standin_config {
   __u64 hash_seed;

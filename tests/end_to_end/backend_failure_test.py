@@ -29,6 +29,7 @@ def scenario(lab, checks):
                 for name, vip in targets.items()]
 
     stand = Stand(lab, services, direct=(vip4(20), vip6(20)), backends=4)
+    stand.let_standin_be_heard()
     b, scene = stand.balancer, stand.scene
     kept = {name: b.start_load(f"kept-{name}", vip, connections=40, rate=80, timeout_ms=1000)
             for name, vip in targets.items()}

@@ -38,6 +38,7 @@ def scenario(lab, checks):
                 service(scene, "web", vip4(10))]
 
     stand = Stand(lab, services, echo=True)
+    stand.let_standin_be_heard()
     b = stand.balancer
     before = b.show("status")
 

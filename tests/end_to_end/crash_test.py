@@ -128,10 +128,7 @@ def scenario(lab, checks):
                 for name, (vip, forward, _) in FLOWS.items()]
 
     stand = Stand(lab, services, direct=[vip4(20)], echo=True)
-    # What XDP sends by a veth is taken only if the other end has an XDP program, too. This
-    # one passes everything, as it is told of no tunnel.
-    lab.ip("segment0", f"link set dev edge.up0 xdpdrv obj {stand.binaries.bpf / 'decap.bpf.o'} "
-                       "sec xdp")
+    stand.let_standin_be_heard()
     counters = Counters(stand)
     figures = []
     for _ in range(int(os.environ.get("SLUICE_ROUNDS", "1"))):

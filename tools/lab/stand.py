@@ -58,6 +58,12 @@ class Stand:
                                    f"0.0.0.0:{ECHO_PORT}", "--listen", f"[::]:{ECHO_PORT}"])
         self.echo[name].wait_for_output("ready", 5)
 
+    def let_standin_be_heard(self):
+        """What XDP sends by a veth is taken only if the other end has an XDP program, too. This
+        one passes everything, as it is told of no tunnel."""
+        self.lab.ip("segment0", f"link set dev edge.up0 xdpdrv obj "
+                                f"{self.binaries.bpf / 'decap.bpf.o'} sec xdp")
+
     def wait_until_healthy(self):
         for s in self.services:
             self.balancer.wait_for_health(s["name"], [b["address"] for b in s["backends"]])
