@@ -64,4 +64,12 @@ constexpr be16 updated(be16 old_checksum, be16 old_word, be16 new_word) noexcept
   return checksum(total);
 }
 
+// changed() returns a checksum after some of what it covers has changed: the sums are of
+// the words before and after, in any order, as sum() gives them.
+inline be16 changed(be16 old_checksum, std::uint64_t before, std::uint64_t after) noexcept {
+  const std::uint64_t total = std::uint64_t{static_cast<std::uint16_t>(~old_checksum.raw())} +
+                              static_cast<std::uint16_t>(~fold(before)) + fold(after);
+  return checksum(total);
+}
+
 }  // namespace sluice::wire

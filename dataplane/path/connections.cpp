@@ -4,7 +4,7 @@
 //
 // Handles of the table hold until the first insert. So all packets with a connection
 // come first; then the newcomers, whose memory was fetched meanwhile.
-#include "dataplane/packet/mss.hpp"
+#include "dataplane/packet/tcp_options.hpp"
 #include "dataplane/path/hit_table.hpp"
 #include "dataplane/path/packet_path.hpp"
 
@@ -25,25 +25,26 @@ using connection::step;
   p.backend = ref;
   if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_)
     return drop(p, counter_id::drop_no_next_hop);
-  if ((m.tcp_flags & connection::tcp_syn) != 0) clamp_mss(i);
   if (to.mode() == abi::forward_mode::nat || to.mode() == abi::forward_mode::full_nat)
     return translate(i, ref, row, to);
+  std::byte* const l4 = p.data + m.l4;  // rewriting leaves it where it is
+  const std::uint32_t available = std::min(p.length, std::uint32_t{m.l3} + m.ip_length) - m.l4;
   const counter_id failed = rewrite(p, m, to, row, view_.header(), port_macs_[to.out_port()],
                                     [this, i] { return flow_hash(i); });
   if (failed == counter_id::drop_too_big)
     return too_big(i, to.mtu(), added_by(to.mode(), row.address));
   if (failed != rewritten) return drop(p, failed);
+  if ((m.tcp_flags & connection::tcp_syn) != 0) clamp_mss(p.service, l4, available);
   count_sent(i, ref, to.service(), to.out_port());
 }
 
-// clamp_mss() lowers the MSS of a SYN where its service asks for it.
-void packet_path::clamp_mss(std::size_t i) noexcept {
-  packet& p = burst_[i];
-  const wire::parsed& m = parsed_[i];
-  const abi::service_row* s = view_.service(p.service);
-  if (s == nullptr || s->mss_clamp == 0 || !is_tcp(m)) return;
-  const std::uint32_t end = std::min(p.length, std::uint32_t{m.l3} + m.ip_length);
-  if (wire::clamp_mss(p.data + m.l4, end - m.l4, s->mss_clamp)) count(counter_id::mss_clamped);
+// clamp_mss() lowers the MSS of a SYN, whose TCP header is at `l4`, where its service asks for
+// it. Only of one that is sent: what is dropped stays as it came, and so does its quote.
+void packet_path::clamp_mss(abi::service_id service, std::byte* l4,
+                            std::uint32_t available) noexcept {
+  const abi::service_row* s = view_.service(service);
+  if (s == nullptr || s->mss_clamp == 0) return;
+  if (wire::clamp_mss(l4, available, s->mss_clamp)) count(counter_id::mss_clamped);
 }
 
 // make_egress() prepares what hit() writes for a backend whose row has been checked.

@@ -111,6 +111,8 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
     if (why == counter_id::drop_too_big) return too_big(i, to.mtu(), edit.size);
     if (why != counter_id::count_) return drop(p, why);
   }
+  if ((m.tcp_flags & connection::tcp_syn) != 0)
+    clamp_mss(p.service, p.data + m.l4, std::min(p.length, m.l3 + m.ip_length) - m.l4);
   wire::readdress(p.data, m, s->to_server());
   wire::route(p.data, m);
   if (tcp_in(m)) nat::apply(p, m, edit);

@@ -23,6 +23,7 @@
 #include "dataplane/abi/counters.hpp"
 #include "dataplane/connection/tcp_state.hpp"
 #include "dataplane/packet/readdress.hpp"
+#include "dataplane/packet/tcp_options.hpp"
 #include "dataplane/path/nat_table.hpp"
 #include "dataplane/path/packet.hpp"
 
@@ -168,25 +169,6 @@ inline void apply(packet& p, wire::parsed& m, const edit& e) noexcept {
   tcp.checksum = wire::changed(tcp.checksum, was, is);
 }
 
-// for_option() calls fn(kind, bytes behind kind and length) for each well-formed TCP option
-// (RFC 9293 section 3.1).
-template <class Function>
-void for_option(std::span<std::byte> options, Function&& fn) noexcept {
-  for (std::size_t at = 0; at < options.size();) {
-    const auto kind = static_cast<std::uint8_t>(options[at]);
-    if (kind == 0) return;
-    if (kind == 1) {
-      ++at;
-      continue;
-    }
-    if (at + 2 > options.size()) return;
-    const auto length = static_cast<std::uint8_t>(options[at + 1]);
-    if (length < 2 || at + length > options.size()) return;
-    fn(kind, options.subspan(at + 2, length - 2u));
-    at += length;
-  }
-}
-
 // from_backend() learns from a reply, and makes its numbers what the client's stream has.
 inline void from_backend(packet& p, const wire::parsed& m, nat_session& s) noexcept {
   auto& tcp = *reinterpret_cast<wire::tcp_header*>(p.data + m.l4);
@@ -204,8 +186,8 @@ inline void from_backend(packet& p, const wire::parsed& m, nat_session& s) noexc
   // Options may begin at odd places: the sum is over all of them.
   const std::uint64_t before = wire::sum(options);
   if (syn) {
-    for_option(options, [n](std::uint8_t kind, std::span<std::byte> value) {
-      if (kind != 2 || value.size() != 2) return;
+    wire::for_option(options, [n](std::uint8_t kind, std::span<std::byte> value) {
+      if (kind != wire::tcp_option_mss || value.size() != 2) return;
       be16 mss;
       std::memcpy(&mss, value.data(), 2);
       if (mss.host() <= n + 64) return;
@@ -227,7 +209,7 @@ inline void from_backend(packet& p, const wire::parsed& m, nat_session& s) noexc
     return acked || sequence - start >= n ? sequence - n : start;
   };
   detail::write32(tcp, tcp.acknowledgement, moved(tcp.acknowledgement.host()));
-  for_option(options, [&moved](std::uint8_t kind, std::span<std::byte> value) {
+  wire::for_option(options, [&moved](std::uint8_t kind, std::span<std::byte> value) {
     if (kind != 5) return;
     for (std::size_t at = 0; at + 4 <= value.size(); at += 4) {
       be32 edge;

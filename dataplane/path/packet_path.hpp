@@ -213,7 +213,7 @@ class packet_path {
                                            std::uint64_t hash) noexcept;
   [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
   void send(std::size_t i, abi::backend_ref ref) noexcept;
-  void clamp_mss(std::size_t i) noexcept;
+  void clamp_mss(abi::service_id service, std::byte* l4, std::uint32_t available) noexcept;
   void count_sent(std::size_t i, abi::backend_ref ref, std::uint16_t service,
                   std::uint8_t out_port) noexcept;
   // nat and full-nat. nat.cpp
