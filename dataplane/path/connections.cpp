@@ -90,7 +90,7 @@ template <class Family>
   const egress& e = egress_[w.backend().index() % egress_count];
   if (e.tag != ((w.value & target_mask) | generation_tag_) ||
       (m.tcp_flags & connection::tcp_syn) != 0) [[unlikely]]
-    return hit_slow(map, found, i);
+    return hit_slow(map, found, i, false);
   const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
                                                      [m.tcp_flags & (flag_combinations - 1)];
   // Mostly nothing changes: the entry was seen this second, in this state.

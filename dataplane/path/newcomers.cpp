@@ -29,10 +29,12 @@ constexpr bool is_syn(const wire::parsed& m) noexcept {
 }  // namespace
 
 // hit_slow(): as hit(), and the backend may be gone, the row not looked at before in this
-// generation, or a SYN may begin a new connection in the old one's place.
+// generation, or a SYN may begin a new connection in the old one's place. rated: the service's
+// packet rate has been asked, as the packet came without a connection.
 template <class Family>
 [[gnu::noinline]] void packet_path::hit_slow(connection::flow_map<Family>& map,
-                                             connection::handle found, std::size_t i) noexcept {
+                                             connection::handle found, std::size_t i,
+                                             bool rated) noexcept {
   const connection_word w = *found;
   const wire::parsed& m = parsed_[i];
   const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
@@ -45,7 +47,7 @@ template <class Family>
     course how = course::as_ever;
     if (const abi::service_row* s = view_.service(row->service);
         s != nullptr && (s->flags & abi::service_has_options) != 0) {
-      how = every_packet(i, *s, w.backend());
+      how = every_packet(i, *s, w.backend(), rated);
       if (how == course::ended) return;
     }
     if (next.step != step::ignore) map.store(found, w.with_seen(now_).with_state(next.next));
@@ -53,7 +55,7 @@ template <class Family>
       make_egress((w.value & target_mask) | generation_tag_, w.backend(), *row);
     return send(i, w.backend());
   }
-  const choice to = choose(i, anew);
+  const choice to = choose(i, anew, rated);
   if (to.row == nullptr) {
     packet& p = burst_[i];
     if (to.reason == counter_id::drop_no_service_port)
@@ -96,7 +98,7 @@ template <class Family>
     p.service = s->self;
     newcomer n{s, abi::options_of(view_, *s), nullptr, 0, {}, k, false};
     if (n.options != nullptr) [[unlikely]] {
-      if (const counter_id no = let_in(i, *s, n.options, true); no != counter_id::count_) {
+      if (const counter_id no = let_in(i, *s, n.options, true, false); no != counter_id::count_) {
         drop(p, no);
         continue;
       }
@@ -169,7 +171,7 @@ template <class Family>
     if (const connection::handle found = map.find(b.hashes[c.in_batch], b.keys[c.in_batch]);
         found != nullptr) {
       ++tally_.hits;
-      return hit_slow(map, found, i);
+      return hit_slow(map, found, i, true);
     }
     if (c.options != nullptr) {
       bool flooded = false;
@@ -188,7 +190,7 @@ template <class Family>
   switch (entered.outcome) {
     case connection::outcome::existing:  // entered by an earlier packet of this burst
       ++tally_.hits;
-      return hit_slow(map, entered.handle, i);
+      return hit_slow(map, entered.handle, i, true);
     case connection::outcome::no_room:
       ++tally_.untracked;
       return send(i, fallback.ref);
@@ -251,7 +253,7 @@ abi::backend_ref packet_path::scheduled(const abi::service_row& s, abi::schedule
 
 // choose() gives a packet whose connection needs another backend one. anew: it begins another
 // connection in the old one's place.
-packet_path::choice packet_path::choose(std::size_t i, bool anew) noexcept {
+packet_path::choice packet_path::choose(std::size_t i, bool anew, bool rated) noexcept {
   packet& p = burst_[i];
   const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
   const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
@@ -259,7 +261,7 @@ packet_path::choice packet_path::choose(std::size_t i, bool anew) noexcept {
   p.service = s->self;
   const abi::service_options* options = abi::options_of(view_, *s);
   if (options != nullptr) {
-    counter_id no = let_in(i, *s, options, anew);
+    counter_id no = let_in(i, *s, options, anew, rated);
     bool flooded = false;  // the entry is there already
     if (no == counter_id::count_ && anew) no = begin(i, *s, *options, flooded);
     if (no != counter_id::count_) return {nullptr, {}, no};
@@ -287,9 +289,9 @@ packet_path::choice packet_path::choose(std::size_t i, bool anew) noexcept {
 }
 
 template void packet_path::hit_slow(connection::flow_map<connection::ipv4>&, connection::handle,
-                                    std::size_t) noexcept;
+                                    std::size_t, bool) noexcept;
 template void packet_path::hit_slow(connection::flow_map<connection::ipv6>&, connection::handle,
-                                    std::size_t) noexcept;
+                                    std::size_t, bool) noexcept;
 template void packet_path::resolve_new(batch<connection::ipv4>&,
                                        connection::flow_map<connection::ipv4>&, unsigned) noexcept;
 template void packet_path::resolve_new(batch<connection::ipv6>&,

@@ -33,10 +33,11 @@ service_state* packet_path::state_of(const abi::service_row& s) noexcept {
 }
 
 // let_in() tells whether a packet that is no simple hit may go on, else why not. stranger: it
-// has no connection, or begins another, and the lists are asked.
+// has no connection, or begins another, and the lists are asked; rated: the packet rate has
+// been asked already.
 [[gnu::noinline]] counter_id packet_path::let_in(std::size_t i, const abi::service_row& s,
-                                                 const abi::service_options* options,
-                                                 bool stranger) noexcept {
+                                                 const abi::service_options* options, bool stranger,
+                                                 bool rated) noexcept {
   if (options == nullptr) return fine;
   const abi::service_options o = *options;
   if (stranger && (o.deny_list != abi::no_list || o.allow_list != abi::no_list)) {
@@ -45,7 +46,7 @@ service_state* packet_path::state_of(const abi::service_row& s) noexcept {
         (o.allow_list != abi::no_list && !view_.in_list(o.allow_list, source)))
       return counter_id::drop_denied;
   }
-  return within_packet_rate(s, o) ? fine : counter_id::drop_packet_rate;
+  return rated || within_packet_rate(s, o) ? fine : counter_id::drop_packet_rate;
 }
 
 bool packet_path::within_packet_rate(const abi::service_row& s,
@@ -117,13 +118,14 @@ abi::backend_ref packet_path::by_quic_id(std::size_t i, const abi::service_row& 
 // to be looked at, too; ended: the packet has been decided on.
 [[gnu::noinline]] packet_path::course packet_path::every_packet(std::size_t i,
                                                                 const abi::service_row& s,
-                                                                abi::backend_ref ref) noexcept {
+                                                                abi::backend_ref ref,
+                                                                bool rated) noexcept {
   const abi::service_options* options = view_.options(s.self);
   if (options == nullptr) return course::as_ever;
   const abi::service_options o = *options;
   const bool counts = (s.flags & abi::service_counts_packets) != 0;
   if (!counts && o.quic_id_length == 0) return course::as_ever;
-  if (!within_packet_rate(s, o)) {
+  if (!rated && !within_packet_rate(s, o)) {
     burst_[i].service = s.self;
     drop(burst_[i], counter_id::drop_packet_rate);
     return course::ended;

@@ -180,16 +180,18 @@ class packet_path {
   template <class Family>
   void hit(connection::flow_map<Family>& map, connection::handle found, std::size_t i) noexcept;
   template <class Family>
-  void hit_slow(connection::flow_map<Family>& map, connection::handle found,
-                std::size_t i) noexcept;
+  void hit_slow(connection::flow_map<Family>& map, connection::handle found, std::size_t i,
+                bool rated) noexcept;
   [[nodiscard]] const abi::backend_row* kept_backend(abi::backend_ref ref,
                                                      const abi::vip_row& vip) const noexcept;
   // What services ask for by their options. options.cpp
   enum class course : std::uint8_t { as_ever, never_ready, ended };
-  course every_packet(std::size_t i, const abi::service_row& s, abi::backend_ref ref) noexcept;
+  course every_packet(std::size_t i, const abi::service_row& s, abi::backend_ref ref,
+                      bool rated) noexcept;
   [[nodiscard]] service_state* state_of(const abi::service_row& s) noexcept;
   [[nodiscard]] abi::counter_id let_in(std::size_t i, const abi::service_row& s,
-                                       const abi::service_options* options, bool stranger) noexcept;
+                                       const abi::service_options* options, bool stranger,
+                                       bool rated) noexcept;
   [[nodiscard]] bool within_packet_rate(const abi::service_row& s,
                                         const abi::service_options& o) noexcept;
   [[nodiscard]] abi::counter_id begin(std::size_t i, const abi::service_row& s,
@@ -206,7 +208,7 @@ class packet_path {
   [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
   template <class Family>
   void enter(batch<Family>& b, connection::flow_map<Family>& map, const newcomer& c) noexcept;
-  [[nodiscard]] choice choose(std::size_t i, bool anew) noexcept;
+  [[nodiscard]] choice choose(std::size_t i, bool anew, bool rated) noexcept;
   [[nodiscard]] std::uint64_t choice_hash(std::size_t i, const abi::service_row& s,
                                           const abi::service_options* options) const noexcept;
   [[nodiscard]] abi::backend_ref scheduled(const abi::service_row& s, abi::scheduler kind,

@@ -132,6 +132,22 @@ TEST_F(options, limit_packets) {
   for (unsigned n = 0; n < 50; ++n) EXPECT_EQ(b.run(packet_of(0, ack)).outcome, verdict::forward);
 }
 
+// A connection's packets that come in one burst with its first one count once, as any.
+TEST_F(options, limit_packets_that_come_in_one_burst) {
+  ask([](abi::service_options& o) { o.packet_rate = 100; });
+  tables.service(0).flags |= abi::service_counts_packets;
+  bench b{view()};
+  unsigned sent = 0;
+  for (unsigned flow = 0; flow < 4; ++flow) {
+    std::vector<input> burst;
+    burst.push_back({packet_of(flow, syn), wire_port});
+    for (unsigned n = 1; n < 50; ++n) burst.push_back({packet_of(flow, ack), wire_port});
+    for (const result& r : b.run(burst)) sent += r.outcome == verdict::forward;
+  }
+  EXPECT_EQ(sent, 100u);
+  EXPECT_EQ(b.count(drop_packet_rate), 100u);
+}
+
 TEST_F(options, deny_and_allow) {
   const auto from = [](quad source, unsigned port, unsigned flags) {
     return ethernet(0x0800, ip4({.source = source}, tcp({port, 443, flags})));
