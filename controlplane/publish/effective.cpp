@@ -81,7 +81,6 @@ published_service effective(const model::service& service, std::span<const condi
   out.mode = static_cast<abi::forward_mode>(service.forward);
   out.kind = static_cast<abi::scheduler>(service.scheduler);
   out.table_size = service.table_size;
-  out.answers_echo = service.echo;
   out.mss_clamp = clamp_of(service, conditions);
   out.client = service.client;
   out.persistence = service.persistence;
@@ -104,9 +103,13 @@ published_service effective(const model::service& service, std::span<const condi
     b.quic_id = from.quic_id;
     out.backends.push_back(b);
   }
-  if (!give_weights(out, [](const auto& b) { return is_up(b.health) && b.next_hop; }) &&
-      !give_weights(out, [](const auto& b) { return b.next_hop.has_value(); }))
+  const bool healthy =
+      give_weights(out, [](const auto& b) { return is_up(b.health) && b.next_hop; });
+  if (!healthy && !give_weights(out, [](const auto& b) { return b.next_hop.has_value(); }))
     give_weights(out, [](const auto&) { return true; });
+  // A ping asks whether the service can be had: not when its backends are only tried because
+  // none of them is healthy.
+  out.answers_echo = service.echo && healthy;
   for (auto& b : out.backends)
     b.keeps_connections = b.health != abi::shown_health::down || b.effective_weight != 0;
   return out;

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/unit/control/control_fixtures.hpp"
 
 namespace sluice::publish {
@@ -38,6 +40,9 @@ void check(const char* what, const std::vector<row>& rows, bool panic) {
     EXPECT_EQ(out.backends[i].keeps_connections, rows[i].keeps) << what << ", row " << i;
   }
   EXPECT_EQ(panics(out), panic) << what;
+  const bool serves =
+      std::any_of(rows.begin(), rows.end(), [](const row& r) { return r.effective != 0; });
+  EXPECT_EQ(out.answers_echo, serves && !panic) << what;
 }
 
 constexpr auto up = shown_health::up;
