@@ -3,8 +3,6 @@
 """A SYN flood at full speed, at least ten times the connection table's size, beside a thousand
 connections: none of them is broken, and while a backend is removed all others' keep theirs."""
 
-import json
-import socket
 import sys
 import time
 from pathlib import Path
@@ -34,20 +32,11 @@ def scenario(lab, checks):
     for name in scene.backends:
         lab.ip(name, "route add unreachable 198.18.0.0/15")
 
-    def counters():
-        with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(5)
-            s.connect(str(b.socket))
-            s.sendall(b"GET /v1/counters HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: s.recv(65536), b""))
-        return {c["name"]: c["value"]
-                for c in json.loads(answer.split(b"\r\n\r\n", 1)[1])["counters"]}
-
     checks.title(f"{CONNECTIONS} connections, then the flood")
     kept = b.start_load("kept", vip4(10), connections=CONNECTIONS, rate=500, timeout_ms=10000)
     kept.wait_for_output("every connection has been answered", 20)
     time.sleep(2.5)  # each is used once more: established
-    before = counters()
+    before = b.counters()
     began = time.time()
     flood = lab.start("client", "flood",
                       [stand.binaries.build / "tests" / "end_to_end" / "synflood",
@@ -60,7 +49,7 @@ def scenario(lab, checks):
     ended = time.time()
     sent = int(flood.output().split()[-1])
     time.sleep(2.5)
-    after = counters()
+    after = b.counters()
     grown = {k: after[k] - before[k] for k in after}
     finish_load(kept, stop=True)
     log = request_log(kept)

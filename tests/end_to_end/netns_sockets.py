@@ -5,6 +5,7 @@ it was made in."""
 import contextlib
 import ctypes
 import os
+import select
 import socket
 import threading
 
@@ -105,3 +106,62 @@ def udp_echo(lab, short, address, port, data, timeout=2.0):
         sock.settimeout(timeout)
         sock.sendto(data, (address, port))
         return sock.recv(65536)
+
+
+class Recorders:
+    """UDP servers at the backends, in one thread: each answers with its name and keeps what
+    came. where: {backend: [(address, port)]}; seen: (backend, port, peer, data)."""
+
+    def __init__(self, lab, where):
+        self.seen = []
+        self.sockets = {}
+        for name, places in where.items():
+            with inside(lab, name):
+                for address, port in places:
+                    sock = socket.socket(family(address), socket.SOCK_DGRAM)
+                    sock.bind((address, port))
+                    self.sockets[sock] = (name, port)
+        self.running = True
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while self.running:
+            for sock in select.select(list(self.sockets), [], [], 0.1)[0]:
+                # The client may have no way back: some of the sources do not exist.
+                with contextlib.suppress(OSError):
+                    data, peer = sock.recvfrom(65535)
+                    self.seen.append((*self.sockets[sock], peer[0], data))
+                    sock.sendto(self.sockets[sock][0].encode(), peer)
+
+    def stop(self):
+        self.running = False
+        self.thread.join()
+        for sock in self.sockets:
+            sock.close()
+
+
+class Flows:
+    """UDP flows from the client's namespace, one socket each. sources: [(address, how many)]"""
+
+    def __init__(self, lab, vip, port, sources):
+        self.target = (vip, port)
+        self.sockets = []
+        with inside(lab, "client"):
+            for source, many in sources:
+                for _ in range(many):
+                    sock = socket.socket(family(vip), socket.SOCK_DGRAM)
+                    sock.bind((source, 0))
+                    self.sockets.append(sock)
+
+    def send(self, text, only=None):
+        """send() has each flow (only: those) send "TEXT NUMBER"; returns what was sent."""
+        sent = []
+        for i in range(len(self.sockets)) if only is None else only:
+            sent.append(f"{text} {i}".encode())
+            self.sockets[i].sendto(sent[-1], self.target)
+        return sent
+
+    def close(self):
+        for sock in self.sockets:
+            sock.close()

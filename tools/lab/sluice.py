@@ -3,7 +3,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 from pathlib import Path
 
 import yaml
@@ -174,6 +176,30 @@ class Balancer:
             rows = {a: row["health"] for a, row in self.backends(service).items()}
             raise LabError(f"{service}: waited {timeout} s for {sorted(up)} to be up, the others "
                            f"down; there is {rows}") from None
+
+    # -- what is counted -----------------------------------------------------------------
+
+    def ask(self, path):
+        """ask() is a GET of the API, without a process for it; returns the object."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(str(self.socket))
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: s.recv(65536), b""))
+        return json.loads(answer.split(b"\r\n\r\n", 1)[1])
+
+    def counters(self):
+        """counters() returns every counter of the data plane, drops as drop_REASON."""
+        return {c["name"]: c["value"] for c in self.ask("/v1/counters")["counters"]}
+
+    def metric(self, name, **labels):
+        """metric() returns the sum of a Prometheus metric over all rows that have the labels;
+        None where there is no such row."""
+        text = self.lab.run("edge", ["curl", "-s", f"http://{self.metrics}/metrics"]).stdout
+        rows = [(dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")), float(found[2]))
+                for found in re.finditer(rf"^{name}(?:{{(.*)}})? (\S+)$", text, re.M)]
+        values = [value for has, value in rows if labels.items() <= has.items()]
+        return sum(values) if values else None
 
     # -- load ----------------------------------------------------------------------------
 
