@@ -206,6 +206,10 @@ struct encap_source {
 };
 static_assert(sizeof(encap_source) == 24);
 
+enum generation_flags : std::uint64_t {
+  generation_has_nat = 1,  // some service is nat or full_nat
+};
+
 struct alignas(cache_line) generation_header {
   std::uint64_t number;
   std::uint64_t hash_seed;
@@ -228,7 +232,8 @@ struct alignas(cache_line) generation_header {
   std::uint16_t gue_port;       // UDP destination port of gue, host order
   std::uint16_t worker_count;   // what the rates were divided by; 0: not known
   std::uint32_t icmp_rate;      // ICMP errors and echo replies per second and worker; 0: default
-  std::uint64_t reserved1[3];
+  std::uint64_t flags;          // generation_flags
+  std::uint64_t reserved1[2];
 };
 static_assert(sizeof(generation_header) == 192);
 

@@ -31,7 +31,9 @@ void note_begin(nat_session& s, const packet& p, const wire::parsed& m) noexcept
 void packet_path::use_nat(nat_table* nat, std::span<const nat_table* const> all) noexcept {
   nat_ = nat;
   all_nat_ = all;
-  if (nat_ != nullptr && !view_.empty()) {
+  nat_active_ =
+      nat_ != nullptr && !view_.empty() && (view_.header().flags & abi::generation_has_nat) != 0;
+  if (nat_active_) {
     nat_->set_timeouts(view_.header().timeouts);
     nat_->set_pool(view_.pool());
   }
@@ -96,7 +98,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   packet& p = burst_[i];
   wire::parsed& m = parsed_[i];
   const ip_address server = row.address;
-  if (nat_ == nullptr) return drop(p, counter_id::drop_nat_no_room);
+  if (!nat_active_) return drop(p, counter_id::drop_nat_no_room);
   // Only a whole packet has the ports, and the checksum that covers them.
   if (m.kind == wire::parse_kind::other) return drop(p, counter_id::drop_icmp_unmatched);
   if (m.kind != wire::parse_kind::flow) return drop(p, counter_id::drop_fragment);
@@ -139,7 +141,6 @@ bool packet_path::hand_over_reply(packet& p, const wire::flow_ends& ends,
 // answer() takes a packet that is not for a VIP: a reply of a nat or full-nat backend goes
 // back to its client. False: it is none.
 [[gnu::noinline]] bool packet_path::answer(std::size_t i) noexcept {
-  if (nat_ == nullptr) return false;
   packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
   const wire::flow_ends ends = wire::ends_of(p.data, m);

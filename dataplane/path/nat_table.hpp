@@ -84,8 +84,9 @@ class nat_table {
   static constexpr unsigned first_port = 1024;
   static constexpr std::uint32_t max_sessions = 1u << 28;
 
-  // sessions_for() is how many a worker has that tracks these many connections: NAT sessions
-  // are eight times as large as table entries, and not every service is NATed.
+  // sessions_for() is how many (address space; memory is taken as sessions come) a worker has that
+  // tracks these many connections: NAT sessions are eight times as large as table entries, and not
+  // every service is NATed.
   static constexpr std::uint32_t sessions_for(std::uint64_t connections) noexcept {
     const std::uint64_t n = connections / 4;
     return n < 1024 ? 1024 : n > max_sessions ? max_sessions : static_cast<std::uint32_t>(n);

@@ -73,6 +73,7 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
     generation_tag_ = std::uint64_t{1} << connection_bits;
   }
   tables_->quic.take_up(view_);
+  nat_active_ = false;
   if (view_.empty()) return;
   table_.set_timeouts(view_.header().timeouts);
   use_nat(nat_, all_nat_);
@@ -216,7 +217,7 @@ void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
   if (view_.find_vip(destination, number(ip_proto::tcp)) == nullptr &&
       view_.find_vip(destination, number(ip_proto::udp)) == nullptr) {
     if (m.kind == parse_kind::other && m.protocol == number(icmp) && error_about_tunnel(i)) return;
-    if (m.kind == parse_kind::flow && answer(i)) return;
+    if (nat_active_ && m.kind == parse_kind::flow && answer(i)) return;
     return leave(p, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us);
   }
   if (m.kind == parse_kind::fault) return drop(p, m.fault);

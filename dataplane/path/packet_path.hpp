@@ -285,6 +285,7 @@ class packet_path {
   bool echo_known_{false};                       // echo_vips_ is of this generation
   std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
   nat_table* nat_{nullptr};
+  bool nat_active_{false};  // there is a table, and a service of this generation needs it
   std::span<const nat_table* const> all_nat_;
 
   fragment_table fragments_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // nat and full-nat, there and back through the packet path: addresses, ports, checksums, who
 // gets the reply, and what happens when a session ends or there is no room for one.
+#include <fstream>
 #include <map>
 #include <random>
 #include <set>
@@ -253,6 +254,40 @@ TEST_F(nat_world, no_table_no_translation) {
   b.path().use_nat(nullptr);
   refused(b, frame_of({.from = client(nat4), .to = vip(nat4), .flags = syn}), drop_nat_no_room);
   refused(b, frame_of({.from = server(nat4), .to = client(nat4)}), drop_not_for_us);
+}
+
+// Where the tables say that no service translates, nothing is looked up.
+TEST_F(nat_world, a_generation_without_nat) {
+  bench b{tables.view()};
+  const segment there = to_server(b, {.from = client(full4), .to = vip(full4), .flags = syn});
+  const bytes reply = frame_of({.from = server(full4), .to = there.from, .flags = syn_ack});
+  tables.header().flags &= ~std::uint64_t{abi::generation_has_nat};
+  ++tables.header().number;
+  b.path().set_view(tables.view());
+  refused(b, reply, drop_not_for_us);
+  refused(b, frame_of({.from = client(full4), .to = vip(full4)}), drop_nat_no_room);
+  tables.header().flags |= abi::generation_has_nat;
+  ++tables.header().number;
+  b.path().set_view(tables.view());
+  to_client(b, {.from = server(full4), .to = there.from, .flags = syn_ack});
+}
+
+// Memory of sessions that never were is not there.
+TEST(nat_memory, is_reserved_only) {
+  const auto resident = [] {
+    std::ifstream statm{"/proc/self/statm"};
+    std::size_t pages = 0;
+    statm >> pages >> pages;
+    return pages * 4096;
+  };
+  const std::size_t before = resident();
+  nat_table table{{.sessions = 1u << 22}};
+  ASSERT_TRUE(table.ready());
+  const wire::flow_ends ends{at4({203, 0, 113, 7}, 0).address, at4({198, 51, 100, 20}, 0).address,
+                             be16{40000}, be16{80}};
+  EXPECT_EQ(table.find_forward(ends, 6), nullptr);
+  table.sweep(1, 0, [](const nat_session&) {});
+  EXPECT_LT(resident() - before, std::size_t{1} << 20);
 }
 
 TEST_F(nat_world, other_family_and_too_big) {

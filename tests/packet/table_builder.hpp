@@ -100,6 +100,8 @@ class table_builder {
     s.port_last = last;
     s.protocol = v.protocol;
     s.mode = mode;
+    if (mode == abi::forward_mode::nat || mode == abi::forward_mode::full_nat)
+      h.flags |= abi::generation_has_nat;
     s.kind = abi::scheduler::maglev;
     s.member_first = h.member_count;
     s.member_count = static_cast<std::uint32_t>(backends.size());

@@ -494,6 +494,7 @@ TEST(publish, options_and_pool_reach_the_rows) {
   const abi::config_view view = writer->view();
   EXPECT_EQ(view.header().gue_port, 5000);
   EXPECT_EQ(view.header().worker_count, 3);
+  EXPECT_EQ(view.header().flags, std::uint64_t{abi::generation_has_nat});
   ASSERT_EQ(view.pool().size(), 2u);
   EXPECT_EQ(view.pool()[1], v4(192, 0, 2, 2));
 
