@@ -26,9 +26,9 @@ struct ports {  // the common start of TCP and UDP
   __be16 destination;
 };
 
-struct ipv6_extension {  // hop-by-hop, routing, destination options
+struct ipv6_extension {  // hop-by-hop, routing, destination options; the start of AH
   __u8 next;
-  __u8 length;  // in units of 8 bytes, without the first 8
+  __u8 length;  // without the first 8 bytes, in units of 8; of 4 in AH
   __u8 content[6];
 };
 

@@ -271,9 +271,12 @@ static __always_inline int steer_ipv6(struct xdp_md* ctx, struct cursor* c, __u3
       if (!fragment) return malformed();
       if (fragment->offset & bpf_htons(IPV6_FRAGMENT_OFFSET)) return steer_fragment(ctx, &p);
       next = fragment->next;
-    } else if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS) {
+    } else if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+               next == IPPROTO_AH) {
       const struct ipv6_extension* extension = cursor_take(c, sizeof(*extension));
-      if (!extension || !cursor_skip(c, extension->length * 8u)) return malformed();
+      // An authentication header counts in units of four bytes (RFC 4302 section 2.2).
+      const __u32 unit = next == IPPROTO_AH ? 4 : 8;
+      if (!extension || !cursor_skip(c, extension->length * unit)) return malformed();
       next = extension->next;
     } else {
       p.source.protocol = p.destination.protocol = next;
