@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <iterator>
+#include <limits>
 
 #include "dataplane/path/flow_owner.hpp"
 #include "dataplane/port/kernel_interface.hpp"
@@ -22,6 +23,9 @@ namespace {
 // fills one RX ring's worth in advance.
 constexpr unsigned af_xdp_buffers_per_queue = 3 * 2048;
 constexpr unsigned largest_unsegmented_mtu = 2048 - 14 - 2 * 4 - 4;
+// net_pcap takes frames of several buffers without saying so, up to RTE_ETH_PCAP_SNAPLEN, and
+// drops longer ones silently.
+constexpr std::uint32_t longest_pcap_chain = 0x3f00;
 constexpr std::uint64_t wanted_rss = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 
 template <std::size_t N>
@@ -111,8 +115,11 @@ tl::expected<port, std::string> probe_port(const device_plan& plan) {
   p.rss_key_bytes = info.hash_key_size;
   p.rss_entries = info.reta_size;
   p.scatters = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
-  p.sends_segments = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
+  p.offers_segments = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
   p.driver = info.driver_name != nullptr ? info.driver_name : "";
+  p.longest_chain = p.driver == "net_pcap" ? longest_pcap_chain
+                    : p.offers_segments    ? std::numeric_limits<std::uint32_t>::max()
+                                           : 0;
   std::memcpy(p.mac.data(), mac.addr_bytes, p.mac.size());
   if (p.numa_node < 0) p.numa_node = rte_eth_dev_socket_id(first);
   if (std::uint16_t mtu = 0; rte_eth_dev_get_mtu(first, &mtu) == 0 && mtu != 0) p.mtu = mtu;
@@ -122,8 +129,10 @@ tl::expected<port, std::string> probe_port(const device_plan& plan) {
     if (nic->mtu != 0) p.mtu = nic->mtu;  // the drivers over a netdev do not ask for it
   }
   // With frames of one buffer only, NIC drivers take their faster functions.
-  if (plan.config->kind == device_kind::pci && p.mtu <= largest_unsegmented_mtu)
-    p.scatters = p.sends_segments = false;
+  if (plan.config->kind == device_kind::pci && p.mtu <= largest_unsegmented_mtu) {
+    p.scatters = p.offers_segments = false;
+    p.longest_chain = 0;
+  }
   return p;
 }
 
@@ -152,7 +161,7 @@ tl::expected<void, std::string> configure_port(port& p, unsigned workers,
       }
     }
     if (p.scatters) conf.rxmode.offloads |= RTE_ETH_RX_OFFLOAD_SCATTER;
-    if (p.sends_segments) conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+    if (p.offers_segments) conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
     for (const std::uint16_t device : p.devices)
       if (const int error =
               rte_eth_dev_configure(device, static_cast<std::uint16_t>(rx_queues / parts),

@@ -34,10 +34,11 @@ struct port {
   unsigned max_rx_queues{1};
   unsigned max_tx_queues{1};
   std::uint64_t rss_types{0};
-  std::uint8_t rss_key_bytes{0};  // 0: the device does not say
-  std::uint16_t rss_entries{0};   // of its indirection table; 0: it has none that can be set
-  bool scatters{false};           // can receive a frame into several buffers
-  bool sends_segments{false};     // can send one from several buffers
+  std::uint8_t rss_key_bytes{0};   // 0: the device does not say
+  std::uint16_t rss_entries{0};    // of its indirection table; 0: it has none that can be set
+  bool scatters{false};            // can receive a frame into several buffers
+  bool offers_segments{false};     // can be asked to send one from several buffers
+  std::uint32_t longest_chain{0};  // what it sends of such a frame, bytes; 0: one buffer only
   std::string driver;
   mac_address mac{};
   std::uint16_t mtu{1500};

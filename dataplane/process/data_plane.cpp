@@ -310,7 +310,7 @@ tl::expected<void, std::string> data_plane::launch_workers() {
                                                  i % count == w ? p.twin->from_kernel() : nullptr,
                                                  &p.twin->refused()}
                                    : worker_twin{});
-      setup.tx.push_back({p.tx[w].device, p.tx[w].queue, p.sends_segments});
+      setup.tx.push_back({p.tx[w].device, p.tx[w].queue, p.longest_chain});
       for (unsigned q = 0; q < p.rx.size(); ++q)
         if (rx_worker(q, count) == w)
           setup.rx.push_back({p.rx[q].device, p.rx[q].queue, static_cast<std::uint8_t>(i)});

@@ -226,7 +226,8 @@ void worker::send_all() noexcept {
     out_queue& out = out_[port];
     for (unsigned i = 0; i < n; ++i) {
       rte_mbuf* const m = mbufs_[i];
-      if (m->nb_segs > 1 && !setup_.tx[port].segments && rte_pktmbuf_linearize(m) != 0) {
+      if (m->nb_segs > 1 && m->pkt_len > setup_.tx[port].longest_chain &&
+          rte_pktmbuf_linearize(m) != 0) {
         count(counter_id::drop_too_big, 1);
         drops_[drop_count_++] = m;
         continue;
@@ -247,7 +248,8 @@ void worker::hand_out(rte_mbuf* m, const packet& p) noexcept {
     return;
   }
   from_packet(p, *m);
-  if (m->nb_segs > 1 && !setup_.tx[p.out_port].segments && rte_pktmbuf_linearize(m) != 0) {
+  if (m->nb_segs > 1 && m->pkt_len > setup_.tx[p.out_port].longest_chain &&
+      rte_pktmbuf_linearize(m) != 0) {
     count(counter_id::drop_too_big, 1);
     drops_[drop_count_++] = m;
     return;

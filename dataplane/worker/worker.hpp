@@ -34,7 +34,7 @@ struct worker_rx {
 struct worker_tx {
   std::uint16_t device{};
   std::uint16_t queue{};
-  bool segments{false};  // the device sends a frame from several buffers
+  std::uint32_t longest_chain{0};  // longest frame of several buffers that the device sends
 };
 
 // worker_twin: the rings of a port's twin (dataplane/port/twin.hpp).

@@ -50,6 +50,43 @@ TEST_F(chain, a_packet_describes_the_first_segment_and_the_whole) {
   EXPECT_EQ(p.in_port, 3u);
 }
 
+// The path judges by the bytes alone: with or without a hash of the NIC's, whatever it says of
+// checksums, tags and headers; and it asks the NIC for nothing in turn.
+TEST_F(chain, what_the_nic_says_of_a_frame_changes_nothing) {
+  rte_mbuf& m = make({100, 50});
+  const packet untold = [&m] {
+    packet p{};
+    to_packet(m, 3, p);
+    return p;
+  }();
+  const std::uint64_t told[] = {
+      RTE_MBUF_F_RX_RSS_HASH,
+      RTE_MBUF_F_RX_RSS_HASH | RTE_MBUF_F_RX_IP_CKSUM_GOOD | RTE_MBUF_F_RX_L4_CKSUM_GOOD,
+      RTE_MBUF_F_RX_IP_CKSUM_BAD | RTE_MBUF_F_RX_L4_CKSUM_BAD,
+      RTE_MBUF_F_RX_IP_CKSUM_NONE | RTE_MBUF_F_RX_L4_CKSUM_NONE,
+      RTE_MBUF_F_RX_OUTER_IP_CKSUM_BAD | RTE_MBUF_F_RX_OUTER_L4_CKSUM_BAD,
+      RTE_MBUF_F_RX_FDIR | RTE_MBUF_F_RX_FDIR_ID | RTE_MBUF_F_RX_VLAN,
+  };
+  for (const std::uint64_t flags : told) {
+    m.ol_flags = flags;
+    m.hash.rss = 0xdeadbeef;
+    m.packet_type = RTE_PTYPE_L3_IPV6 | RTE_PTYPE_L4_UDP;  // which it need not be
+    m.vlan_tci = 7;
+    packet p{};
+    to_packet(m, 3, p);
+    EXPECT_EQ(p.data, untold.data);
+    EXPECT_EQ(p.length, untold.length);
+    EXPECT_EQ(p.total_length, untold.total_length);
+    EXPECT_EQ(p.headroom, untold.headroom);
+    p.data -= 20;
+    p.total_length += 20;
+    from_packet(p, m);
+    EXPECT_EQ(m.ol_flags & RTE_MBUF_F_TX_OFFLOAD_MASK, 0u) << flags;
+    EXPECT_EQ(m.pkt_len, 170u);
+    rte_pktmbuf_adj(&m, 20);
+  }
+}
+
 TEST_F(chain, an_outer_header_grows_it_at_the_front) {
   rte_mbuf& m = make({100, 50});
   packet p{};
