@@ -111,6 +111,7 @@ void show(const node_config& node) {
                             {"kernel_name", text_of(p.kernel_name)},
                             {"note", text_of(p.note)},
                             {"mtu", p.mtu},
+                            {"mac", format_mac(p.mac)},
                             {"rx_queues", p.rx_queues},
                             {"tx_queues", p.tx_queues},
                             {"link_up", p.link_up.load()},

@@ -134,6 +134,8 @@ void fill_config(table_builder& tables);
 [[nodiscard]] std::vector<row> icmp_rows();
 [[nodiscard]] std::vector<row> mss_rows();
 [[nodiscard]] std::vector<row> fragment_rows();
+// all_rows() is those of all functions above.
+[[nodiscard]] std::vector<row> all_rows();
 
 // label_of() is the flow label of a flow, by the documented rule: the low 20 bits of the
 // flow hash, 1 instead of 0. Checked against scapy-side code in cross_check.py too.

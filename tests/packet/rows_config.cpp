@@ -104,6 +104,14 @@ void fill_config(table_builder& t) {
   t.header().icmp_rate = 1'000'000'000;
 }
 
+std::vector<row> all_rows() {
+  std::vector<row> all;
+  for (const auto& some : {ipv4_rows(), ipv6_rows(), modes_rows(), refused_rows(), kernel_rows(),
+                           icmp_rows(), mss_rows(), fragment_rows()})
+    all.insert(all.end(), some.begin(), some.end());
+  return all;
+}
+
 namespace {
 
 std::uint32_t label(std::uint64_t hash) {

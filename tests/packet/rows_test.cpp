@@ -11,14 +11,6 @@
 namespace sluice::test {
 namespace {
 
-std::vector<row> all_rows() {
-  std::vector<row> all;
-  for (const auto& some : {ipv4_rows(), ipv6_rows(), modes_rows(), refused_rows(), kernel_rows(),
-                           icmp_rows(), mss_rows(), fragment_rows()})
-    all.insert(all.end(), some.begin(), some.end());
-  return all;
-}
-
 std::string_view name_of(abi::counter_id id) {
   return id < abi::counter_id::count_ ? abi::counter_infos[static_cast<std::size_t>(id)].name
                                       : "none";
