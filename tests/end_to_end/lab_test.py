@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
@@ -93,7 +94,11 @@ def echo_servers(lab, checks):
 
 def holding(lab, action):
     """What the child of endings() does: makes a lab and is ended in the middle of it."""
-    Scene(lab, backends=1).start_nginx()
+    scene = Scene(lab, backends=1)
+    scene.start_nginx()
+    if action == "stop":
+        # What is stopped has to be ended, too, and without a wait for its answer.
+        scene.nginx["b1"].process.signal(signal.SIGSTOP)
     if action == "keep":
         lab.keep_running({})
         return
@@ -117,6 +122,14 @@ def endings(lab, checks):
     code = process.wait(20)
     checks.check(code == 128 + signal.SIGTERM and not remains(name),
                  "SIGTERM: gone, exit code 143", (code, remains(name)))
+
+    process, name = child("stop")
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(20)
+    took = time.monotonic() - began
+    checks.check(code == 128 + signal.SIGTERM and not remains(name) and took < state.GRACE_S,
+                 f"the same with a process that is stopped, in {took:.1f} s", remains(name))
 
     process, name = child("wait")
     process.kill()

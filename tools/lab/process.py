@@ -101,6 +101,7 @@ class Process:
         """stop() asks it to end, and returns its exit code; LabError when it has to be killed."""
         if self.running():
             os.killpg(self.pid, signal.SIGTERM)
+            os.killpg(self.pid, signal.SIGCONT)  # one that is stopped hears nothing else
         try:
             return self.wait(grace)
         except LabError:

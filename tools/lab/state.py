@@ -96,6 +96,7 @@ def end_processes(processes, grace=GRACE_S):
         return [p for p in processes if is_alive(*p)]
 
     signal_all(processes, signal.SIGTERM)
+    signal_all(processes, signal.SIGCONT)  # one that is stopped hears nothing else
     deadline = time.monotonic() + grace
     while left() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -119,6 +120,7 @@ def end_namespace(name):
             if is_alive(pid, started):
                 try:
                     os.kill(pid, number)
+                    os.kill(pid, signal.SIGCONT)
                 except ProcessLookupError:
                     pass
         deadline = time.monotonic() + 2
