@@ -311,11 +311,14 @@ struct config_layout {
 };
 
 // vip_hash: place of (address, protocol). Only the control plane inserts, at load <= 0.5.
+// In memory order the last octets, in which VIPs differ, are the top bits of a word, and a
+// product's bits depend on no higher ones: so the halves are folded before.
 inline std::uint32_t vip_hash(std::uint64_t high, std::uint64_t low,
                               std::uint8_t protocol) noexcept {
   std::uint64_t h = (low ^ (high * 0x9e3779b97f4a7c15ull)) + protocol;
+  h ^= h >> 32;
   h *= 0xbf58476d1ce4e5b9ull;
-  return static_cast<std::uint32_t>(h >> 32) ^ static_cast<std::uint32_t>(h >> 11);
+  return static_cast<std::uint32_t>(h >> 32);
 }
 inline std::uint32_t vip_hash(const ip_address& a, std::uint8_t protocol) noexcept {
   return vip_hash(a.high(), a.low(), protocol);
