@@ -50,7 +50,7 @@ void packet_path::clamp_mss(abi::service_id service, std::byte* l4,
 // make_egress() prepares what hit() writes for a backend whose row has been checked.
 void packet_path::make_egress(std::uint64_t tag, abi::backend_ref ref,
                               const abi::backend_row& row) noexcept {
-  egress& e = egress_[ref.index() % egress_count];
+  egress& e = egress_of(ref);
   const hop_words to = hop_words::of(row);
   const abi::encap_source& source = view_.header().source4;
   e.tag = tag;
@@ -87,7 +87,7 @@ template <class Family>
                                                     std::size_t i) noexcept {
   const connection_word w = *found;
   const wire::parsed& m = parsed_[i];
-  const egress& e = egress_[w.backend().index() % egress_count];
+  const egress& e = egress_of(w.backend());
   if (e.tag != ((w.value & target_mask) | generation_tag_) ||
       (m.tcp_flags & connection::tcp_syn) != 0) [[unlikely]]
     return hit_slow(map, found, i, false);
@@ -146,7 +146,7 @@ void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) n
   unsigned missing = 0;
   for (unsigned k = 0; k < b.size; ++k) {
     if (b.found[k] != nullptr) [[likely]] {
-      __builtin_prefetch(&egress_[b.found[k]->backend().index() % egress_count]);
+      __builtin_prefetch(&egress_of(b.found[k]->backend()));
     } else {
       newcomers_[missing++].in_batch = static_cast<std::uint8_t>(k);
     }

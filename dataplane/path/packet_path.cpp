@@ -3,6 +3,7 @@
 #include "dataplane/path/packet_path.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace sluice {
 
@@ -49,6 +50,9 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
     : table_{table},
       counters_{counters},
       port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))},
+      egress_mask_{std::bit_ceil(std::clamp<std::size_t>(counters.backend_rows, 1, max_egress)) -
+                   1},
+      egress_{new egress[egress_mask_ + 1]{}},            // lint: cold
       states_{new service_state[counters.service_rows]},  // lint: cold
       tables_{new option_tables},                         // lint: cold
       loads_{counters.backends, counters.backend_rows, counters.other_backends, counters.instance,
@@ -60,7 +64,6 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
     port_macs_[i] = wire::to_word(ports[i].mac);
     kernel_ports_ |= std::uint32_t{ports[i].leaves_rest_to_kernel} << i;
   }
-  for (egress& e : egress_) e.tag = 0;
 }
 
 void packet_path::set_view(const abi::config_view& view) noexcept {
@@ -69,7 +72,7 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
   // The tags of all generations before are void; after 2^24 generations they would not be.
   generation_tag_ += std::uint64_t{1} << connection_bits;
   if (generation_tag_ == 0) {
-    for (egress& e : egress_) e.tag = 0;
+    for (std::size_t i = 0; i <= egress_mask_; ++i) egress_[i].tag = 0;
     generation_tag_ = std::uint64_t{1} << connection_bits;
   }
   tables_->quic.take_up(view_);

@@ -204,6 +204,9 @@ class packet_path {
                 abi::backend_ref ref) noexcept;
   [[nodiscard]] abi::backend_ref by_quic_id(std::size_t i, const abi::service_row& s,
                                             const abi::service_options& o) const noexcept;
+  [[nodiscard]] egress& egress_of(abi::backend_ref ref) const noexcept {
+    return egress_[ref.index() & egress_mask_];
+  }
   void make_egress(std::uint64_t tag, abi::backend_ref ref, const abi::backend_row& row) noexcept;
   [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
   template <class Family>
@@ -271,10 +274,12 @@ class packet_path {
   unsigned port_count_;
   std::uint16_t now_{0};
   std::uint64_t now_ns_{0};
-  // egress_: what hit() writes for a backend, by the low bits of the row's number. Not
-  // cleared: the tag holds the generation.
-  static constexpr std::size_t egress_count = 4096;
-  std::array<egress, egress_count> egress_;
+  // egress_: what hit() writes for a backend, by the low bits of the row's number: one for
+  // each row that there may be, up to a limit (two backends that share one make it anew for
+  // every packet). Not cleared with a new generation: the tag holds it.
+  static constexpr std::size_t max_egress = std::size_t{1} << 16;
+  std::size_t egress_mask_;
+  std::unique_ptr<egress[]> egress_;
   std::uint64_t generation_tag_{0};
   const flow_owner* owner_{nullptr};
   unsigned self_{0};
