@@ -17,15 +17,16 @@ class table_builder {
  public:
   static constexpr abi::config_limits limits{64, 256, 1 << 20};
 
-  table_builder()
-      : layout_{abi::config_layout::of(limits)},
+  explicit table_builder(const abi::config_limits& size = limits)
+      : limits_{size},
+        layout_{abi::config_layout::of(size)},
         memory_(layout_.total / cache_line),
         slot_{bytes() + layout_.slots} {
     header().number = 1;
     header().hash_seed = 42;
     header().timeouts = abi::default_timeouts;
-    header().vip_mask = 63;
-    header().port_mask = 127;
+    header().vip_mask = layout_.vip_capacity / 2 - 1;
+    header().port_mask = layout_.port_capacity - 1;
   }
 
   [[nodiscard]] std::byte* bytes() noexcept { return reinterpret_cast<std::byte*>(memory_.data()); }
@@ -143,7 +144,7 @@ class table_builder {
 
   [[nodiscard]] abi::config_view view() {
     abi::config_view v;
-    if (!abi::config_view::open(bytes(), limits, 0, v)) throw std::logic_error{"bad generation"};
+    if (!abi::config_view::open(bytes(), limits_, 0, v)) throw std::logic_error{"bad generation"};
     return v;
   }
 
@@ -156,6 +157,7 @@ class table_builder {
     return reinterpret_cast<T*>(slot_ + offset);
   }
 
+  abi::config_limits limits_;
   abi::config_layout layout_;
   std::vector<line> memory_;
   std::byte* slot_;
