@@ -109,8 +109,13 @@ void capture_writer::run(int file, capture_request request) {
             current_.ring, reinterpret_cast<void**>(some.data()),
             static_cast<unsigned>(std::min<std::uint64_t>(room, write_burst)), nullptr);
         if (n == 0) break;
-        if (rte_pcapng_write_packets(out, some.data(), static_cast<std::uint16_t>(n)) < 0) {
-          failed(request.path + ": cannot be written: " + std::strerror(errno));
+        const ssize_t bytes =
+            rte_pcapng_write_packets(out, some.data(), static_cast<std::uint16_t>(n));
+        const int error = errno;
+        // It does not, whatever its documentation says.
+        rte_pktmbuf_free_bulk(some.data(), n);
+        if (bytes < 0) {
+          failed(request.path + ": cannot be written: " + std::strerror(error));
           last = true;
           break;
         }

@@ -140,6 +140,15 @@ def captures(lab, checks, stand, t):
     said = b.show("capture", *runtime, "--source", "192.0.2.1", "--seconds", 1, "-w", path)
     checks.check(said["written"] == 0 and directions(lab, path) == [], "nothing fits: an empty file")
 
+    checks.title("More packets than there are copies at a time")
+    path = lab.path("many.pcapng")
+    many = b.start_load("many", vip, ECHO_PORT, mode="udp", connections=20, rate=2000, duration=60)
+    said = b.show("capture", *runtime, "--protocol", "udp", "--count", 9000, "--seconds", 15,
+                  "--snap", 64, "-w", path)
+    finish_load(many, stop=True)
+    checks.check(said["written"] == 9000 and len(directions(lab, path)) == 9000,
+                 f"{said['written']} packets, {said['missed']} missed", said)
+
     checks.title("The end of a capture")
     path = lab.path("stopped.pcapng")
     process = lab.start("edge", "capture", [b.binaries.cli, "--socket", b.socket, "capture", "-w",
