@@ -4,6 +4,7 @@
 #include <bpf/bpf.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -116,9 +117,26 @@ tl::expected<void, steer_error> standin_writer::write(const std::string& interfa
   const std::uint32_t zero = 0;
   if (bpf_map_update_elem(config->get(), &zero, &contents.config, BPF_ANY) != 0)
     return failed("writing " SLUICE_STANDIN_CONFIG_MAP, errno);
-  // Services that went and interfaces that are no more leave nothing here.
+  // Services that went and programs that are no more leave nothing here.
+  outer_of_[interface] = info.id;
+  drop_unattached();
   std::erase_if(tables_, [&](const auto& t) { return !contents.tables.contains(t.first); });
   return {};
+}
+
+void standin_writer::forget(const std::string& interface) {
+  if (outer_of_.erase(interface) == 0) return;
+  drop_unattached();
+  if (placed_.empty()) tables_.clear();
+}
+
+// drop_unattached() forgets the outer maps of programs that are no longer attached: their
+// descriptors would keep the tables in the kernel.
+void standin_writer::drop_unattached() {
+  std::erase_if(placed_, [this](const auto& p) {
+    return std::none_of(outer_of_.begin(), outer_of_.end(),
+                        [&p](const auto& o) { return o.second == p.first; });
+  });
 }
 
 }  // namespace sluice::bpf_loader

@@ -27,6 +27,8 @@ class standin_writer {
   tl::expected<void, steer_error> write(const std::string& interface,
                                         const standin_contents& contents,
                                         const abi::config_view& view);
+  // forget() gives up what an interface's program had, which is gone.
+  void forget(const std::string& interface);
 
  private:
   // table: one service's slots in the kernel; shared by the interfaces.
@@ -39,8 +41,10 @@ class standin_writer {
   tl::expected<void, steer_error> write_tables(int outer, std::uint32_t outer_id,
                                                const standin_contents& contents,
                                                const abi::config_view& view);
+  void drop_unattached();
 
-  std::map<std::uint32_t, table> tables_;  // by service
+  std::map<std::uint32_t, table> tables_;          // by service
+  std::map<std::string, std::uint32_t> outer_of_;  // by interface: its outer map's id
   // By the outer map's id: what it has for each service.
   std::map<std::uint32_t, std::map<std::uint32_t, std::shared_ptr<file_descriptor>>> placed_;
 };

@@ -17,6 +17,7 @@ steering::steering(const node_config& node) {
 
 void steering::set(const abi::config_view& view) {
   if (ports_.empty()) return;
+  given_ = true;
   auto contents = bpf_loader::contents_of(view);
   if (!contents.nat_sources.empty()) contents.host_addresses = bpf_loader::host_addresses();
   if (contents == contents_) return;
@@ -38,7 +39,8 @@ bool steering::read_interfaces() {
 }
 
 void steering::check(const abi::config_view& view) {
-  if (ports_.empty()) return;
+  if (ports_.empty() || view.empty()) return;
+  if (!given_) set(view);
   if (!contents_.nat_sources.empty())
     if (auto now = bpf_loader::host_addresses(); now != contents_.host_addresses) {
       contents_.host_addresses = std::move(now);
@@ -52,7 +54,6 @@ void steering::check(const abi::config_view& view) {
     const auto program = p.maps.program_id();
     if (program) {
       if (*program != p.program) tell(p, *program);
-      if (view.empty()) continue;
       const std::uint64_t number = view.header().number;
       if (standin_generation_ != number) {
         standin_ = bpf_loader::standin_of(view, interface_rows_);
@@ -63,6 +64,7 @@ void steering::check(const abi::config_view& view) {
       continue;
     }
     p.program = p.standin_program = 0;
+    writer_.forget(p.maps.interface());
     const bool absent = program.error().what == bpf_loader::steer_error::kind::not_attached;
     std::string problem = absent ? std::string{} : program.error().text;
     if (problem != p.problem && !problem.empty()) spdlog::warn("port {}: {}", p.name, problem);

@@ -23,7 +23,8 @@ class steering {
   void set(const abi::config_view& view);
   // check() tells those whose program is new, or could not be told before, and brings the
   // stand-ins up to date with the generation that set() was last given. `view` is the
-  // current one.
+  // current one; before the first set() it is what an earlier control plane has published,
+  // which goes on. Nothing is told, or taken away, while nothing is published.
   void check(const abi::config_view& view);
   // problems() says which ports could not be told, and why. A port without a data plane
   // is no problem.
@@ -44,6 +45,7 @@ class steering {
   [[nodiscard]] bool read_interfaces();
 
   std::vector<port> ports_;
+  bool given_{false};  // contents_, by set()
   bpf_loader::steer_contents contents_;
   bpf_loader::standin_writer writer_;
   std::vector<std::string> interfaces_;  // by port number; "": none

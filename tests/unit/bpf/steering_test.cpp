@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the control plane tells the steering programs, and when: programs in the kernel, on a
+// veth in a network namespace of its own.
+#include "controlplane/reconcile/steering.hpp"
+
+#include <gtest/gtest.h>
+#include <linux/if_link.h>
+#include <net/if.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "controlplane/bpf_loader/standin_writer.hpp"
+#include "dataplane/abi/address_text.hpp"
+#include "dataplane/port/xdp_attach.hpp"
+#include "tests/packet/table_builder.hpp"
+#include "tests/unit/bpf/program.hpp"
+
+namespace sluice::test {
+namespace {
+
+const char* const interface = "v0";
+
+// attach_and_leave() is what a data plane leaves that was killed.
+void attach_and_leave() {
+  const program steer{"steer", SLUICE_STEER_PROGRAM};
+  const int error = bpf_xdp_attach(static_cast<int>(if_nametoindex(interface)), steer.fd(),
+                                   XDP_FLAGS_UPDATE_IF_NOEXIST, nullptr);
+  ASSERT_EQ(error, 0) << std::strerror(-error);
+}
+
+std::size_t open_files() {
+  std::size_t n = 0;
+  for ([[maybe_unused]] const auto& f : std::filesystem::directory_iterator{"/proc/self/fd"}) ++n;
+  return n;
+}
+
+class told : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+    ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+    ASSERT_EQ(std::system("ip link add v0 type veth peer name v1"), 0);
+    port_config port;
+    port.name = "up0";
+    port.device = "af_xdp:v0";
+    port.kind = device_kind::af_xdp;
+    port.interface = interface;
+    node_.dataplane.ports.push_back(port);
+    add("198.51.100.1");
+    attach_and_leave();
+  }
+  void add(const std::string& vip) {
+    tables_.add_service(*parse_ip(vip), ip_proto::tcp, 80, 80, abi::forward_mode::ipip,
+                        {{*parse_ip("10.0.1.1"), {2, 0, 0, 1, 0, 1}, 0, 1600, 7}});
+  }
+  // entries() is how many entries the attached program's map has.
+  template <class Map>
+  std::size_t entries(const char* name) {
+    const auto program = bpf_loader::find_program(interface);
+    if (!program) return 0;
+    const auto map = bpf_loader::open_map(*program, name, sizeof(typename Map::key_type),
+                                          sizeof(typename Map::mapped_type));
+    return map ? bpf_loader::read_map<Map>(map->get(), name, 1u << 20).value().size() : 0;
+  }
+  std::size_t vips() { return entries<bpf_loader::vip_entries>(SLUICE_VIP_SET_MAP); }
+  std::size_t rows() {
+    return entries<decltype(bpf_loader::standin_contents::rows)>(SLUICE_STANDIN_ROWS_MAP);
+  }
+
+  node_config node_;
+  table_builder tables_;
+};
+
+// A control plane that begins and cannot publish yet (a worker hangs, the state does not fit)
+// has been given nothing. What its predecessor has published goes on.
+TEST_F(told, a_new_control_plane_takes_nothing_away) {
+  reconcile::steering{node_}.set(tables_.view());
+  ASSERT_EQ(vips(), 2u);
+  reconcile::steering successor{node_};
+  successor.check(abi::config_view{});  // a new segment, empty as yet
+  EXPECT_EQ(vips(), 2u);
+  successor.check(tables_.view());
+  EXPECT_EQ(vips(), 2u);
+  EXPECT_EQ(rows(), 1u);
+  add("198.51.100.2");
+  successor.set(tables_.view());
+  EXPECT_EQ(vips(), 4u);
+}
+
+// Programs that are no more leave neither their tables nor their descriptors.
+TEST_F(told, programs_that_went_leave_nothing) {
+  reconcile::steering steering{node_};
+  steering.set(tables_.view());
+  const std::size_t before = open_files();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(detach_xdp(interface));
+    steering.check(tables_.view());
+    attach_and_leave();
+    tables_.header().number += 1;
+    tables_.service(0).table_digest += 1;  // other tables: they are made anew
+    steering.check(tables_.view());
+    ASSERT_EQ(rows(), 1u);
+  }
+  EXPECT_EQ(open_files(), before);
+}
+
+}  // namespace
+}  // namespace sluice::test
