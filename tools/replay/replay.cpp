@@ -13,6 +13,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "controlplane/config/config.hpp"
@@ -26,7 +27,6 @@
 namespace sluice {
 namespace {
 
-constexpr std::size_t burst_size = 32;
 constexpr std::size_t headroom = 128;  // as in an mbuf
 constexpr std::array<std::uint64_t, 2> fixed_secret{0x736c756963652072, 0x65706c6179206b65};
 
@@ -118,56 +118,27 @@ class replayer {
     path_->set_view(view);
   }
 
-  // add() takes a packet of the capture; its bytes are copied.
-  void add(const captured& c) {
-    const std::size_t i = size_++;
-    times_[i] = c.time_ns;
-    buffers_[i].resize(headroom + c.bytes.size());
-    if (!c.bytes.empty())
-      std::memcpy(buffers_[i].data() + headroom, c.bytes.data(), c.bytes.size());
-    packet& p = packets_[i];
-    p = {};
-    p.data = buffers_[i].data() + headroom;
+  // take() decides on a packet of the capture, prints the verdict and writes what is sent. One
+  // packet at a time: the next one may be the answer to this one. A fragment that waits for
+  // its first one holds the lines behind it back.
+  void take(const captured& c, std::ostream& out, capture_writer& file) {
+    pass_time(clock_at(c.time_ns), file);
+    buffer_.resize(headroom + c.bytes.size());
+    if (!c.bytes.empty()) std::memcpy(buffer_.data() + headroom, c.bytes.data(), c.bytes.size());
+    packet p{};
+    p.data = buffer_.data() + headroom;
     p.length = p.total_length = static_cast<std::uint32_t>(c.bytes.size());
     p.headroom = headroom;
-  }
-  // fits() tells whether a packet of that time may join the burst: the path knows one time
-  // per burst, in seconds.
-  [[nodiscard]] bool fits(std::uint64_t time_ns) const {
-    return size_ == 0 || (size_ < burst_size &&
-                          table_.clock(clock_at(time_ns)) == table_.clock(clock_at(times_[0])));
-  }
-  // flush() runs the burst, prints the verdicts and writes what is sent. A fragment that
-  // waits for its first one holds the lines behind it back.
-  void flush(std::ostream& out, capture_writer& file) {
-    if (size_ == 0) return;
-    // A capture's clock may go back; the path's does not.
-    const std::uint64_t now = std::max(now_ns_, clock_at(times_[0]));
-    // A worker sweeps its whole table every few seconds; here that time passes at once.
-    const std::uint64_t turns = now - now_ns_ < 1'000'000'000u
-                                    ? 1
-                                    : std::max(table_.v4.bucket_count(), table_.v6.bucket_count()) /
-                                              connection::sweeper::max_step +
-                                          1;
-    for (std::uint64_t t = 0; t < turns; ++t) {
-      path_->maintain(now);
-      take_released(file);
-    }
-    now_ns_ = now;
-    path_->process({packets_.data(), size_}, now);
-    for (std::size_t i = 0; i < size_; ++i) {
-      const std::uint64_t number = printed_ + lines_.size() + 1;
-      const packet& p = packets_[i];
-      if (p.outcome == verdict::held) {
-        lines_.emplace_back();
-        held_[p.place] = {number, times_[i], std::move(buffers_[i])};
-      } else {
-        lines_.push_back(line_of(number, p));
-        send(p, times_[i], file);
-      }
+    path_->process({&p, 1}, now_ns_);
+    const std::uint64_t number = printed_ + lines_.size() + 1;
+    if (p.outcome == verdict::held) {
+      lines_.emplace_back();
+      held_[p.place] = {number, c.time_ns, std::exchange(buffer_, {})};
+    } else {
+      lines_.push_back(line_of(number, p));
+      send(p, c.time_ns, file);
     }
     take_released(file);
-    size_ = 0;
     print(out);
   }
   // finish() gives up on what still waits.
@@ -184,9 +155,28 @@ class replayer {
     reinterpret_cast<abi::connection_header*>(file.data())->clock_base_ns = 0;
     return file.data();
   }
-  [[nodiscard]] std::uint64_t clock_at(std::uint64_t time_ns) const {
+  [[nodiscard]] std::uint64_t clock_at(std::uint64_t time_ns) {
     if (!first_ns_) first_ns_ = time_ns;
     return start_ns + (time_ns > *first_ns_ ? time_ns - *first_ns_ : 0);
+  }
+  // pass_time() does what a worker does every millisecond or so. A capture's clock may go back;
+  // the path's does not.
+  void pass_time(std::uint64_t time_ns, capture_writer& file) {
+    const std::uint64_t now = std::max(now_ns_, time_ns);
+    const std::uint64_t passed = now - maintained_ns_;
+    now_ns_ = now;
+    if (passed < 1'000'000) return;
+    // A worker sweeps its whole table every few seconds; here that time passes at once.
+    const std::uint64_t turns = passed < 1'000'000'000
+                                    ? 1
+                                    : std::max(table_.v4.bucket_count(), table_.v6.bucket_count()) /
+                                              connection::sweeper::max_step +
+                                          1;
+    for (std::uint64_t t = 0; t < turns; ++t) {
+      path_->maintain(now);
+      take_released(file);
+    }
+    maintained_ns_ = now;
   }
 
   static void send(const packet& p, std::uint64_t time_ns, capture_writer& file) {
@@ -269,12 +259,10 @@ class replayer {
   nat_table nat_{{.sessions = 1u << 20, .secret = fixed_secret}};
   std::optional<packet_path> path_;
 
-  std::array<packet, burst_size> packets_{};
-  std::array<std::vector<std::byte>, burst_size> buffers_;
-  std::array<std::uint64_t, burst_size> times_{};
-  std::size_t size_{0};
-  mutable std::optional<std::uint64_t> first_ns_;
+  std::vector<std::byte> buffer_;
+  std::optional<std::uint64_t> first_ns_;
   std::uint64_t now_ns_{start_ns};
+  std::uint64_t maintained_ns_{start_ns};
   struct waiting {
     std::uint64_t number;
     std::uint64_t time_ns;
@@ -344,10 +332,8 @@ int run_replay(const replay_options& options, std::ostream& out, std::ostream& e
       break;
     }
     if (!got->has_value()) break;
-    if (!worker->fits((*got)->time_ns)) worker->flush(out, *sent);
-    worker->add(**got);
+    worker->take(**got, out, *sent);
   }
-  worker->flush(out, *sent);
   worker->finish(out, *sent);
   out.flush();
   if (!out) {
