@@ -179,11 +179,13 @@ std::uint64_t packet_path::flow_hash(std::size_t i) const noexcept {
                            l4.source_port.raw(), l4.destination_port.raw(), m.protocol);
 }
 
-void packet_path::count_opened(abi::backend_ref ref) noexcept {
+// count_opened() counts a connection that its backend has from now on. anew: it is new to the
+// service as well, and has not been moved.
+void packet_path::count_opened(abi::backend_ref ref, bool anew) noexcept {
   const abi::backend_row* row = view_.backend(ref);
   if (row == nullptr) return;
   if (ref.index() < counters_.backend_rows) counters_.backends[ref.index()].opened.add(1);
-  if (const auto s = static_cast<std::uint32_t>(row->service); s < counters_.service_rows)
+  if (const auto s = static_cast<std::uint32_t>(row->service); anew && s < counters_.service_rows)
     counters_.services[s].opened.add(1);
 }
 

@@ -72,7 +72,7 @@ template <class Family>
     ++tally_.moved;
   }
   count_closed(w.backend());
-  count_opened(to.ref);
+  count_opened(to.ref, anew);
   map.store(found, w.with_backend(to.ref).with_seen(now_).with_state(state));
   send(i, to.ref);
 }
@@ -208,7 +208,7 @@ template <class Family>
       break;
   }
   ++tally_.opened;
-  count_opened(to.ref);
+  count_opened(to.ref, true);
   if (persists) [[unlikely]] {
     if (known) count(counter_id::persistence_hits);
     remember(i, *c.service, *c.options, to.ref);

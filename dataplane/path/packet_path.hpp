@@ -230,7 +230,7 @@ class packet_path {
   [[nodiscard]] nat_session* nat_session_for(const packet& p, const wire::parsed& m,
                                              abi::backend_ref ref, const ip_address& server,
                                              hop_words to, abi::counter_id& why) noexcept;
-  void count_opened(abi::backend_ref ref) noexcept;
+  void count_opened(abi::backend_ref ref, bool anew) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
 
   // hand_over() gives packet i to the worker that owns its flow; false: that is us.

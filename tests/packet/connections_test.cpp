@@ -166,6 +166,7 @@ TEST_F(connections, of_a_backend_that_is_down_move_and_stay_moved) {
     }
   EXPECT_EQ(b.count(connections_moved), had);
   EXPECT_EQ(b.backend(2).closed.read(), had);
+  EXPECT_EQ(b.service(abi::service_id{0}).opened.read(), 400u) << "moved, not new";
   std::uint64_t tracked = 0;
   for (unsigned i = 0; i < 4; ++i)
     tracked += b.backend(i).opened.read() - b.backend(i).closed.read();
