@@ -30,12 +30,14 @@ static_assert(sizeof(fragment_key) == 40 && std::has_unique_object_representatio
 // the one that was entered first gives way.
 class fragment_table {
  public:
-  enum class fate : std::uint8_t { none, backend, kernel, dropped };
+  // elsewhere: handed over to the worker that deals with the flow.
+  enum class fate : std::uint8_t { none, backend, kernel, dropped, elsewhere };
   struct alignas(cache_line) entry {
     fragment_key key;
     std::uint64_t entered_ns;
     abi::backend_ref backend;
     fate what;
+    std::uint8_t worker;  // elsewhere
   };
   static_assert(sizeof(entry) == cache_line);
 
@@ -52,7 +54,7 @@ class fragment_table {
     return nullptr;
   }
   void enter(std::uint64_t hash, const fragment_key& key, fate what, abi::backend_ref backend,
-             std::uint64_t now_ns) noexcept {
+             std::uint8_t worker, std::uint64_t now_ns) noexcept {
     auto& b = buckets_[hash % bucket_count];
     entry* to = b.data();
     for (entry& e : b) {
@@ -62,7 +64,7 @@ class fragment_table {
       }
       if (e.entered_ns < to->entered_ns) to = &e;
     }
-    *to = {key, now_ns, backend, what};
+    *to = {key, now_ns, backend, what, worker};
   }
 
  private:

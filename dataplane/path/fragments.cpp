@@ -8,6 +8,7 @@
 // fragment has come, or has not come in time.
 #include <bit>
 
+#include "dataplane/abi/stateless_choice.hpp"
 #include "dataplane/path/packet_path.hpp"
 
 namespace sluice {
@@ -16,8 +17,8 @@ using abi::counter_id;
 using fate = fragment_table::fate;
 
 // note_fragment() remembers a fragment to an address with services for settle_fragments().
-// False: another worker's. Where flows have owners, a datagram's fragments have one by their
-// addresses alone, the first one, too, which so may be another worker than its flow's.
+// False: another worker's. Where flows have owners, a datagram's fragments meet at one by their
+// addresses alone; the first one then goes on to its flow's owner, and the others follow it.
 bool packet_path::note_fragment(std::size_t i) noexcept {
   packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
@@ -54,7 +55,8 @@ bool packet_path::note_fragment(std::size_t i) noexcept {
     fate what = fate::dropped;
     if (p.outcome == verdict::forward || p.outcome == verdict::reply) what = fate::backend;
     if (p.outcome == verdict::kernel) what = fate::kernel;
-    fragments_.enter(note.hash, note.key, what, p.backend, now_ns_);
+    if (p.outcome == verdict::hand_over) what = fate::elsewhere;
+    fragments_.enter(note.hash, note.key, what, p.backend, p.out_port, now_ns_);
     waiting_.leave(note.hash, note.key,
                    [this](std::size_t place, const packet& guest) { release(place, guest); });
   }
@@ -98,11 +100,22 @@ bool packet_path::note_fragment(std::size_t i) noexcept {
 void packet_path::follow(std::size_t i, const fragment_table::entry& known) noexcept {
   packet& p = burst_[i];
   switch (known.what) {
-    case fate::backend:
-      if (view_.empty() || view_.backend(known.backend) == nullptr) break;
+    case fate::backend: {
+      const abi::backend_row* row = view_.empty() ? nullptr : view_.backend(known.backend);
+      if (row == nullptr) break;
+      const abi::service_row* s = view_.service(row->service);
+      const abi::service_options* o = s != nullptr ? abi::options_of(view_, *s) : nullptr;
+      if (o != nullptr && !within_packet_rate(*s, *o)) {
+        p.service = s->self;
+        return drop(p, counter_id::drop_packet_rate);
+      }
       send(i, known.backend);
       if (p.outcome == verdict::forward) count(counter_id::fragments_followed);
       return;
+    }
+    case fate::elsewhere:
+      if (hand_over_to(p, known.worker)) return;
+      break;
     case fate::kernel:
       return leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
     case fate::dropped:

@@ -7,18 +7,23 @@ namespace sluice {
 bool packet_path::hand_over(std::size_t i) noexcept {
   packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
-  // A first fragment has come to its datagram's owner: note_fragment().
-  if (accepts_all_ || m.kind == wire::parse_kind::first_fragment) return false;
   const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + m.l4);
-  unsigned to = 0;
-  if (m.version == 4) {
-    const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3);
-    to = owner_->of(&ip.source, &ip.destination, 4, l4.source_port, l4.destination_port);
-  } else {
+  const auto owner = [&](be16 source_port, be16 destination_port) {
+    if (m.version == 4) {
+      const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3);
+      return owner_->of(&ip.source, &ip.destination, 4, source_port, destination_port);
+    }
     const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3);
-    to = owner_->of(&ip.source, &ip.destination, 16, l4.source_port, l4.destination_port);
+    return owner_->of(&ip.source, &ip.destination, 16, source_port, destination_port);
+  };
+  if (m.kind == wire::parse_kind::first_fragment) {
+    // Where its datagram's fragments meet (note_fragment()), it goes on, handed over or not;
+    // anywhere else it has come from there, and stays.
+    if (owner(be16{}, be16{}) != self_) return false;
+  } else if (accepts_all_) {
+    return false;
   }
-  return hand_over_to(p, to);
+  return hand_over_to(p, owner(l4.source_port, l4.destination_port));
 }
 
 bool packet_path::hand_over(packet& p, const ip_address& client, const ip_address& vip,

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <set>
 
@@ -381,7 +382,7 @@ TEST_F(fragments, across_the_bursts_of_one_call) {
 }
 
 // Where flows have owners among the workers: a datagram's fragments, come to whichever
-// workers, meet at one, and all reach a backend.
+// workers, meet at one, go on to their flow's, and all reach a backend.
 TEST_F(fragments, meet_at_one_worker) {
   const flow_owner owner{flow_owner::key_of(42), 3};
   std::array<std::unique_ptr<bench>, 3> workers;
@@ -398,20 +399,27 @@ TEST_F(fragments, meet_at_one_worker) {
     std::vector<bytes> pieces = cut4(f, udp({40000}, bytes(120, 1)), 32);
     std::reverse(pieces.begin(), pieces.end());
     std::set<unsigned> here;
+    const std::function<void(unsigned, const result&, unsigned)> settle =
+        [&](unsigned at, const result& r, unsigned times) {
+          if (r.outcome == verdict::forward) {
+            here.insert(at);
+            ++arrived;
+          }
+          if (r.outcome != verdict::hand_over) return;
+          ++moved;
+          ASSERT_LT(times, 2u) << "to where they meet, and to the flow's";
+          const result there = workers[r.out_port]->run_handed(r.frame);
+          const std::vector<result> released = workers[r.out_port]->released();
+          settle(r.out_port, there, times + 1);
+          for (const result& late : released) settle(r.out_port, late, times + 1);
+        };
     for (const bytes& piece : pieces) {
       random = random * 6364136223846793005u + 1442695040888963407u;
-      auto at = static_cast<unsigned>((random >> 33) % workers.size());
-      const bytes frame = ethernet(0x0800, piece);
-      result r = workers[at]->run(frame);
-      if (r.outcome == verdict::hand_over) {
-        ++moved;
-        at = r.out_port;
-        r = workers[at]->run_handed(frame);
-      }
-      here.insert(at);
-      arrived += r.outcome == verdict::forward;
-      for (const result& released : workers[at]->released())
-        arrived += released.outcome == verdict::forward;
+      const auto at = static_cast<unsigned>((random >> 33) % workers.size());
+      const result r = workers[at]->run(ethernet(0x0800, piece));
+      const std::vector<result> released = workers[at]->released();
+      settle(at, r, 0);
+      for (const result& late : released) settle(at, late, 0);
     }
     EXPECT_EQ(here.size(), 1u);
     owners.insert(*here.begin());

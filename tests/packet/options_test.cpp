@@ -148,6 +148,26 @@ TEST_F(options, limit_packets_that_come_in_one_burst) {
   EXPECT_EQ(b.count(drop_packet_rate), 100u);
 }
 
+// A fragment that follows its first one is a packet of the service as well.
+TEST_F(options, limit_packets_in_fragments) {
+  abi::service_options& o = tables.options(2);
+  o.packet_rate = 10;
+  tables.service(2).flags |= abi::service_has_options | abi::service_counts_packets;
+  bench b{view()};
+  const bytes whole = udp({40000, 443}, bytes(40, 7));
+  const ip4_fields first{.protocol = 17, .id = 7, .fragment = 0x2000};
+  const ip4_fields later{.protocol = 17, .id = 7, .fragment = 3};
+  unsigned sent = 0;
+  sent += b.run(ethernet(0x0800, ip4(first, bytes(whole.begin(), whole.begin() + 24)))).outcome ==
+          verdict::forward;
+  for (unsigned n = 0; n < 30; ++n)
+    sent += b.run(ethernet(0x0800, ip4(later, bytes(whole.begin() + 24, whole.end())))).outcome ==
+            verdict::forward;
+  EXPECT_EQ(sent, 10u);
+  EXPECT_EQ(b.count(drop_packet_rate), 21u);
+  EXPECT_EQ(b.service(abi::service_id{2}).dropped.read(), 21u);
+}
+
 TEST_F(options, deny_and_allow) {
   const auto from = [](quad source, unsigned port, unsigned flags) {
     return ethernet(0x0800, ip4({.source = source}, tcp({port, 443, flags})));

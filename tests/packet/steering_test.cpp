@@ -28,6 +28,8 @@ class steering : public ::testing::TestWithParam<unsigned> {
                        abi::forward_mode::ipip, some);
     tables.add_service(ip_address::v6(vip6), ip_proto::tcp, 443, 443, abi::forward_mode::dsr_l2,
                        some);
+    tables.add_service(ip_address::v4({198, 51, 100, 10}), ip_proto::udp, 53, 53,
+                       abi::forward_mode::dsr_l2, some);
     for (unsigned w = 0; w < GetParam(); ++w)
       workers.push_back(std::make_unique<bench>(tables.view()));
   }
@@ -36,7 +38,7 @@ class steering : public ::testing::TestWithParam<unsigned> {
   }
   // leave_table() gives all slots of the services to one backend.
   void leave_table(std::uint16_t member) {
-    for (std::uint32_t k = 0; k < 2; ++k) {
+    for (std::uint32_t k = 0; k < 3; ++k) {
       const abi::service_row& s = tables.service(k);
       for (std::uint32_t i = 0; i < s.table_size; ++i) tables.table(s)[i] = member;
     }
@@ -44,12 +46,13 @@ class steering : public ::testing::TestWithParam<unsigned> {
   // arrive() has a packet come to a worker; returns the backend that it reached.
   std::uint32_t arrive(unsigned worker, const bytes& frame) {
     result r = workers[worker]->run(frame);
-    if (r.outcome == verdict::hand_over) {
+    for (unsigned times = 0; r.outcome == verdict::hand_over && times < hand_overs; ++times) {
       ++moved;
       EXPECT_EQ(r.frame, frame) << "a packet that is handed over is untouched";
       EXPECT_NE(r.out_port, worker);
       EXPECT_LT(r.out_port, workers.size());
-      r = workers[r.out_port]->run_handed(frame);
+      worker = r.out_port;
+      r = workers[worker]->run_handed(frame);
     }
     EXPECT_EQ(r.outcome, verdict::forward);
     return r.backend.index();
@@ -80,6 +83,7 @@ class steering : public ::testing::TestWithParam<unsigned> {
   flow_owner owner;
   std::vector<std::unique_ptr<bench>> workers;
   unsigned moved{0};
+  unsigned hand_overs{1};  // that a packet may take to come to its owner
 };
 
 TEST_P(steering, no_connection_changes_its_backend_whatever_the_nic_does) {
@@ -114,6 +118,65 @@ TEST_P(steering, icmp_errors_go_to_the_owner_of_the_flow_that_they_quote) {
     const bytes error = ethernet(
         0x0800, ip4({.source = quad{203, 0, 113, 99}, .protocol = 1}, icmp4(3, 1, 0, quote)));
     EXPECT_EQ(arrive(any(), error), first);
+  }
+}
+
+// Fragments have an owner by their addresses, and find their flow all the same: by way of it.
+TEST_P(steering, fragments_go_where_their_flow_goes_whatever_the_scheduler) {
+  for (const abi::scheduler kind : {abi::scheduler::maglev, abi::scheduler::round_robin}) {
+    tables.service(2).kind = kind;
+    for (const auto& w : workers) w->path().set_view(tables.view());
+    steer();
+    std::mt19937 random{3};
+    const auto any = [&] { return static_cast<unsigned>(random() % workers.size()); };
+    const auto datagram = [&](unsigned flow) {
+      return udp({10000 + flow + 1000 * static_cast<unsigned>(kind), 53}, bytes(40, 7));
+    };
+    std::map<unsigned, std::uint32_t> backend;
+    for (unsigned flow = 0; flow < 100; ++flow)
+      backend[flow] = arrive(any(), ethernet(0x0800, ip4({.protocol = 17}, datagram(flow))));
+    leave_table(3);
+    hand_overs = 2;
+    for (unsigned flow = 0; flow < 100; ++flow) {
+      const bytes whole = datagram(flow);
+      const ip4_fields first{.protocol = 17, .id = flow, .fragment = 0x2000};
+      const ip4_fields later{.protocol = 17, .id = flow, .fragment = 3};
+      const bytes head = ethernet(0x0800, ip4(first, bytes(whole.begin(), whole.begin() + 24)));
+      const bytes tail = ethernet(0x0800, ip4(later, bytes(whole.begin() + 24, whole.end())));
+      EXPECT_EQ(arrive(any(), head), backend[flow]);
+      EXPECT_EQ(arrive(any(), tail), backend[flow]);
+    }
+  }
+  std::uint64_t tracked = 0;
+  for (const auto& w : workers) tracked += w->table().v4.size();
+  EXPECT_EQ(tracked, 200u) << "each flow is in one table";
+}
+
+// A fragment that waits for its first one goes on to the flow's owner when that has come.
+TEST_P(steering, early_fragments_follow_to_the_owner_of_the_flow) {
+  steer();
+  for (unsigned flow = 0; flow < 50; ++flow) {
+    const bytes whole = udp({20000 + flow, 53}, bytes(40, 7));
+    const ip4_fields first{.protocol = 17, .id = flow, .fragment = 0x2000};
+    const ip4_fields later{.protocol = 17, .id = flow, .fragment = 3};
+    const bytes head = ethernet(0x0800, ip4(first, bytes(whole.begin(), whole.begin() + 24)));
+    const bytes tail = ethernet(0x0800, ip4(later, bytes(whole.begin() + 24, whole.end())));
+    unsigned at = 0;
+    result r = workers[at]->run(tail);
+    if (r.outcome == verdict::hand_over) r = workers[at = r.out_port]->run_handed(tail);
+    ASSERT_EQ(r.outcome, verdict::held);
+    r = workers[at]->run(head);
+    ASSERT_EQ(workers[at]->released().size(), 1u);
+    result out = workers[at]->released()[0];
+    if (r.outcome == verdict::hand_over) {
+      ASSERT_EQ(out.outcome, verdict::hand_over);
+      ASSERT_EQ(out.out_port, r.out_port);
+      r = workers[r.out_port]->run_handed(head);
+      out = workers[out.out_port]->run_handed(tail);
+    }
+    EXPECT_EQ(r.outcome, verdict::forward);
+    EXPECT_EQ(out.outcome, verdict::forward);
+    EXPECT_EQ(out.backend, r.backend);
   }
 }
 
