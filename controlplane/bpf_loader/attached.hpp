@@ -4,7 +4,6 @@
 #pragma once
 
 #include <bpf/bpf.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -13,10 +12,11 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include <tl/expected.hpp>
+
+#include "dataplane/abi/file_descriptor.hpp"
 
 namespace sluice::bpf_loader {
 
@@ -28,24 +28,6 @@ struct steer_error {
   };
   kind what;
   std::string text;
-};
-
-class file_descriptor {
- public:
-  explicit file_descriptor(int fd = -1) noexcept : fd_{fd} {}
-  file_descriptor(file_descriptor&& other) noexcept : fd_{std::exchange(other.fd_, -1)} {}
-  file_descriptor& operator=(file_descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~file_descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  [[nodiscard]] int get() const noexcept { return fd_; }
-  explicit operator bool() const noexcept { return fd_ >= 0; }
-
- private:
-  int fd_;
 };
 
 struct attached_program {

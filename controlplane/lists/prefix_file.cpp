@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controlplane/lists/prefix_file.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <charconv>
 #include <optional>
-#include <system_error>
+
+#include "dataplane/abi/whole_file.hpp"
 
 namespace sluice::lists {
 namespace {
@@ -51,35 +47,6 @@ std::optional<ip_prefix> quick_prefix4(std::string_view s) {
   return out;
 }
 
-tl::expected<std::string, std::string> read_all(const std::string& path) {
-  const auto failed = [](const char* what) {
-    return tl::unexpected{std::string{what} + std::generic_category().message(errno)};
-  };
-  // O_NONBLOCK: a FIFO must not hold up the control plane.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return failed("cannot be opened: ");
-  struct closer {
-    int fd;
-    ~closer() { ::close(fd); }
-  } const close_at_end{fd};
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) return failed("cannot be read: ");
-  if (!S_ISREG(status.st_mode)) return tl::unexpected<std::string>{"is no regular file"};
-  std::string text;
-  if (status.st_size > 0 && static_cast<std::size_t>(status.st_size) <= most_bytes)
-    text.reserve(static_cast<std::size_t>(status.st_size) + 1);
-  std::vector<char> buffer(1u << 20);
-  while (true) {
-    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failed("cannot be read: ");
-    if (n == 0) return text;
-    text.append(buffer.data(), static_cast<std::size_t>(n));
-    if (text.size() > most_bytes)
-      return tl::unexpected{"is larger than " + std::to_string(most_bytes >> 20) + " MiB"};
-  }
-}
-
 }  // namespace
 
 result<std::vector<ip_prefix>> parse_prefixes(std::string_view text, std::string_view file_name) {
@@ -118,7 +85,8 @@ result<shared_ranges> load(const model::prefix_set& set) {
   if (!set.given()) return shared_ranges{};
   std::vector<ip_prefix> prefixes;
   if (!set.file.empty()) {
-    const auto text = read_all(set.file);
+    // A FIFO must not hold up the control plane.
+    const auto text = read_whole_file(set.file, most_bytes, file_kinds::regular);
     if (!text)
       return tl::unexpected{std::vector{
           config_error{set.file, 0, {}, text.error() + "; expected a file of prefixes"}}};

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/abi/node_file.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -16,6 +14,7 @@
 #include "dataplane/abi/ids.hpp"
 #include "dataplane/abi/node_device.hpp"
 #include "dataplane/abi/version.hpp"
+#include "dataplane/abi/whole_file.hpp"
 
 namespace sluice {
 namespace {
@@ -433,32 +432,10 @@ tl::expected<node_config, std::vector<config_error>> load_node_file(const std::s
 }
 
 tl::expected<std::string, config_error> read_text_file(const std::string& path) {
-  const auto fail = [&](std::string what) {
-    return tl::unexpected{config_error{path, 0, {}, std::move(what)}};
-  };
-  const auto failed = [&](const char* call) {
-    return fail(std::string{call} + std::generic_category().message(errno));
-  };
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return failed("cannot be opened: ");
-  struct closer {
-    int fd;
-    ~closer() { ::close(fd); }
-  } const close_at_end{fd};
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) return failed("cannot be read: ");
-  if (S_ISDIR(status.st_mode)) return fail("is a directory; expected a file");
-  std::string text;
-  std::array<char, 64u << 10> buffer;
-  while (true) {
-    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failed("cannot be read: ");
-    if (n == 0) return text;
-    text.append(buffer.data(), static_cast<std::size_t>(n));
-    if (text.size() > yaml::max_bytes)
-      return fail("is larger than " + std::to_string(yaml::max_bytes >> 20) + " MiB");
-  }
+  return read_whole_file(path, yaml::max_bytes, file_kinds::readable)
+      .map_error([&path](std::string what) {
+        return config_error{path, 0, {}, std::move(what)};
+      });
 }
 
 }  // namespace sluice

@@ -5,7 +5,6 @@
 #include <bpf/libbpf.h>
 #include <linux/if_link.h>
 #include <net/if.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -22,29 +21,13 @@
 #include <thread>
 #include <tuple>
 
+#include "dataplane/abi/file_descriptor.hpp"
+
 namespace sluice {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-class file_descriptor {
- public:
-  explicit file_descriptor(int fd = -1) noexcept : fd_{fd} {}
-  file_descriptor(file_descriptor&& other) noexcept : fd_{std::exchange(other.fd_, -1)} {}
-  file_descriptor& operator=(file_descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~file_descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  [[nodiscard]] int get() const noexcept { return fd_; }
-  explicit operator bool() const noexcept { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 struct attached_program {
   int ifindex{};
