@@ -49,8 +49,8 @@ bool list_cache::has_garbage(std::uint64_t current) const noexcept {
   });
 }
 
-bool list_cache::adopt(const abi::prefix_list& row, std::uint64_t generation) {
-  const abi::config_layout& layout = segment_->layout();
+lists::shared_ranges read_list(const config_segment& segment, const abi::prefix_list& row) {
+  const abi::config_layout& layout = segment.layout();
   const auto inside = [&](std::uint64_t offset, std::uint64_t bytes) {
     return offset >= layout.arena && offset <= layout.total && bytes <= layout.total - offset;
   };
@@ -58,16 +58,21 @@ bool list_cache::adopt(const abi::prefix_list& row, std::uint64_t generation) {
   std::vector<lists::range6> six;
   const std::uint64_t bytes4 = std::uint64_t{row.count4} * sizeof(lists::range4);
   const std::uint64_t bytes6 = std::uint64_t{row.count6} * sizeof(lists::range6);
-  if (!inside(row.ranges4, bytes4) || !inside(row.ranges6, bytes6)) return false;
+  if (!inside(row.ranges4, bytes4) || !inside(row.ranges6, bytes6)) return nullptr;
   four.resize(row.count4);
   six.resize(row.count6);
-  if (bytes4 != 0) std::memcpy(four.data(), segment_->data() + row.ranges4, bytes4);
-  if (bytes6 != 0) std::memcpy(six.data(), segment_->data() + row.ranges6, bytes6);
+  if (bytes4 != 0) std::memcpy(four.data(), segment.data() + row.ranges4, bytes4);
+  if (bytes6 != 0) std::memcpy(six.data(), segment.data() + row.ranges6, bytes6);
   auto content = std::make_shared<const lists::range_set>(std::move(four), std::move(six));
-  if (!content->valid()) return false;
+  if (!content->valid() || !inside(lists::offset_of(row), content->bytes())) return nullptr;
+  return content;
+}
+
+bool list_cache::adopt(const abi::prefix_list& row, std::uint64_t generation) {
+  auto content = read_list(*segment_, row);
+  if (!content) return false;
   const std::uint64_t offset = lists::offset_of(row);
-  const std::uint64_t bytes = content->bytes();
-  if (!inside(offset, bytes) || !arena_->claim(offset, bytes)) return false;
+  if (!arena_->claim(offset, content->bytes())) return false;
   auto list = std::make_unique<placed_list>();
   // Readers may be in it, with its index, which is made anew from the ranges: it was the same
   // unless it was damaged.

@@ -25,6 +25,10 @@ struct placed_list {
   std::uint64_t last_generation{};  // the newest that refers to it; 0: none yet
 };
 
+// read_list() reads a list back from its row. Null: damaged.
+[[nodiscard]] lists::shared_ranges read_list(const config_segment& segment,
+                                             const abi::prefix_list& row);
+
 class list_cache {
  public:
   // The arena is the tables' too.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "controlplane/publish/list_cache.hpp"
 #include "controlplane/schedule/schedule.hpp"
 #include "dataplane/abi/generation.hpp"
 
@@ -47,6 +48,14 @@ tl::expected<recovered_table, std::string> recover_table(const abi::config_view&
   return table;
 }
 
+std::vector<abi::prefix_list> lists_of(const config_segment& segment, unsigned slot,
+                                       const abi::generation_header& header) {
+  const auto* lists = reinterpret_cast<const abi::prefix_list*>(
+      segment.data() + segment.layout().slots + slot * segment.layout().slot_bytes +
+      segment.layout().list_rows);
+  return {lists, lists + std::min<unsigned>(header.list_count, abi::max_prefix_lists)};
+}
+
 }  // namespace
 
 std::string service_name(const abi::service_cold& cold) {
@@ -64,10 +73,7 @@ tl::expected<recovered, std::string> recover(const config_segment& segment) {
   recovered out;
   out.hash_seed = header.hash_seed;
   out.base_instance = header.base_instance;
-  const auto* lists = reinterpret_cast<const abi::prefix_list*>(
-      segment.data() + segment.layout().slots + word.slot() * segment.layout().slot_bytes +
-      segment.layout().list_rows);
-  out.lists.assign(lists, lists + std::min<unsigned>(header.list_count, abi::max_prefix_lists));
+  out.lists = lists_of(segment, word.slot(), header);
   std::vector<std::string> names(header.service_count);
   out.ids.service_bases.resize(header.service_count);
   for (std::uint32_t i = 0; i < header.service_count; ++i) {
@@ -130,6 +136,24 @@ std::vector<recovered_health> health_shown(const abi::config_view& view) {
         {service_name(*view.cold(row.service)), row.address, cold.health == abi::shown_health::up});
   }
   return out;
+}
+
+shown_lists lists_shown(const config_segment& segment, std::string_view service) {
+  const abi::generation_word word{segment.control().current.load(std::memory_order_acquire)};
+  const abi::config_view view = segment.view();
+  if (word.none() || view.empty()) return {};
+  const auto rows = lists_of(segment, word.slot(), view.header());
+  const auto content = [&](std::uint16_t number) {
+    return number < rows.size() ? read_list(segment, rows[number]) : nullptr;
+  };
+  for (std::uint32_t i = 0; i < view.header().service_count; ++i) {
+    const abi::service_row* row = view.service(abi::service_id{static_cast<std::uint16_t>(i)});
+    if (row == nullptr || service_name(*view.cold(row->self)) != service) continue;
+    if ((row->flags & abi::service_has_options) == 0) return {};
+    const abi::service_options& o = *view.options(row->self);
+    return {content(o.allow_list), content(o.deny_list)};
+  }
+  return {};
 }
 
 }  // namespace sluice::publish

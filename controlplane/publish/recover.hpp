@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <tl/expected.hpp>
 
+#include "controlplane/lists/range_set.hpp"
 #include "controlplane/publish/config_segment.hpp"
 #include "controlplane/publish/id_book.hpp"
 #include "controlplane/publish/table_cache.hpp"
@@ -40,6 +42,13 @@ struct recovered_health {
 };
 // health_shown() returns the verdicts (up and down) of a generation.
 [[nodiscard]] std::vector<recovered_health> health_shown(const abi::config_view& view);
+
+// lists_shown() returns the allow and deny list that the current generation has for a service.
+// Null: none, or damaged.
+struct shown_lists {
+  lists::shared_ranges allow, deny;
+};
+[[nodiscard]] shown_lists lists_shown(const config_segment& segment, std::string_view service);
 
 // service_name() returns a service's name, whatever its bytes are.
 [[nodiscard]] std::string service_name(const abi::service_cold& cold);

@@ -56,7 +56,7 @@ lists::result<void> list_keeper::prepare(const model::desired_state& state) {
   return {};
 }
 
-lists::shared_ranges list_keeper::find(const model::prefix_set& set) {
+lists::shared_ranges list_keeper::find(const model::prefix_set& set, const content_before& before) {
   if (!set.given()) return nullptr;
   const std::lock_guard lock{mutex_};
   auto [at, fresh] = entries_.try_emplace(set);
@@ -66,8 +66,11 @@ lists::shared_ranges list_keeper::find(const model::prefix_set& set) {
     if (r.content) {
       at->second.content = std::move(*r.content);
     } else {
-      at->second.content = std::make_shared<const lists::range_set>();
-      at->second.problem = r.content.error().front().to_string() + " (the list holds nobody)";
+      at->second.content = before ? before() : nullptr;
+      at->second.problem =
+          r.content.error().front().to_string() +
+          (at->second.content ? " (the list stays as it was before)" : " (the list holds nobody)");
+      if (!at->second.content) at->second.content = std::make_shared<const lists::range_set>();
       spdlog::error("{}", at->second.problem);
     }
   }
@@ -79,12 +82,18 @@ void list_keeper::keep_only(const model::desired_state& state) {
   for_each_set(state, [&](const auto& set) { wanted.insert(set); });
   const std::lock_guard lock{mutex_};
   std::erase_if(entries_, [&](const auto& e) { return !wanted.contains(e.first); });
+  for (auto& [set, e] : entries_)
+    if (std::exchange(e.again, false)) e.seen = {};
 }
 
 bool list_keeper::refresh() {
   bool news = false;
   if (pending_.valid()) {
     if (pending_.wait_for(std::chrono::seconds{0}) != std::future_status::ready) return false;
+    {
+      const std::lock_guard lock{mutex_};
+      for (auto& [set, e] : entries_) e.before = nullptr;
+    }
     for (reading& r : pending_.get()) {
       const std::lock_guard lock{mutex_};
       const auto at = entries_.find(r.set);
@@ -99,7 +108,7 @@ bool list_keeper::refresh() {
       at->second.problem.clear();
       if (**r.content == *at->second.content) continue;
       spdlog::info("{}: read again, {} ranges", r.set.file, (*r.content)->size());
-      at->second.content = std::move(*r.content);
+      at->second.before = std::exchange(at->second.content, std::move(*r.content));
       news = true;
     }
   }
@@ -116,6 +125,17 @@ bool list_keeper::refresh() {
       return out;
     });
   return news;
+}
+
+void list_keeper::undo(const std::string& why) {
+  const std::lock_guard lock{mutex_};
+  for (auto& [set, e] : entries_) {
+    if (!e.before) continue;
+    e.content = std::exchange(e.before, nullptr);
+    e.again = true;
+    e.problem = set.file + ": " + why + " (the list stays as it was before)";
+    spdlog::error("{}", e.problem);
+  }
 }
 
 std::vector<std::string> list_keeper::problems() const {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // list_keeper: the content of the allow and deny lists in use. Files are read when a change
 // brings them, and again when they have changed since (refresh()). A list that cannot be read
-// any more stays as it was; one that could not be read at the start holds nobody: an allow
-// list then lets nobody in, a deny list keeps nobody out, and problems() says so.
+// any more, or that does not fit any more, stays as it was, also over a restart; if nobody knows
+// how it was, it holds nobody: an allow list then lets nobody in, a deny list keeps nobody out.
+// problems() says so.
 //
 // prepare(): any thread. The rest: the loop's.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <map>
 #include <mutex>
@@ -32,13 +34,19 @@ class list_keeper {
   // prepare() reads the lists of a state that are not known yet. What is wrong in a file is
   // an error with its line.
   [[nodiscard]] lists::result<void> prepare(const model::desired_state& state);
-  // find() returns a list's content; null: the set is not given.
-  [[nodiscard]] lists::shared_ranges find(const model::prefix_set& set);
+  // find() returns a list's content; null: the set is not given. before(): what it held when
+  // it was last published, or null; asked when its file cannot be read.
+  using content_before = std::function<lists::shared_ranges()>;
+  [[nodiscard]] lists::shared_ranges find(const model::prefix_set& set,
+                                          const content_before& before = {});
   // keep_only() forgets the lists that a state does not have.
   void keep_only(const model::desired_state& state);
   // refresh() looks whether files have changed, has them read on a thread of its own, and
   // tells, once they are read, that find() has something new. To be called now and then.
   [[nodiscard]] bool refresh();
+  // undo() takes back what the last refresh() has found. The files are read again when they
+  // or the desired state change.
+  void undo(const std::string& why);
   [[nodiscard]] std::vector<std::string> problems() const;
 
  private:
@@ -51,6 +59,8 @@ class list_keeper {
     lists::shared_ranges content;
     stamp seen;
     std::string problem;
+    lists::shared_ranges before;  // the last refresh(); null: it has changed nothing
+    bool again{false};            // to be read again when the desired state has changed
   };
   struct order {
     bool operator()(const model::prefix_set& a, const model::prefix_set& b) const {
