@@ -264,6 +264,30 @@ void check_backends_are_no_vips(const std::vector<service>& services,
   }
 }
 
+// check_dscps() finds backends for which a DSCP would stand for two addresses.
+void check_dscps(const std::vector<service>& services, const std::vector<service_origin>& origins,
+                 yaml::error_list& errors) {
+  std::map<std::pair<ip_address, std::uint8_t>, std::size_t> seen;  // the first service
+  for (std::size_t i = 0; i < services.size(); ++i) {
+    const service& s = services[i];
+    const service_origin* o = origins.empty() ? nullptr : &origins[i];
+    if (s.forward != model::forward_mode::dsr_dscp || (o && !o->address_ok)) continue;
+    for (std::size_t j = 0; j < s.backends.size(); ++j) {
+      const model::backend& b = s.backends[j];
+      if (b.dscp == 0 || !backend_known(o, j)) continue;
+      const auto [first, fresh] = seen.emplace(std::pair{b.address, b.dscp}, i);
+      const service& other = services[first->second];
+      if (fresh || other.address == s.address) continue;
+      const auto at = option_place(s, o, j, "dscp");
+      errors.add(at.line, at.key,
+                 std::to_string(b.dscp) + " stands for " + format_ip(other.address) + " at " +
+                     format_ip(b.address) + " already, by " +
+                     named(other, origins.empty() ? nullptr : &origins[first->second]) +
+                     "; expected another number for another address");
+    }
+  }
+}
+
 void check_limits(const std::vector<service>& services, unsigned line, const context& node,
                   yaml::error_list& errors) {
   std::size_t backends = 0;
@@ -365,6 +389,7 @@ void check_services(const std::vector<service>& services,
   check_names(services, origins, errors);
   check_vips(services, origins, errors);
   check_backends_are_no_vips(services, origins, errors);
+  check_dscps(services, origins, errors);
   check_limits(services, list_line, node, errors);
 }
 

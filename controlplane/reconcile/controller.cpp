@@ -151,6 +151,11 @@ tl::expected<void, std::string> controller::start() {
   }
   for (const auto& e : config::check(desired_, context_))
     spdlog::warn("revision {}: {}", revision_, e.to_string());
+  for (const auto& s : desired_.services) {
+    const auto shown = [&] { return publish::lists_shown(writer_->segment(), s.name); };
+    (void)lists_.find(s.allow, [&] { return shown().allow; });
+    (void)lists_.find(s.deny, [&] { return shown().deny; });
+  }
   install(desired_, revision_);
   spdlog::info("revision {}: {} services", revision_, desired_.services.size());
   look_around();
@@ -170,6 +175,7 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
     return tl::unexpected{change_error{refusal::invalid, std::move(lists.error())}};
   const std::string too_much = loop_.invoke([&] {
     const auto find_list = [&](const model::prefix_set& set) { return lists_.find(set); };
+    if (std::string why = steering_->refusal(*next); !why.empty()) return why;
     return writer_->check(
         publish::all_healthy(*next, {settings_, {}, revision_, state_.workers, find_list}));
   });
@@ -371,6 +377,14 @@ void controller::refresh_routes(const places& where) {
 
 void controller::refresh_lists() {
   if (!lists_.refresh()) return;
+  // One that does not fit must not hold up what else there is to publish.
+  publish::published_state wanted = state_;
+  for (std::uint32_t i = 0; i < services_.size(); ++i) {
+    wanted.services[i].allow = lists_.find(services_[i]->config.allow);
+    wanted.services[i].deny = lists_.find(services_[i]->config.deny);
+  }
+  if (const std::string too_much = writer_->check(wanted); !too_much.empty())
+    return lists_.undo(too_much);
   for (std::uint32_t i = 0; i < services_.size(); ++i) {
     const auto& now = *services_[i];
     auto allow = lists_.find(now.config.allow);

@@ -7,7 +7,7 @@
 
 namespace sluice::reconcile {
 
-steering::steering(const node_config& node) {
+steering::steering(const node_config& node) : pool_{node.dataplane.nat_pool} {
   for (const auto& p : node.dataplane.ports) {
     interfaces_.push_back(p.kind == device_kind::af_xdp ? p.interface : std::string{});
     if (p.kind == device_kind::af_xdp)
@@ -99,6 +99,29 @@ void steering::tell_standin(port& p, std::uint32_t program, const abi::config_vi
   std::string problem = "stand-in: " + done.error().text;
   if (problem != p.standin_problem) spdlog::warn("port {}: {}", p.name, problem);
   p.standin_problem = std::move(problem);
+}
+
+std::string steering::refusal(const model::desired_state& state) const {
+  if (ports_.empty()) return {};
+  std::vector<bpf_loader::vip> vips;
+  std::vector<bpf_loader::vip> nat_sources;
+  for (const auto& s : state.services) {
+    const auto protocol = s.protocol == model::protocol::tcp ? ip_proto::tcp : ip_proto::udp;
+    vips.push_back({s.address, protocol, s.port.first, s.port.last});
+    if (s.forward != model::forward_mode::nat) continue;
+    for (const auto& b : s.backends)
+      nat_sources.push_back({b.address, protocol, b.port != 0 ? b.port : s.port.first,
+                             b.port != 0 ? b.port : s.port.last});
+  }
+  for (const ip_address& address : pool_)
+    for (const ip_proto protocol : {ip_proto::tcp, ip_proto::udp})
+      vips.push_back({address, protocol, 0, 65535});
+  for (const auto& set : {vips, nat_sources})
+    if (const auto entries = bpf_loader::make_vip_entries(set); !entries)
+      return entries.error() + "; expected fewer, or at most " + std::to_string(SLUICE_VIP_RANGES) +
+             " ranges of ports of one address and protocol (of more, the smallest take an entry "
+             "for each port)";
+  return {};
 }
 
 std::vector<std::string> steering::problems() const {

@@ -10,6 +10,7 @@
 
 #include "controlplane/bpf_loader/standin_writer.hpp"
 #include "controlplane/bpf_loader/steer_maps.hpp"
+#include "controlplane/model/model.hpp"
 #include "dataplane/abi/node_file.hpp"
 #include "dataplane/abi/service_table.hpp"
 
@@ -26,6 +27,8 @@ class steering {
   // current one; before the first set() it is what an earlier control plane has published,
   // which goes on. Nothing is told, or taken away, while nothing is published.
   void check(const abi::config_view& view);
+  // refusal() says why the programs could not be told of a state. Empty: they could.
+  [[nodiscard]] std::string refusal(const model::desired_state& state) const;
   // problems() says which ports could not be told, and why. A port without a data plane
   // is no problem.
   [[nodiscard]] std::vector<std::string> problems() const;
@@ -45,7 +48,8 @@ class steering {
   [[nodiscard]] bool read_interfaces();
 
   std::vector<port> ports_;
-  bool given_{false};  // contents_, by set()
+  std::vector<ip_address> pool_;  // full-nat's sources
+  bool given_{false};             // contents_, by set()
   bpf_loader::steer_contents contents_;
   bpf_loader::standin_writer writer_;
   std::vector<std::string> interfaces_;  // by port number; "": none

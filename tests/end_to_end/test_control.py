@@ -530,33 +530,30 @@ def test_usage(directory):
     check(run("--node", str(wrong)).returncode == 1, "a state file that cannot be")
 
 
-def main():
+def in_namespace(script):
+    """in_namespace() starts the script anew in a network namespace of its own; False: there are
+    none."""
     if "SLUICE_TEST_INSIDE" not in os.environ:
         unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
         if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
             print("network namespaces cannot be had: skipped")
-            return 77
+            return False
         os.environ["SLUICE_TEST_INSIDE"] = "1"
-        os.execvp(unshare[0], [*unshare, sys.executable, str(Path(__file__).resolve())])
+        os.execvp(unshare[0], [*unshare, sys.executable, str(Path(script).resolve())])
     for command in ["link set lo up", *(f"addr add {a}/32 dev lo" for a in BACKENDS)]:
         subprocess.run(["ip", *command.split()], check=True)
+    return True
 
+
+def with_daemon(script, test):
+    """with_daemon() runs test(daemon) in a namespace and directory that are gone afterwards;
+    returns the script's exit code."""
+    if not in_namespace(script):
+        return 77
     directory = tempfile.mkdtemp(prefix="sluice-control-")
     daemon = Daemon(directory, 9190)
-    webs = []
     try:
-        test_usage(directory)
-        webs += [Web(a) for a in BACKENDS]
-        daemon.start()
-        test_apply_and_refuse(daemon)
-        test_calls(daemon)
-        test_changes(daemon)
-        test_health(daemon, webs)
-        test_explain(daemon)
-        test_schedulers_lists_and_modes(daemon)
-        test_metrics(daemon)
-        test_restart(daemon, webs)
-        test_many_at_once(daemon)
+        test(daemon)
         check(daemon.end() == 0, "a clean end")
     except BaseException:
         if os.path.exists(f"{directory}/log"):
@@ -571,5 +568,20 @@ def main():
     return 0
 
 
+def scenario(daemon):
+    test_usage(daemon.directory)
+    webs = [Web(a) for a in BACKENDS]
+    daemon.start()
+    test_apply_and_refuse(daemon)
+    test_calls(daemon)
+    test_changes(daemon)
+    test_health(daemon, webs)
+    test_explain(daemon)
+    test_schedulers_lists_and_modes(daemon)
+    test_metrics(daemon)
+    test_restart(daemon, webs)
+    test_many_at_once(daemon)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(with_daemon(__file__, scenario))

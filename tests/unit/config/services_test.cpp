@@ -483,6 +483,16 @@ TEST(services, services_that_clash) {
        "- {name: b, address: 192.0.2.2, port: 80}\n",
        "services.yaml:2: services[0].backends[0].address: 192.0.2.2 is the address of service 'b' "
        "(line 3); a backend needs an address of its own, or packets would go round in circles"},
+      {"a DSCP that stands for two addresses; one port more of an address is none",
+       "services:\n"
+       "- {name: a, address: 192.0.2.1, port: 80, forward: dsr-dscp, backends: [{address: "
+       "192.0.2.9, dscp: 7}]}\n"
+       "- {name: b, address: 192.0.2.1, port: 81, forward: dsr-dscp, backends: [{address: "
+       "192.0.2.9, dscp: 7}]}\n"
+       "- {name: c, address: 192.0.2.2, port: 80, forward: dsr-dscp, backends: [{address: "
+       "192.0.2.8, dscp: 7}, {address: 192.0.2.9, dscp: 7}]}\n",
+       "services.yaml:4: services[2].backends[1].dscp: 7 stands for 192.0.2.1 at 192.0.2.9 "
+       "already, by service 'a' (line 2); expected another number for another address"},
       {"dsr-l2 to the other family",
        "services:\n- name: a\n  address: 192.0.2.1\n  port: 80\n  forward: dsr-l2\n  backends:\n  "
        "- "
