@@ -263,6 +263,8 @@ static __always_inline int steer_ipv6(struct xdp_md* ctx, struct cursor* c, __u3
   struct packet p = {.link = link, .v6 = 1};
   __builtin_memcpy(p.source.address, &ip->saddr, sizeof(p.source.address));
   __builtin_memcpy(p.destination.address, &ip->daddr, sizeof(p.destination.address));
+  // It would be looked up as the IPv4 address that it is not; nobody may send it (RFC 4291).
+  if (is_mapped_v4(p.destination.address)) return malformed();
   __u8 next = ip->nexthdr;
 #pragma unroll
   for (int i = 0; i <= SLUICE_MAX_IPV6_HEADERS; ++i) {

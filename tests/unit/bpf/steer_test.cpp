@@ -150,9 +150,9 @@ TEST_F(steer, ipv6) {
       "later fragment to another address",
       ethernet(0x86dd) + ipv6({client6, "2001:db8::11", 44}, fragment_header(6, 0x100) + fill(8)),
       SLUICE_STEER_PASSED);
-  expect("the IPv4 VIP written as IPv6 is no packet that exists, but no harm",
-         ethernet(0x86dd) + ipv6({client6, "::ffff:198.51.100.10", 6}, tcp(1, 444)),
-         SLUICE_STEER_PASSED);
+  expect("the IPv4 VIP written as IPv6 is no packet that exists",
+         ethernet(0x86dd) + ipv6({client6, "::ffff:198.51.100.10", 6}, tcp(1, 443)),
+         SLUICE_STEER_MALFORMED);
 }
 
 TEST_F(steer, icmp) {
