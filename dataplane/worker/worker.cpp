@@ -23,8 +23,11 @@ namespace {
 using abi::counter_id;
 
 // Turns between two looks at the clock and the tables. At full bursts that is some 8000
-// packets, a few milliseconds; with nothing to do some 20 us.
+// packets, a millisecond or two; with nothing to do some 20 us. Where turns take longer (many
+// queues, new connections to be counted among a thousand members) the time decides: the
+// stand-in takes a worker for hanging that has not looked for 100 ms.
 constexpr std::uint64_t turns_per_look = 256;
+constexpr std::uint64_t looks_per_second = 500;
 
 // A burst that does not fit the TX ring is offered again this often. A 10 Gbit/s port
 // sends 32 small frames in 2 us, which is about 16 attempts; more would keep the RX queue
@@ -68,6 +71,8 @@ void worker::run() noexcept {
   quiescent(path);
   setup_.block->phase.store(abi::worker_phase::running, std::memory_order_release);
   second_cycles_ = rte_rdtsc();
+  const std::uint64_t look_cycles = rte_get_tsc_hz() / looks_per_second;
+  std::uint64_t looked = second_cycles_;
 
   while (!stop_.load(std::memory_order_relaxed)) {
     const std::uint64_t begin = rte_rdtsc();
@@ -85,7 +90,10 @@ void worker::run() noexcept {
     }
     const bool resting = setup_.idle != idle_mode::busy && empty_passes_ >= passes_before_rest;
     if (resting) rest();
-    if (resting || loops_ % turns_per_look == 0) quiescent(path);
+    if (resting || loops_ % turns_per_look == 0 || begin - looked >= look_cycles) {
+      quiescent(path);
+      looked = begin;
+    }
   }
   path.set_view(abi::config_view{});
   follower_.stop();
