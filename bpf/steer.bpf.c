@@ -212,9 +212,38 @@ static __always_inline int is_our_tunnel(struct cursor* c, int v6) {
   return ports && config && config->gue_port && ports->destination == config->gue_port;
 }
 
+// quotes_nat() tells whether a packet that an ICMP error quotes went to a `nat` backend.
+static __always_inline int quotes_nat(struct cursor* c, int v6) {
+  struct sluice_vip_key to = {};
+  if (v6) {
+    const struct ipv6hdr* ip = cursor_take(c, sizeof(*ip));
+    if (!ip) return 0;
+    __builtin_memcpy(to.address, &ip->daddr, sizeof(to.address));
+    to.protocol = ip->nexthdr;
+    if (to.protocol == IPPROTO_FRAGMENT) {
+      const struct ipv6_fragment* fragment = cursor_take(c, sizeof(*fragment));
+      if (!fragment) return 0;
+      to.protocol = fragment->next;
+    }
+  } else {
+    const struct iphdr* ip = cursor_take(c, sizeof(*ip));
+    if (!ip || ip->ihl < 5) return 0;
+    const __u32 options = (ip->ihl - 5u) * 4u;
+    map_ipv4(to.address, ip->daddr);
+    to.protocol = ip->protocol;
+    if (!cursor_skip(c, options)) return 0;
+  }
+  if (to.protocol != IPPROTO_TCP && to.protocol != IPPROTO_UDP) return 0;
+  const struct ports* ports = cursor_take(c, sizeof(*ports));
+  if (!ports) return 0;
+  to.port = ports->destination;
+  return in_set(&nat_sources, &to);
+}
+
 // Pings and errors to an address that has services are the data plane's, as are errors
-// about its own tunnels. The rest is the kernel's: neighbour discovery, echo replies to
-// the host, and everything else that is not answered or translated there.
+// about its own tunnels, and those to clients about what went to `nat` backends. The rest is
+// the kernel's: neighbour discovery, echo replies to the host, and everything else that is
+// not answered or translated there.
 static __always_inline int steer_icmp(struct xdp_md* ctx, struct cursor* c, struct packet* p,
                                       int v6) {
   const struct icmp_header* icmp = cursor_take(c, sizeof(*icmp));
@@ -226,7 +255,10 @@ static __always_inline int steer_icmp(struct xdp_md* ctx, struct cursor* c, stru
   const int echo = type == (v6 ? ICMPV6_ECHO : ICMP_ECHO);
   if (!error && !echo) return to_kernel();
   if (address_in_set(&vip_set, &p->destination)) return or_kernel(ctx);
-  return error && is_our_tunnel(c, v6) ? or_kernel(ctx) : to_kernel();
+  if (!error) return to_kernel();
+  struct cursor quote = *c;
+  if (is_our_tunnel(c, v6)) return or_kernel(ctx);
+  return nat_in_use() && !to_host(p) && quotes_nat(&quote, v6) ? or_kernel(ctx) : to_kernel();
 }
 
 static __always_inline int steer_transport(struct xdp_md* ctx, struct cursor* c, struct packet* p) {

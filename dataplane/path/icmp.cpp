@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "dataplane/abi/stateless_choice.hpp"
+#include "dataplane/packet/icmp_error.hpp"
 #include "dataplane/path/packet_path.hpp"
 
 namespace sluice {
@@ -26,25 +27,6 @@ constexpr std::uint32_t default_icmp_rate = 1000;
 
 constexpr std::uint8_t protocol_number(ip_proto p) {
   return static_cast<std::uint8_t>(p);
-}
-
-constexpr bool is_error(unsigned version, std::uint8_t type) noexcept {
-  if (version == 4)
-    return type == wire::icmp4_unreachable || type == wire::icmp4_time_exceeded ||
-           type == wire::icmp4_parameter_problem;
-  return type >= wire::icmp6_unreachable && type <= wire::icmp6_parameter_problem;
-}
-
-// message_holds() checks the checksum of the ICMP message of a packet that is contiguous.
-bool message_holds(const packet& p, const wire::parsed& m) noexcept {
-  const std::uint32_t length = m.ip_length - (m.l4 - std::uint32_t{m.l3});
-  std::uint64_t sum = wire::sum({p.data + m.l4, length});
-  if (m.version == 6) {
-    const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3);
-    sum = wire::add(
-        sum, wire::pseudo_sum6(ip.source.data(), ip.destination.data(), length, ip_proto::icmpv6));
-  }
-  return wire::checksum_holds(sum);
 }
 
 bool in_prefix(const ip_address& a, const ip_address& base, unsigned bits) noexcept {
@@ -104,7 +86,7 @@ abi::backend_ref packet_path::owner_of(const abi::vip_row& vip, const abi::servi
   const auto* icmp = wire::at<wire::icmp_header>(
       {p.data, std::min(p.length, std::uint32_t{m.l3} + m.ip_length)}, m.l4);
   if (icmp == nullptr) return drop(p, counter_id::drop_bad_icmp);
-  if (is_error(m.version, icmp->type)) return steer_error(i);
+  if (wire::is_icmp_error(m.version, icmp->type)) return steer_error(i);
   if (icmp->type == (m.version == 4 ? wire::icmp4_echo : wire::icmp6_echo)) return answer_echo(i);
   leave(p, kernel_reason::icmp, counter_id::drop_unsupported_protocol);
 }
@@ -116,7 +98,7 @@ void packet_path::steer_error(std::size_t i) noexcept {
   const wire::parsed& m = parsed_[i];
   const std::uint32_t end = std::uint32_t{m.l3} + m.ip_length;
   // Errors fit into any buffer (576 and 1280 bytes): one in pieces is none.
-  if (end > p.length || !message_holds(p, m)) return drop(p, counter_id::drop_bad_icmp);
+  if (end > p.length || !wire::message_holds(p.data, m)) return drop(p, counter_id::drop_bad_icmp);
   const quoted q = wire::parse_quoted({p.data, end}, m.l4 + sizeof(wire::icmp_header));
   if (q.what == quoted::kind::unreadable || q.version != m.version)
     return drop(p, counter_id::drop_bad_icmp);
@@ -127,10 +109,9 @@ void packet_path::steer_error(std::size_t i) noexcept {
   const abi::service_row* s = view_.find_service(*vip, q.source_port.host());
   if (s == nullptr) return unmatched();
   p.service = s->self;
-  // A translated connection's backend knows neither the VIP nor these ports.
-  if (s->mode == abi::forward_mode::nat || s->mode == abi::forward_mode::full_nat)
-    return drop(p, counter_id::drop_icmp_unmatched);
   if (wire::hop_limit_of(p, m) <= 1) return drop(p, counter_id::drop_ttl_expired);
+  if (s->mode == abi::forward_mode::nat || s->mode == abi::forward_mode::full_nat)
+    return error_to_backend(i, q);
   if (hand_over(p, q.destination, q.source, q.destination_port, q.source_port)) return;
   const abi::backend_ref to = owner_of(*vip, *s, q.destination, q.destination_port, q.source_port);
   if (to.none()) return drop(p, counter_id::drop_no_backend);
@@ -164,7 +145,7 @@ bool packet_path::error_about_tunnel(std::size_t i) noexcept {
   if (outer.version != m.version || outer.source != wire::destination_of(p, m)) return false;
   const quoted inner = wire::tunnelled(
       bytes, outer, config.gue_port != 0 ? config.gue_port : wire::default_gue_port);
-  if (inner.what != quoted::kind::flow || !inner.dont_fragment || !message_holds(p, m))
+  if (inner.what != quoted::kind::flow || !inner.dont_fragment || !wire::message_holds(p.data, m))
     return false;
   const abi::vip_row* vip = view_.find_vip(inner.destination, inner.protocol);
   if (vip == nullptr) return false;
@@ -180,8 +161,7 @@ bool packet_path::error_about_tunnel(std::size_t i) noexcept {
   p.backend = ref;
 
   const std::uint32_t overhead = inner.ip - std::uint32_t{outer.ip};
-  std::uint32_t mtu =
-      m.version == 4 ? icmp->low.host() : std::uint32_t{icmp->high.host()} << 16 | icmp->low.host();
+  std::uint32_t mtu = wire::mtu_of(m.version, *icmp);
   if (mtu == 0) mtu = wire::smaller_mtu(outer.ip_length);
   const std::uint32_t least = inner.version == 4 ? 68 : wire::max_error6;
   mtu = mtu > overhead + least ? mtu - overhead : least;
@@ -302,7 +282,7 @@ void packet_path::answer_echo(std::size_t i) noexcept {
       !answers_echo(wire::destination_of(p, m)))
     return leave(p, kernel_reason::icmp, counter_id::drop_unsupported_protocol);
   // A chained packet's checksum is not looked at; what was wrong stays wrong.
-  if (m.l3 + m.ip_length <= p.length && !message_holds(p, m))
+  if (m.l3 + m.ip_length <= p.length && !wire::message_holds(p.data, m))
     return drop(p, counter_id::drop_bad_icmp);
   if (!echo_limit_.take(icmp_rate(), now_ns_)) {
     count(counter_id::icmp_limited);

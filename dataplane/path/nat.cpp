@@ -138,6 +138,15 @@ bool packet_path::hand_over_reply(packet& p, const wire::flow_ends& ends,
   return false;
 }
 
+bool packet_path::hand_over_to_holder(packet& p, const wire::flow_ends& ends,
+                                      std::uint8_t protocol) noexcept {
+  if (accepts_all_) return false;
+  for (unsigned worker = 0; worker < all_nat_.size(); ++worker)
+    if (worker != self_ && all_nat_[worker]->holds_forward(ends, protocol))
+      return hand_over_to(p, worker);
+  return false;
+}
+
 // answer() takes a packet that is not for a VIP: a reply of a nat or full-nat backend goes
 // back to its client. False: it is none.
 [[gnu::noinline]] bool packet_path::answer(std::size_t i) noexcept {

@@ -48,6 +48,34 @@ inline std::uint32_t added_by(const nat_session& s) noexcept {
   return (s.flags & nat_toa) != 0 ? (v4 ? 8 : 20) : 0;
 }
 
+// client_sequence() is the number that the client gave to what the backend knows as `there`.
+inline std::uint32_t client_sequence(const nat_session& s, std::uint32_t there) noexcept {
+  if ((s.flags & nat_proxy) == 0 || (s.flags & nat_client_known) == 0) return there;
+  const std::uint32_t n = added_by(s);
+  if ((s.flags & nat_header_acked) != 0) return there - n;
+  const std::uint32_t start = s.client_sequence + 1;
+  if (static_cast<std::int32_t>(there - start) <= 0) return there;
+  return there - start >= n ? there - n : start;
+}
+
+// grown_by() is how much longer we have made the packet whose TCP header, or the first 8 bytes of
+// it and more, a quote has at `tcp`: what was cut off counts as there.
+inline std::uint32_t grown_by(const nat_session& s, std::span<const std::byte> tcp) noexcept {
+  if ((s.flags & (nat_toa | nat_proxy)) == 0 || (s.flags & nat_client_known) == 0) return 0;
+  if ((s.flags & nat_proxy) != 0) {
+    be32 sequence;
+    std::memcpy(&sequence, tcp.data() + offsetof(wire::tcp_header, sequence), 4);
+    const bool has = (s.flags & nat_header_acked) == 0 && sequence.host() == s.client_sequence + 1;
+    return has ? added_by(s) : 0;
+  }
+  const auto* header = wire::at<wire::tcp_header>(tcp, 0);
+  const bool seen = header != nullptr && tcp.size() > sizeof *header;
+  if (seen && (header->header_length() <= sizeof *header ||
+               static_cast<std::uint8_t>(tcp[sizeof *header]) != toa_option))
+    return 0;
+  return added_by(s);
+}
+
 inline void write_toa(const nat_session& s, edit& e) noexcept {
   const std::size_t n = s.client.is_v4() ? 4 : 16;
   e.size = static_cast<std::uint32_t>(4 + n);

@@ -112,8 +112,9 @@ nat_session* nat_table::find(direction d, const wire::flow_ends& ends,
   return nullptr;
 }
 
-bool nat_table::holds_reply(const wire::flow_ends& ends, std::uint8_t protocol) const noexcept {
-  const place at = place_of(reply, ends, protocol);
+bool nat_table::holds(direction d, const wire::flow_ends& ends,
+                      std::uint8_t protocol) const noexcept {
+  const place at = place_of(d, ends, protocol);
   for (const bucket* b : {at.first, at.second})
     for (const auto& e : b->entries) {
       const std::uint64_t entry = e.load(std::memory_order_relaxed);

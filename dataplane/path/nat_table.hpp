@@ -13,7 +13,8 @@
 // Full is not fatal: a session gives way if it is expired, closed, half-open or one datagram
 // old. An established one never does; then the newcomer is refused.
 //
-// Threading: the owning worker's thread, except holds_reply(), which any worker may ask.
+// Threading: the owning worker's thread, except holds_forward() and holds_reply(), which any
+// worker may ask.
 #pragma once
 
 #include <array>
@@ -110,9 +111,16 @@ class nat_table {
                                         std::uint8_t protocol) const noexcept {
     return find(reply, ends, protocol);
   }
-  // holds_reply() tells whether a reply is very likely this table's; any thread. Only the
-  // index is read, so that a wrong answer (one in 2^31 or so) must not matter.
-  [[nodiscard]] bool holds_reply(const wire::flow_ends& ends, std::uint8_t protocol) const noexcept;
+  // holds_forward() and holds_reply() tell whether a packet is very likely this table's; any
+  // thread. Only the index is read, so that a wrong answer (one in 2^31 or so) must not matter.
+  [[nodiscard]] bool holds_forward(const wire::flow_ends& ends,
+                                   std::uint8_t protocol) const noexcept {
+    return holds(forward, ends, protocol);
+  }
+  [[nodiscard]] bool holds_reply(const wire::flow_ends& ends,
+                                 std::uint8_t protocol) const noexcept {
+    return holds(reply, ends, protocol);
+  }
 
   // open() begins a session for a packet of a client: from its ends (not in the table yet) to
   // the backend at `server`:`port`. full: with a source of the pool's. On failure returns
@@ -203,6 +211,8 @@ class nat_table {
                                std::uint8_t protocol) const noexcept;
   [[nodiscard]] nat_session* find(direction d, const wire::flow_ends& ends,
                                   std::uint8_t protocol) const noexcept;
+  [[nodiscard]] bool holds(direction d, const wire::flow_ends& ends,
+                           std::uint8_t protocol) const noexcept;
   nat_session* enter(const wire::flow_ends& ends, std::uint8_t protocol, const ip_address& server,
                      be16 port, bool full, std::uint16_t now, abi::counter_id& why) noexcept;
   [[nodiscard]] bool take_source(nat_session& s, std::uint16_t now) noexcept;

@@ -219,7 +219,9 @@ void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
   const ip_address destination = wire::destination_of(p, m);
   if (view_.find_vip(destination, number(ip_proto::tcp)) == nullptr &&
       view_.find_vip(destination, number(ip_proto::udp)) == nullptr) {
-    if (m.kind == parse_kind::other && m.protocol == number(icmp) && error_about_tunnel(i)) return;
+    if (m.kind == parse_kind::other && m.protocol == number(icmp) &&
+        (error_about_tunnel(i) || (nat_active_ && error_to_client(i))))
+      return;
     if (nat_active_ && m.kind == parse_kind::flow && answer(i)) return;
     return leave(p, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us);
   }

@@ -227,9 +227,16 @@ class packet_path {
   [[nodiscard]] bool answer(std::size_t i) noexcept;
   [[nodiscard]] bool hand_over_reply(packet& p, const wire::flow_ends& ends,
                                      std::uint8_t protocol) noexcept;
+  // hand_over_to_holder() is the same for a client's packet: to another worker whose table has
+  // its session.
+  [[nodiscard]] bool hand_over_to_holder(packet& p, const wire::flow_ends& ends,
+                                         std::uint8_t protocol) noexcept;
   [[nodiscard]] nat_session* nat_session_for(const packet& p, const wire::parsed& m,
                                              abi::backend_ref ref, const ip_address& server,
                                              hop_words to, abi::counter_id& why) noexcept;
+  // ICMP errors about translated flows. nat_errors.cpp
+  bool error_to_client(std::size_t i) noexcept;
+  void error_to_backend(std::size_t i, const wire::quoted& q) noexcept;
   void count_opened(abi::backend_ref ref, bool anew) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
 

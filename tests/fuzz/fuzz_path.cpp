@@ -95,6 +95,64 @@ void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f,
   need(f == expected, "dsr-dscp changed something else");
 }
 
+// address_at() is the address at an offset, an IPv4 one as mapped.
+ip_address address_at(const bytes& b, std::size_t at, bool v4) {
+  hexadec a{};
+  if (v4) a[10] = a[11] = 0xff;
+  const std::size_t n = v4 ? 4 : 16;
+  std::copy_n(b.begin() + static_cast<std::ptrdiff_t>(at), n,
+              a.end() - static_cast<std::ptrdiff_t>(n));
+  return ip_address{a};
+}
+
+bool is_vip(table_builder& tables, const ip_address& a) {
+  for (std::uint32_t i = 0; i <= tables.header().vip_mask; ++i)
+    if (tables.vips()[i].protocol != 0 && tables.vips()[i].address == a) return true;
+  return false;
+}
+
+// check_error(): an ICMP error about a translated flow has its addresses, those of its quote,
+// ports and a sequence number changed; it is as long as it was, and its checksum is right.
+template <class Need>
+void check_error(table_builder& tables, const abi::backend_row& row, const bytes& was,
+                 const bytes& f, std::size_t l3, std::size_t l4, Need&& need) {
+  const bool v4 = word(was, l3 - 2) == 0x0800;
+  const std::size_t source = l3 + (v4 ? 12 : 8), destination = l3 + (v4 ? 16 : 24);
+  const std::size_t length = v4 ? word(was, l3 + 2) : 40u + word(was, l3 + 4);
+  need(f.size() == was.size(), "nat error: length");
+  need(f[l3 + (v4 ? 8 : 7)] + 1 == was[l3 + (v4 ? 8 : 7)], "nat error: TTL");
+  if (v4) need(checksum_of(f, l3, (f[l3] & 15u) * 4) == 0, "nat error: header checksum");
+  bytes covered(f.begin() + static_cast<std::ptrdiff_t>(l4),
+                f.begin() + static_cast<std::ptrdiff_t>(l3 + length));
+  if (!v4) {
+    bytes pseudo(f.begin() + static_cast<std::ptrdiff_t>(source),
+                 f.begin() + static_cast<std::ptrdiff_t>(source) + 32);
+    put32(pseudo, static_cast<std::uint32_t>(covered.size()));
+    put32(pseudo, 58);
+    covered = pseudo + covered;
+  }
+  need(checksum_of(covered, 0, covered.size()) == 0, "nat error: checksum");
+  need(f[l4] == was[l4] && f[l4 + 1] == was[l4 + 1], "nat error: type and code");
+  const std::size_t quote = l4 + 8;
+  const std::size_t inner_source = quote + (v4 ? 12 : 8);
+  const std::size_t inner_destination = quote + (v4 ? 16 : 24);
+  if (is_vip(tables, address_at(was, destination, v4))) {
+    need(address_at(f, destination, v4) == row.address, "nat error: not to the backend");
+    need(address_at(f, inner_source, v4) == row.address, "nat error: quote of the backend");
+  } else {
+    need(is_vip(tables, address_at(f, source, v4)), "nat error: not from the VIP");
+    need(address_at(was, inner_destination, v4) == row.address, "nat error: of another backend");
+    need(is_vip(tables, address_at(f, inner_destination, v4)), "nat error: quote to the VIP");
+    need(address_at(f, inner_source, v4) == address_at(f, destination, v4),
+         "nat error: quote of somebody else");
+  }
+  const auto [inner_l4, protocol] = transport_of(was, quote, v4);
+  const std::size_t behind = std::min(inner_l4 + 20, l3 + length);
+  need(std::equal(f.begin() + static_cast<std::ptrdiff_t>(behind), f.end(),
+                  was.begin() + static_cast<std::ptrdiff_t>(behind)),
+       "nat error: rest of the quote");
+}
+
 // check_translated(): nat and full-nat change addresses, ports, sequence numbers, and what is
 // inserted; the checksum is as right, or as wrong, as it was.
 template <class Need>
@@ -102,33 +160,21 @@ void check_translated(table_builder& tables, const abi::backend_row& row, const 
                       const bytes& f, std::size_t l3, Need&& need) {
   const bool v4 = word(was, l3 - 2) == 0x0800;
   need(f.size() >= l3 + (v4 ? 28u : 48u), "nat: too short");
-  const auto address = [v4](const bytes& b, std::size_t at) {
-    hexadec a{};
-    if (v4) {
-      a[10] = a[11] = 0xff;
-      std::copy_n(b.begin() + static_cast<std::ptrdiff_t>(at), 4, a.begin() + 12);
-    } else {
-      std::copy_n(b.begin() + static_cast<std::ptrdiff_t>(at), 16, a.begin());
-    }
-    return ip_address{a};
-  };
-  const auto is_vip = [&](const ip_address& a) {
-    for (std::uint32_t i = 0; i <= tables.header().vip_mask; ++i)
-      if (tables.vips()[i].protocol != 0 && tables.vips()[i].address == a) return true;
-    return false;
-  };
+  const auto [l4, protocol] = transport_of(was, l3, v4);
+  if (protocol == (v4 ? 1 : 58)) return check_error(tables, row, was, f, l3, l4, need);
+  const auto address = [v4](const bytes& b, std::size_t at) { return address_at(b, at, v4); };
   const std::size_t source = l3 + (v4 ? 12 : 8), destination = l3 + (v4 ? 16 : 24);
-  if (is_vip(address(was, destination))) {
+  if (is_vip(tables, address(was, destination))) {
     need(address(f, destination) == row.address, "nat: destination");
   } else {
-    need(address(was, source) == row.address && is_vip(address(f, source)), "nat: reply's source");
+    need(address(was, source) == row.address && is_vip(tables, address(f, source)),
+         "nat: reply's source");
   }
   const std::size_t length = v4 ? word(was, l3 + 2) : 40u + word(was, l3 + 4);
   const std::size_t now = v4 ? word(f, l3 + 2) : 40u + word(f, l3 + 4);
   need(now >= length && f.size() >= l3 + now, "nat: length");
   if (v4) need(checksum_of(f, l3, (f[l3] & 15u) * 4) == 0, "nat: header checksum");
   need(f[l3 + (v4 ? 8 : 7)] + 1 == was[l3 + (v4 ? 8 : 7)], "nat: TTL");
-  const auto [l4, protocol] = transport_of(was, l3, v4);
   const std::size_t sum = l4 + (protocol == 6 ? 16 : 6);
   if (protocol == 17 && word(was, sum) == 0) {
     need(word(f, sum) == 0, "nat: no checksum any more");

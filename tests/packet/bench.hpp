@@ -118,8 +118,8 @@ class bench {
   [[nodiscard]] std::uint64_t decided() const {
     using enum abi::counter_id;
     std::uint64_t n = 0;
-    for (const abi::counter_id id :
-         {forwarded, to_kernel, icmp_echo_answered, icmp_errors_translated, nat_replies})
+    for (const abi::counter_id id : {forwarded, to_kernel, icmp_echo_answered,
+                                     icmp_errors_translated, nat_replies, nat_errors_to_client})
       n += count(id);
     for (std::size_t i = 0; i < abi::counter_count; ++i)
       if (abi::counter_infos[i].drop) n += worker_[i].read();

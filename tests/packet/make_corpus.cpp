@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "tests/fuzz/path_input.hpp"
+#include "tests/packet/icmp_builder.hpp"
 #include "tests/packet/rows.hpp"
 
 namespace {
@@ -22,6 +23,23 @@ bytes turned(bytes frame) {
   std::swap_ranges(frame.begin() + (v4 ? 34 : 54), frame.begin() + (v4 ? 36 : 56),
                    frame.begin() + (v4 ? 36 : 56));
   return frame;
+}
+
+// error_about() is what a router on the way says that has no room for a frame (no options, no
+// tags).
+bytes error_about(const bytes& frame) {
+  const bool v4 = frame[12] == 8;
+  const bytes ip(frame.begin() + 14, frame.end());
+  if (v4) {
+    const quad to{ip[12], ip[13], ip[14], ip[15]};
+    return ethernet(0x0800, ip4({.source = {10, 0, 9, 9}, .destination = to, .protocol = 1},
+                                icmp4(3, 4, 1300, ip)));
+  }
+  hexadec from{0x20, 1, 0xd, 0xb8, 9};
+  hexadec to{};
+  std::copy_n(ip.begin() + 8, 16, to.begin());
+  return ethernet(0x86dd, ip6({.source = from, .destination = to, .next = 58},
+                              icmp6(from, to, 2, 0, 1300, ip)));
 }
 
 }  // namespace
@@ -45,8 +63,12 @@ int main(int argc, char** argv) {
     // What the backend of a nat service answers.
     for (std::size_t k = i; k < std::min(rows.size(), i + 6); ++k)
       if (rows[k].outcome == verdict::forward &&
-          (rows[k].service == nat_tcp4 || rows[k].service == nat_tcp6))
+          (rows[k].service == nat_tcp4 || rows[k].service == nat_tcp6)) {
         append_record(seed, fuzz_new_burst, turned(rows[k].out));
+        // And what routers on either side of us say.
+        append_record(seed, 0, error_about(rows[k].out));
+        append_record(seed, 0, error_about(turned(rows[k].in)));
+      }
     std::ofstream out{std::string{argv[1]} + "/rows" + std::to_string(file++), std::ios::binary};
     out.write(reinterpret_cast<const char*>(seed.data()),
               static_cast<std::streamsize>(seed.size()));

@@ -266,6 +266,34 @@ TEST_F(steer, replies_of_nat_backends) {
          SLUICE_STEER_REDIRECTED);
   expect("v6, another port", ethernet(0x86dd) + ipv6({"2001:db8:1::11", client6, 6}, tcp(80, 1)),
          SLUICE_STEER_PASSED);
+
+  // Errors to clients about what went to these backends.
+  const auto error = [](const bytes& quote, const std::string& to = client4, unsigned type = 3) {
+    return ethernet(0x0800) + ipv4({"10.0.9.9", to, 1}, icmp(type) + quote);
+  };
+  const bytes quote = ipv4({client4, "10.0.1.11", 6}, tcp(1, 8080));
+  expect("error", error(quote), SLUICE_STEER_REDIRECTED);
+  expect("error, 8 bytes quoted", error(cut(quote, 28)), SLUICE_STEER_REDIRECTED);
+  expect("error, cut short", error(cut(quote, 23)), SLUICE_STEER_PASSED);
+  expect("error about a packet with options",
+         error(ipv4({client4, "10.0.1.11", 6, fill(4, 1)}, tcp(1, 8080))), SLUICE_STEER_REDIRECTED);
+  expect("error, UDP", error(ipv4({client4, "10.0.1.12", 17}, udp(1, 1))), SLUICE_STEER_REDIRECTED);
+  expect("error, another port", error(ipv4({client4, "10.0.1.11", 6}, tcp(8080, 1))),
+         SLUICE_STEER_PASSED);
+  expect("error about another ICMP packet", error(ipv4({client4, "10.0.1.11", 1}, icmp(8))),
+         SLUICE_STEER_PASSED);
+  expect("error to the host", error(quote, "10.0.1.1"), SLUICE_STEER_PASSED);
+  expect("ping that quotes", error(quote, client4, 8), SLUICE_STEER_PASSED);
+  const auto error6 = [](const bytes& about) {
+    return ethernet(0x86dd) + ipv6({"2001:db8:9::9", client6, 58}, icmp(2) + about);
+  };
+  expect("error, v6", error6(ipv6({client6, "2001:db8:1::11", 6}, tcp(1, 8080))),
+         SLUICE_STEER_REDIRECTED);
+  expect("error, v6, about a first fragment",
+         error6(ipv6({client6, "2001:db8:1::11", 44}, fragment_header(6, 1) + tcp(1, 8080))),
+         SLUICE_STEER_REDIRECTED);
+  expect("error, v6, another port", error6(ipv6({client6, "2001:db8:1::11", 6}, tcp(1, 80))),
+         SLUICE_STEER_PASSED);
 }
 
 TEST_F(steer, vlan_tags) {
