@@ -21,6 +21,13 @@ std::uint64_t read(const abi::worker_block& w, abi::counter_id id) {
   return w.counters[static_cast<std::size_t>(id)].read();
 }
 
+std::uint64_t standin_drops(const xdp_counters& xdp, std::size_t reason) {
+  std::uint64_t sum = 0;
+  for (const auto& x : xdp)
+    if (x.counted) sum += x.counted->drops[reason];
+  return sum;
+}
+
 std::string health_word(abi::shown_health h) {
   switch (h) {
     case abi::shown_health::up:
@@ -216,6 +223,7 @@ json workers_json(const view_of_now& v) {
                     {"heartbeat_age_ms", age_ms(v.now_ns, w.heartbeat_ns.read())},
                     {"busy", static_cast<double>(w.busy_permille.read()) / 1000},
                     {"connections", w.tracked4.read() + w.tracked6.read()},
+                    {"adopted", read(w, abi::counter_id::connections_adopted)},
                     {"capacity", w.capacity4 + w.capacity6},
                     {"rx_packets", read(w, abi::counter_id::rx_packets)},
                     {"tx_packets", read(w, abi::counter_id::tx_packets)}});
@@ -223,11 +231,23 @@ json workers_json(const view_of_now& v) {
   return list;
 }
 
-json ports_json(const view_of_now& v, const node_config& node) {
+json ports_json(const view_of_now& v, const node_config& node, const xdp_counters& xdp) {
   json list = json::array();
+  // null: no XDP program of ours is there.
+  const auto add_standin = [&](const std::string& port) {
+    json forwarded;
+    json dropped;
+    for (const auto& x : xdp)
+      if (x.port == port && x.counted) {
+        forwarded = x.counted->forwarded + x.counted->pinned;
+        dropped = x.counted->dropped;
+      }
+    list.back()["standin_forwarded"] = std::move(forwarded);
+    list.back()["standin_dropped"] = std::move(dropped);
+  };
   if (!v.data_plane) {
     // As configured: what will be there once a data plane runs.
-    for (const auto& p : node.dataplane.ports)
+    for (const auto& p : node.dataplane.ports) {
       list.push_back({{"name", p.name},
                       {"device", p.device},
                       {"driver", nullptr},
@@ -247,6 +267,8 @@ json ports_json(const view_of_now& v, const node_config& node) {
                       {"rx_missed", 0},
                       {"rx_errors", 0},
                       {"tx_errors", 0}});
+      add_standin(p.name);
+    }
     return list;
   }
   for (unsigned i = 0; i < abi::max_ports; ++i) {
@@ -272,6 +294,7 @@ json ports_json(const view_of_now& v, const node_config& node) {
                     {"rx_missed", p.rx_missed.read()},
                     {"rx_errors", p.rx_errors.read()},
                     {"tx_errors", p.tx_errors.read()}});
+    add_standin(text_of(p.name));
   }
   return list;
 }
@@ -285,7 +308,8 @@ json nodes_json(reconcile::controller& c, const view_of_now& v) {
                        {"self", true}}});
 }
 
-json stats_json(const view_of_now& v, const std::optional<std::string>& only) {
+json stats_json(const view_of_now& v, const std::optional<std::string>& only,
+                const xdp_counters& xdp) {
   json services = json::array();
   for (const auto& s : v.snap.services) {
     if (only && s->config.name != *only) continue;
@@ -316,6 +340,13 @@ json stats_json(const view_of_now& v, const std::optional<std::string>& only) {
   std::uint64_t dropped = 0;
   for (std::size_t i = 0; i < abi::counter_count; ++i)
     if (abi::counter_infos[i].drop) dropped += sum(static_cast<abi::counter_id>(i));
+  std::uint64_t standin_forwarded = 0;
+  std::uint64_t standin_dropped = 0;
+  for (const auto& x : xdp) {
+    if (!x.counted) continue;
+    standin_forwarded += x.counted->forwarded + x.counted->pinned;
+    standin_dropped += x.counted->dropped;
+  }
   return {{"time", rfc3339(std::chrono::system_clock::now())},
           {"total",
            {{"rx_packets", sum(abi::counter_id::rx_packets)},
@@ -324,11 +355,13 @@ json stats_json(const view_of_now& v, const std::optional<std::string>& only) {
             {"tx_bytes", sum(abi::counter_id::tx_bytes)},
             {"forwarded", sum(abi::counter_id::forwarded)},
             {"to_kernel", sum(abi::counter_id::to_kernel)},
-            {"dropped", dropped}}},
+            {"dropped", dropped},
+            {"standin_forwarded", standin_forwarded},
+            {"standin_dropped", standin_dropped}}},
           {"services", std::move(services)}};
 }
 
-json drops_json(const view_of_now& v) {
+json drops_json(const view_of_now& v, const xdp_counters& xdp) {
   json list = json::array();
   for (std::size_t i = 0; i < abi::counter_count; ++i) {
     const auto& info = abi::counter_infos[i];
@@ -338,10 +371,14 @@ json drops_json(const view_of_now& v) {
          {"text", std::string{info.text}},
          {"packets", v.data_plane ? v.data_plane->sum(static_cast<abi::counter_id>(i)) : 0}});
   }
+  for (std::size_t i = 0; i < abi::standin_drop_count; ++i)
+    list.push_back({{"reason", std::string{abi::standin_drop_infos[i].name}},
+                    {"text", std::string{abi::standin_drop_infos[i].text}},
+                    {"packets", standin_drops(xdp, i)}});
   return list;
 }
 
-json counters_json(const view_of_now& v) {
+json counters_json(const view_of_now& v, const xdp_counters& xdp) {
   json list = json::array();
   for (std::size_t i = 0; i < abi::counter_count; ++i) {
     const auto& info = abi::counter_infos[i];
@@ -350,6 +387,10 @@ json counters_json(const view_of_now& v) {
          {"text", std::string{info.text}},
          {"value", v.data_plane ? v.data_plane->sum(static_cast<abi::counter_id>(i)) : 0}});
   }
+  for (std::size_t i = 0; i < abi::standin_drop_count; ++i)
+    list.push_back({{"name", "drop_" + std::string{abi::standin_drop_infos[i].name}},
+                    {"text", std::string{abi::standin_drop_infos[i].text}},
+                    {"value", standin_drops(xdp, i)}});
   return list;
 }
 

@@ -43,10 +43,14 @@ struct view_of_now {
                                 bool with_backends);
 [[nodiscard]] json backends_json(const view_of_now& v, const reconcile::service_runtime& s);
 [[nodiscard]] json workers_json(const view_of_now& v);
-[[nodiscard]] json ports_json(const view_of_now& v, const node_config& node);
+// xdp: reconcile::read_xdp_counters().
+using xdp_counters = std::vector<reconcile::xdp_counters>;
+[[nodiscard]] json ports_json(const view_of_now& v, const node_config& node,
+                              const xdp_counters& xdp);
 [[nodiscard]] json nodes_json(reconcile::controller& c, const view_of_now& v);
-[[nodiscard]] json stats_json(const view_of_now& v, const std::optional<std::string>& service);
-[[nodiscard]] json drops_json(const view_of_now& v);
-[[nodiscard]] json counters_json(const view_of_now& v);
+[[nodiscard]] json stats_json(const view_of_now& v, const std::optional<std::string>& service,
+                              const xdp_counters& xdp);
+[[nodiscard]] json drops_json(const view_of_now& v, const xdp_counters& xdp);
+[[nodiscard]] json counters_json(const view_of_now& v, const xdp_counters& xdp);
 
 }  // namespace sluice::api

@@ -56,19 +56,20 @@ reply router::handle(const request& r) {
     if (what == "history") return history(r);
 
     const view_of_now v = view_of_now::take(controller_);
+    const auto xdp = [this] { return reconcile::read_xdp_counters(controller_.node()); };
     if (what == "status") return ok(status_json(controller_, v));
     if (what == "workers") return ok({{"workers", workers_json(v)}});
-    if (what == "ports") return ok({{"ports", ports_json(v, controller_.node())}});
+    if (what == "ports") return ok({{"ports", ports_json(v, controller_.node(), xdp())}});
     if (what == "nodes") return ok({{"nodes", nodes_json(controller_, v)}});
-    if (what == "drops") return ok({{"drops", drops_json(v)}});
-    if (what == "counters") return ok({{"counters", counters_json(v)}});
+    if (what == "drops") return ok({{"drops", drops_json(v, xdp())}});
+    if (what == "counters") return ok({{"counters", counters_json(v, xdp())}});
 
     // What can be had of one service only.
     const auto only = r.parameter("service");
     if (only && std::none_of(v.snap.services.begin(), v.snap.services.end(),
                              [&](const auto& x) { return x->config.name == *only; }))
       return no_service(*only);
-    if (what == "stats") return ok(stats_json(v, only));
+    if (what == "stats") return ok(stats_json(v, only, xdp()));
     json list = json::array();
     for (const auto& service : v.snap.services)
       if (!only || service->config.name == *only)

@@ -127,16 +127,17 @@ tl::expected<steer_counters, steer_error> steer_maps::counters() const {
       return failed(interface_ + ": reading steer_stats", errno);
     for (const std::uint64_t value : per_cpu) sum[i] += value;
   }
-  std::uint64_t dropped = 0;
-  for (std::uint32_t i = SLUICE_STANDIN_NO_BACKEND; i < SLUICE_STEER_COUNTERS; ++i)
-    dropped += sum[i];
-  return steer_counters{sum[SLUICE_STEER_REDIRECTED],
-                        sum[SLUICE_STEER_NO_SOCKET],
-                        sum[SLUICE_STEER_PASSED],
-                        sum[SLUICE_STEER_MALFORMED],
-                        sum[SLUICE_STANDIN_FORWARDED],
-                        sum[SLUICE_STANDIN_PINNED],
-                        dropped};
+  steer_counters out{.redirected = sum[SLUICE_STEER_REDIRECTED],
+                     .no_socket = sum[SLUICE_STEER_NO_SOCKET],
+                     .passed = sum[SLUICE_STEER_PASSED],
+                     .malformed = sum[SLUICE_STEER_MALFORMED],
+                     .forwarded = sum[SLUICE_STANDIN_FORWARDED],
+                     .pinned = sum[SLUICE_STANDIN_PINNED]};
+  for (std::size_t i = 0; i < out.drops.size(); ++i) {
+    out.drops[i] = sum[SLUICE_STANDIN_FIRST_DROP + i];
+    out.dropped += out.drops[i];
+  }
+  return out;
 }
 
 tl::expected<void, steer_error> steer_maps::detach() const {

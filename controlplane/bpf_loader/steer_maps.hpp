@@ -6,6 +6,7 @@
 // Needs root (CAP_BPF and CAP_NET_ADMIN) and the interface's network namespace.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -15,6 +16,7 @@
 
 #include "controlplane/bpf_loader/attached.hpp"
 #include "controlplane/bpf_loader/steer_contents.hpp"
+#include "dataplane/abi/standin_drops.hpp"
 
 namespace sluice::bpf_loader {
 
@@ -28,6 +30,8 @@ struct steer_counters {
   std::uint64_t forwarded{};  // as the hash says
   std::uint64_t pinned{};     // as the connection table said
   std::uint64_t dropped{};
+  // The same by reason, as in abi::standin_drop_infos.
+  std::array<std::uint64_t, abi::standin_drop_count> drops{};
 };
 
 struct steer_update {

@@ -179,6 +179,36 @@ void add_ports(page& p, const api::view_of_now& v) {
   }
 }
 
+// add_xdp(): also while there is no data plane, which is when the stand-in counts.
+void add_xdp(page& p, const node_config& node) {
+  const auto ports = reconcile::read_xdp_counters(node);
+  // f(port, what its program has counted)
+  const auto each = [&](auto&& f) {
+    for (const auto& x : ports)
+      if (x.counted) f(x.port, *x.counted);
+  };
+  p.counter("sluice_xdp_packets_total",
+            "Packets that the XDP program handed to the data plane or left to the kernel.");
+  each([&](const std::string& port, const auto& c) {
+    p.add(c.redirected, {{"port", port}, {"verdict", "redirected"}});
+    p.add(c.no_socket, {{"port", port}, {"verdict", "no_socket"}});
+    p.add(c.passed, {{"port", port}, {"verdict", "passed"}});
+    p.add(c.malformed, {{"port", port}, {"verdict", "malformed"}});
+  });
+  p.counter("sluice_standin_forwarded_packets_total",
+            "Packets that the XDP stand-in forwarded, as the hash or the connection table says.");
+  each([&](const std::string& port, const auto& c) {
+    p.add(c.forwarded, {{"port", port}, {"by", "hash"}});
+    p.add(c.pinned, {{"port", port}, {"by", "table"}});
+  });
+  p.counter("sluice_standin_dropped_packets_total",
+            "Packets that the XDP stand-in could not forward, by reason.");
+  each([&](const std::string& port, const auto& c) {
+    for (std::size_t i = 0; i < abi::standin_drop_count; ++i)
+      p.add(c.drops[i], {{"port", port}, {"reason", std::string{abi::standin_drop_infos[i].name}}});
+  });
+}
+
 void add_services(page& p, const api::view_of_now& v) {
   using service = reconcile::service_runtime;
   const auto each = [&](auto&& value) {
@@ -256,6 +286,7 @@ std::vector<MetricFamily> collect(reconcile::controller& controller) {
   add_node(p, controller, v);
   add_data_plane(p, v);
   add_ports(p, v);
+  add_xdp(p, controller.node());
   add_services(p, v);
   add_backends(p, v);
   return std::move(p).take();

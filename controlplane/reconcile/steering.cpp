@@ -7,6 +7,16 @@
 
 namespace sluice::reconcile {
 
+std::vector<xdp_counters> read_xdp_counters(const node_config& node) {
+  std::vector<xdp_counters> out;
+  for (const auto& p : node.dataplane.ports) {
+    if (p.kind != device_kind::af_xdp) continue;
+    const auto counted = bpf_loader::steer_maps{p.interface}.counters();
+    out.push_back({p.name, counted ? std::optional{*counted} : std::nullopt});
+  }
+  return out;
+}
+
 steering::steering(const node_config& node) : pool_{node.dataplane.nat_pool} {
   for (const auto& p : node.dataplane.ports) {
     interfaces_.push_back(p.kind == device_kind::af_xdp ? p.interface : std::string{});

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,15 @@
 #include "dataplane/abi/service_table.hpp"
 
 namespace sluice::reconcile {
+
+// xdp_counters: what the XDP program of a port has counted; nothing: there is none, or it
+// cannot be read. They go on when a data plane is restarted.
+struct xdp_counters {
+  std::string port;
+  std::optional<bpf_loader::steer_counters> counted;
+};
+// read_xdp_counters() asks the kernel for those of every af_xdp port. Any thread.
+[[nodiscard]] std::vector<xdp_counters> read_xdp_counters(const node_config& node);
 
 class steering {
  public:

@@ -88,16 +88,14 @@ enum sluice_steer_counter {
   SLUICE_STEER_PASSED,      // not for a VIP: to the kernel
   SLUICE_STEER_MALFORMED,   // headers truncated or not understood: to the kernel
   // No data plane serves the queue, and the stand-in decided (bpf/standin.h):
-  SLUICE_STANDIN_FORWARDED,   // to the backend that the hash names
-  SLUICE_STANDIN_PINNED,      // to the one where the connection table had it
-  SLUICE_STANDIN_NO_BACKEND,  // dropped: no service, backend, or next hop known
-  SLUICE_STANDIN_MODE,        // dropped: of a mode that needs the data plane (nat)
-  SLUICE_STANDIN_TOO_BIG,     // dropped: larger than the path to the backend
-  SLUICE_STANDIN_TTL,         // dropped: TTL or hop limit used up
-  SLUICE_STANDIN_FRAGMENT,    // dropped: a fragment without ports
-  SLUICE_STANDIN_FAILED,      // dropped: lengths that cannot be, or no room for a header
+  SLUICE_STANDIN_FORWARDED,  // to the backend that the hash names
+  SLUICE_STANDIN_PINNED,     // to the one where the connection table had it
+// Dropped: SLUICE_STANDIN_NO_BACKEND and so on.
+#define SLUICE_STANDIN_DROP(id, name, text) SLUICE_STANDIN_##id,
+#include "dataplane/abi/standin_drops.def"
   SLUICE_STEER_COUNTERS
 };
+#define SLUICE_STANDIN_FIRST_DROP SLUICE_STANDIN_NO_BACKEND
 
 // ---- decap.bpf.c: decapsulation (ipip, gue, gre) and L3DSR on backends ----
 

@@ -84,8 +84,10 @@ void data_plane::count_adopted(unsigned worker, const abi::observation_map<std::
       backends[c.backend.index()].opened.add(1);
     return true;
   });
-  map.worker(worker).counters[static_cast<std::size_t>(abi::counter_id::connections_opened)].add(
-      found);
+  auto& counters = map.worker(worker).counters;
+  for (const abi::counter_id id :
+       {abi::counter_id::connections_opened, abi::counter_id::connections_adopted})
+    counters[static_cast<std::size_t>(id)].add(found);
 }
 
 tl::expected<void, std::string> remove_leftovers(const node_config& node) {

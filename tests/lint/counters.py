@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""docs/counters.md has every counter and drop reason of dataplane/abi/counters.def, in its order
-and with its words. The last column of the drops, what to do, is written by hand there; --write
+"""docs/counters.md has every counter and drop reason of dataplane/abi/counters.def, and the
+stand-in's drop reasons of dataplane/abi/standin_drops.def, in their order and with their words. The last column of the drops, what to do, is written by hand there; --write
 makes the rest anew and keeps it."""
 
 import re
@@ -10,19 +10,23 @@ import sys
 import common
 
 DEFINITIONS = "dataplane/abi/counters.def"
+STANDIN = "dataplane/abi/standin_drops.def"
 PAGE = "docs/counters.md"
-ENTRY = re.compile(r'^SLUICE_(COUNTER|DROP)\((\w+),\s*((?:"(?:[^"\\]|\\.)*"\s*)+)\)', re.MULTILINE)
+ENTRY = re.compile(r'^SLUICE_(COUNTER|DROP|STANDIN_DROP)\((?:[A-Z_]+,\s*)?(\w+),\s*((?:"(?:[^"\\]|\\.)*"\s*)+)\)', re.MULTILINE)
 BEGIN, END = "<!-- {}: made by tests/lint/counters.py --write -->", "<!-- end -->"
 HEADS = {"counters": ("counter", "what it counts"), "drops": ("reason", "what happened", "what to do")}
 
 
 def entries(root):
     """entries() returns [(name, text)] of the counters, and of the drops."""
-    found = {"COUNTER": [], "DROP": []}
-    for kind, name, literals in ENTRY.findall((root / DEFINITIONS).read_text()):
-        text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)).replace('\\"', '"')
-        found[kind].append((name, text.replace("|", "\\|")))
-    return found["COUNTER"], found["DROP"]
+    found = {"COUNTER": [], "DROP": [], "STANDIN_DROP": []}
+    for definitions in (DEFINITIONS, STANDIN):
+        if not (root / definitions).exists():
+            continue
+        for kind, name, literals in ENTRY.findall((root / definitions).read_text()):
+            text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)).replace('\\"', '"')
+            found[kind].append((name, text.replace("|", "\\|")))
+    return found["COUNTER"], found["DROP"] + found["STANDIN_DROP"]
 
 
 def remedies(page):
@@ -98,6 +102,9 @@ def self_test():
         ("one that is gone", case('SLUICE_COUNTER(rx, "received")\nSLUICE_DROP(z, "z")\n', page), 2),
         ("no table", case(definitions, "# x\n"), 1),
         ("an empty list", case("", page), 1),
+        ("a new drop of the stand-in", {
+            **case(definitions, page), STANDIN: 'SLUICE_STANDIN_DROP(X, standin_x, "a "\n "b")\n'},
+         2),
     ])
     if remedies(page) != {"bad": "look"}:
         wrong.append("remedies are not read")

@@ -77,17 +77,19 @@ void show_stats(const context& c, const std::string& service, json& previous, do
     const bool rates = previous.is_object();
     json& total = s["total"];
     with_rates(total, previous.is_object() ? previous["total"] : json{}, seconds,
-               {"rx_packets", "forwarded", "dropped", "to_kernel"});
+               {"rx_packets", "forwarded", "dropped", "to_kernel", "standin_forwarded"});
     print_table(
         std::cout,
         rates
             ? std::vector<column>{rate("RX/S", "rx_packets"), rate("FORWARDED/S", "forwarded"),
-                                  rate("TO KERNEL/S", "to_kernel"), rate("DROPPED/S", "dropped")}
+                                  rate("TO KERNEL/S", "to_kernel"), rate("DROPPED/S", "dropped"),
+                                  rate("BY STAND-IN/S", "standin_forwarded")}
             : std::vector<column>{number("RX PACKETS", "rx_packets"),
                                   number("RX BYTES", "rx_bytes"),
                                   number("TX PACKETS", "tx_packets"),
                                   number("TX BYTES", "tx_bytes"), number("FORWARDED", "forwarded"),
-                                  number("TO KERNEL", "to_kernel"), number("DROPPED", "dropped")},
+                                  number("TO KERNEL", "to_kernel"), number("DROPPED", "dropped"),
+                                  number("BY STAND-IN", "standin_forwarded")},
         json::array({total}), "");
     json rows = json::array();
     for (json& v : s["services"]) {

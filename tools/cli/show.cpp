@@ -223,6 +223,7 @@ void register_show(CLI::App& app, context& c) {
                                                   number("GENERATION", "generation"),
                                                   share("BUSY", "busy"),
                                                   number("CONNECTIONS", "connections"),
+                                                  number("ADOPTED", "adopted"),
                                                   number("CAPACITY", "capacity"),
                                                   number("RX", "rx_packets"),
                                                   number("TX", "tx_packets"),
@@ -242,6 +243,7 @@ void register_show(CLI::App& app, context& c) {
                                                 number("RX", "rx_packets"),
                                                 number("TX", "tx_packets"),
                                                 number("MISSED", "rx_missed"),
+                                                number("BY STAND-IN", "standin_forwarded"),
                                                 field("NOTE", "note")};
   list("ports", "Ports of the data plane.\nExample: sluice get ports", port_columns,
        "no ports: the data plane is not running");
