@@ -2,8 +2,8 @@
 // From a frame to what the packet path needs to know about it. Pure: bytes in, struct out.
 //
 // parse_common() takes the frame that nearly all traffic is made of (untagged, IPv4
-// without options, TCP or UDP, nothing wrong) with one branch; parse_any() takes
-// everything, checks in protocol order, and names what is wrong.
+// without options, TCP or UDP, nothing wrong) with one branch, parse_common6() that of
+// IPv6; parse_any() takes everything, checks in protocol order, and names what is wrong.
 //
 // A fault does not mean a drop: whether the packet is ours to judge depends on its
 // destination, so that is read whenever it can be.
@@ -133,6 +133,53 @@ inline constexpr std::uint32_t common_length = 14 + 20 + 20;
   out.tcp_flags = flags;
   out.l3 = sizeof(ethernet_header);
   out.l4 = sizeof(ethernet_header) + sizeof(ipv4_header);
+  out.ip_length = ip_length;
+  return true;
+}
+
+// parse_common6() is the same for IPv6: untagged, no extension headers, at least
+// common6_length contiguous bytes.
+inline constexpr std::uint32_t common6_length = 14 + 40 + 20;
+[[gnu::always_inline]] inline bool parse_common6(const std::byte* frame, std::uint32_t total_length,
+                                                 parsed& out) noexcept {
+  const std::byte* const start = frame + sizeof(ethernet_header);
+  const auto& ip = *reinterpret_cast<const ipv6_header*>(start);
+  std::uint16_t type;
+  std::memcpy(&type, frame + 12, 2);
+  std::uint64_t source[2];
+  std::uint64_t destination[2];
+  std::memcpy(source, &ip.source, 16);
+  std::memcpy(destination, &ip.destination, 16);
+  if ((static_cast<unsigned>(frame[0]) & 1u) != 0) return false;
+  if (type != be16{static_cast<std::uint16_t>(ether_type::ipv6)}.raw()) return false;
+  if ((static_cast<unsigned>(start[0]) & 0xf0) != 0x60) return false;
+  const std::uint32_t l4_length = ip.payload_length.host();
+  const std::uint32_t ip_length = std::uint32_t{sizeof(ipv6_header)} + l4_length;
+  if (ip_length > total_length - sizeof(ethernet_header)) return false;
+  if (ip.hop_limit <= 1) return false;
+  // All addresses that parse_any() looks closer at but for multicast begin with 8 zero bytes.
+  if (source[0] == 0 || destination[0] == 0 || (source[0] & 0xff) == 0xff) return false;
+  if (((source[0] ^ destination[0]) | (source[1] ^ destination[1])) == 0) return false;
+
+  const std::byte* const l4 = start + sizeof(ipv6_header);
+  const std::uint8_t protocol = ip.next_header;
+  std::uint8_t flags = 0;
+  if (protocol == static_cast<std::uint8_t>(ip_proto::tcp)) {
+    const auto& tcp = *reinterpret_cast<const tcp_header*>(l4);
+    if (tcp.data_offset < 5 << 4 || l4_length < tcp.header_length()) return false;
+    flags = tcp.flags;
+  } else if (protocol == static_cast<std::uint8_t>(ip_proto::udp)) {
+    const std::uint32_t length = reinterpret_cast<const udp_header*>(l4)->length.host();
+    if (length < sizeof(udp_header) || l4_length < length) return false;
+  } else {
+    return false;
+  }
+  out.kind = parse_kind::flow;
+  out.version = 6;
+  out.protocol = protocol;
+  out.tcp_flags = flags;
+  out.l3 = sizeof(ethernet_header);
+  out.l4 = sizeof(ethernet_header) + sizeof(ipv6_header);
   out.ip_length = ip_length;
   return true;
 }

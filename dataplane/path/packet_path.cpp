@@ -149,6 +149,12 @@ inline void packet_path::classify(std::size_t i) noexcept {
 [[gnu::noinline]] void packet_path::classify_any(std::size_t i) noexcept {
   packet& p = burst_[i];
   wire::parsed& m = parsed_[i];
+  if (p.length >= wire::common6_length && wire::parse_common6(p.data, p.total_length, m))
+      [[likely]] {
+    const abi::vip_row* vip =
+        view_.empty() ? nullptr : view_.find_vip(wire::destination_of(p, m), m.protocol);
+    return vip != nullptr ? enter6(i, *vip) : judge_rest(i);
+  }
   m = wire::parse_any(p.data, p.length, p.total_length);
   if (wire::has_ports(m.kind) && !view_.empty()) {
     if (const abi::vip_row* vip = view_.find_vip(wire::destination_of(p, m), m.protocol);

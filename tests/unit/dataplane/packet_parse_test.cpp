@@ -19,10 +19,11 @@ std::span<const std::byte> view(const bytes& b) {
 }
 
 void expect_same(const bytes& frame) {
-  if (frame.size() < common_length) return;
   const auto length = static_cast<std::uint32_t>(frame.size());
   parsed quick{};
-  if (!parse_common(view(frame).data(), length, quick)) return;
+  if (!(length >= common_length && parse_common(view(frame).data(), length, quick)) &&
+      !(length >= common6_length && parse_common6(view(frame).data(), length, quick)))
+    return;
   const parsed slow = parse_any(view(frame).data(), length, length);
   ASSERT_EQ(slow.kind, parse_kind::flow) << test::hex(frame);
   ASSERT_EQ(quick.kind, slow.kind);
@@ -51,6 +52,47 @@ TEST(parse, the_shortcut_takes_the_common_frame) {
   const bytes udp =
       test::padded(test::ethernet(0x0800, test::ip4({.protocol = 17}, test::udp({}))), 60);
   EXPECT_TRUE(parse_common(view(udp).data(), 60, p));
+}
+
+bytes frame6(bool tcp, const bytes& payload = {}) {
+  return test::padded(
+      test::ethernet(0x86dd, test::ip6({.next = tcp ? 6u : 17u},
+                                       tcp ? test::tcp({}, payload) : test::udp({}, payload))),
+      80);
+}
+
+TEST(parse, the_shortcut_takes_the_common_frame_of_ipv6) {
+  for (const bool tcp : {true, false})
+    for (const bytes& payload : {bytes{}, bytes(30, 1)}) {
+      const bytes frame = frame6(tcp, payload);
+      parsed p{};
+      EXPECT_TRUE(parse_common6(view(frame).data(), static_cast<std::uint32_t>(frame.size()), p));
+      expect_same(frame);
+    }
+}
+
+TEST(parse, shortcut_and_long_way_agree_on_changed_ipv6) {
+  std::mt19937 random{5};
+  for (const bool tcp : {true, false})
+    for (const bytes& payload : {bytes{}, bytes(30, 1)}) {
+      const bytes frame = frame6(tcp, payload);
+      for (std::size_t at = 0; at < 74; ++at)
+        for (unsigned value = 0; value < 256; ++value) {
+          bytes changed = frame;
+          changed[at] = static_cast<std::uint8_t>(value);
+          expect_same(changed);
+          changed[random() % 74] = static_cast<std::uint8_t>(random());
+          expect_same(changed);
+        }
+      // Addresses of which all but a few bytes are zero: unspecified, loopback, mapped.
+      for (const std::size_t address : {22u, 38u})
+        for (unsigned mask = 0; mask < 1u << 10; ++mask) {
+          bytes changed = frame;
+          for (std::size_t k = 0; k < 16; ++k)
+            changed[address + k] = k < 6 ? 0 : (mask >> (k - 6) & 1) != 0 ? k < 12 ? 0xff : 1 : 0;
+          expect_same(changed);
+        }
+    }
 }
 
 // Every single bit of the headers changed, with the checksum put right and without.
