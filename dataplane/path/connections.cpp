@@ -7,6 +7,7 @@
 #include "dataplane/packet/tcp_options.hpp"
 #include "dataplane/path/hit_table.hpp"
 #include "dataplane/path/packet_path.hpp"
+#include "dataplane/path/ready.hpp"
 
 namespace sluice {
 
@@ -77,6 +78,14 @@ void packet_path::make_egress(std::uint64_t tag, abi::backend_ref ref,
     std::memcpy(e.outer, bytes.data(), 16);
     std::memcpy(&e.destination, bytes.data() + 16, 4);
     e.sum = wire::fold(wire::sum(bytes));
+  } else if (to.mode() == abi::forward_mode::ipip && !detail::is_v4(row.address) &&
+             view_.header().source6.configured != 0 && view_.header().source6.prefix >= 128 &&
+             to.mtu() >= sizeof(wire::ipv6_header)) {
+    e.how = egress::way::ipip6;
+    e.limit = to.mtu() - static_cast<std::uint32_t>(sizeof(wire::ipv6_header));
+    wire::write_ethernet(bytes.data(), to.next_hop(), port_macs_[to.out_port()], ether_type::ipv6);
+    std::memcpy(&e.ethernet[1], bytes.data() + 6, 8);
+    std::memcpy(e.outer, &row.address, sizeof e.outer);
   }
 }
 
@@ -101,43 +110,7 @@ template <class Family>
   if (((w.value ^ stamp) & mask) != 0 && next.step != step::ignore) [[unlikely]]
     map.store(found, {(w.value & ~mask) | stamp});
 
-  packet& p = burst_[i];
-  if (m.ip_length > e.limit) [[unlikely]]
-    return send(i, w.backend());
-  std::byte* data = p.data;
-  if (e.how == egress::way::ipip4 && m.version == 4 && m.l3 == sizeof(wire::ethernet_header) &&
-      p.headroom >= sizeof(wire::ipv4_header)) {
-    constexpr std::uint32_t added = sizeof(wire::ipv4_header);
-    std::byte* const inner = data + sizeof(wire::ethernet_header);
-    auto& ip = *reinterpret_cast<wire::ipv4_header*>(inner);
-    wire::decrement_ttl(ip);
-    data -= added;
-    std::memcpy(data, &e.ethernet[0], 8);
-    std::memcpy(data + 6, &e.ethernet[1], 8);
-    // make_outer4() with all but these two words prepared.
-    const std::uint32_t tos = std::uint32_t{ip.tos} << 8;
-    const std::uint32_t length = byte_swap(static_cast<std::uint16_t>(m.ip_length + added));
-    std::uint32_t sum = e.sum + tos + length;
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    const std::uint64_t first = e.outer[0] | tos | std::uint64_t{length} << 16;
-    const std::uint64_t second = e.outer[1] | std::uint64_t{~sum & 0xffff} << 16;
-    std::memcpy(inner - added, &first, 8);
-    std::memcpy(inner - added + 8, &second, 8);
-    std::memcpy(inner - added + 16, &e.destination, 4);
-    p.data = data;
-    p.headroom = static_cast<std::uint16_t>(p.headroom - added);
-    const std::uint32_t total = sizeof(wire::ethernet_header) + added + m.ip_length;
-    const std::uint32_t contiguous = p.length + added;
-    p.total_length = total;
-    p.length = contiguous < total ? contiguous : total;
-  } else if (e.how == egress::way::dsr_l2) {
-    std::memcpy(data, &e.ethernet[0], 8);
-    std::memcpy(data + 8, reinterpret_cast<const std::byte*>(&e.ethernet[1]) + 2, 4);
-  } else {
-    return send(i, w.backend());
-  }
-  count_sent(i, w.backend(), e.service, e.out_port);
+  send_ready(i, e, w.backend());
 }
 
 template <class Family>

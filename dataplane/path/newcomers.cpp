@@ -10,6 +10,7 @@
 
 #include "dataplane/path/hit_table.hpp"
 #include "dataplane/path/packet_path.hpp"
+#include "dataplane/path/ready.hpp"
 #include "dataplane/path/schedule/schedule.hpp"
 #include "dataplane/path/source_of.hpp"
 
@@ -130,8 +131,28 @@ template <class Family>
     newcomer& c = newcomers_[j];
     if (c.slot != nullptr) c.backend = view_.member(*c.service, *c.slot);
     view_.prefetch_backend(c.backend);
+    __builtin_prefetch(&egress_of(c.backend));
   }
   for (unsigned j = 0; j < going; ++j) enter(b, map, newcomers_[j]);
+}
+
+// send_new() is send() for the first packet of a connection. It makes the backend's egress, on
+// hit_slow()'s conditions.
+[[gnu::always_inline]] inline void packet_path::send_new(std::size_t i, const abi::service_row& s,
+                                                         const choice& to) noexcept {
+  const std::uint64_t target =
+      connection_word::make(vips_[i]->id, to.ref, 0, connection_state::free).value & target_mask;
+  const egress& e = egress_of(to.ref);
+  // The MSS of a SYN is send()'s to lower.
+  if (s.mss_clamp != 0) [[unlikely]]
+    return send(i, to.ref);
+  if (e.tag != (target | generation_tag_)) [[unlikely]] {
+    if ((s.flags & abi::service_has_options) != 0 || s.vip != vips_[i]->id ||
+        (to.row->flags & abi::backend_keeps_connections) == 0)
+      return send(i, to.ref);
+    make_egress(target | generation_tag_, to.ref, *to.row);
+  }
+  send_ready(i, e, to.ref);
 }
 
 // enter() takes one newcomer, whose backend by the hash is known, to the end.
@@ -193,7 +214,7 @@ template <class Family>
       return hit_slow(map, entered.handle, i, true);
     case connection::outcome::no_room:
       ++tally_.untracked;
-      return send(i, fallback.ref);
+      return send_new(i, *c.service, fallback);
     case connection::outcome::expired:
       ++tally_.expired;
       ++tally_.closed;
@@ -213,7 +234,7 @@ template <class Family>
     if (known) count(counter_id::persistence_hits);
     remember(i, *c.service, *c.options, to.ref);
   }
-  send(i, to.ref);
+  send_new(i, *c.service, to);
 }
 
 // kept_backend() returns the row of a connection's backend, or null if the connection

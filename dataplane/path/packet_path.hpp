@@ -140,10 +140,11 @@ class packet_path {
   // Everything about a backend that a packet of one of its connections needs, checked and
   // made ready: one compare of the tag stands for all checks of the tables.
   struct alignas(cache_line) egress {
-    enum class way : std::uint8_t { none, ipip4, dsr_l2, other };
+    enum class way : std::uint8_t { none, ipip4, ipip6, dsr_l2, other };
     std::uint64_t tag;  // generation | backend_ref | VIP; the lower 40 bits as in connection_word
     std::uint64_t ethernet[2];  // the 14 bytes, the last two twice
-    std::uint64_t outer[2];     // ipip4: outer header without TOS, length and checksum
+    // ipip4: the outer header without TOS, length and checksum; ipip6: the backend's address.
+    std::uint64_t outer[2];
     std::uint32_t destination;  // ipip4
     std::uint32_t sum;          // ipip4: of the words above
     std::uint32_t limit;        // longest IP packet
@@ -218,6 +219,11 @@ class packet_path {
                                            std::uint64_t hash) noexcept;
   [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
   void send(std::size_t i, abi::backend_ref ref) noexcept;
+  // send() with everything ready. ready.hpp
+  void send_ready(std::size_t i, const egress& e, abi::backend_ref ref) noexcept;
+  template <class Inner>
+  [[nodiscard]] bool into_ipip6(std::size_t i, const egress& e) noexcept;
+  void send_new(std::size_t i, const abi::service_row& s, const choice& to) noexcept;
   void clamp_mss(abi::service_id service, std::byte* l4, std::uint32_t available) noexcept;
   void count_sent(std::size_t i, abi::backend_ref ref, std::uint16_t service,
                   std::uint8_t out_port) noexcept;
