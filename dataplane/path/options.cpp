@@ -64,37 +64,38 @@ counter_id packet_path::begin(std::size_t i, const abi::service_row& s,
   // All SYNs tell of a flood, also those that are dropped.
   flooded = is_tcp(parsed_[i]) && state->syns.flooded(o.syn_flood_rate, now_ns_);
   if (o.source_connection_rate != 0 &&
-      !tables_->sources.take(source_key(i, s, o.source_prefix4, o.source_prefix6, for_rates),
-                             o.source_connection_rate, now_ns_))
+      !tables_->sources.take(
+          table_.v6.hash(source_key(i, s, o.source_prefix4, o.source_prefix6, for_rates)).value,
+          o.source_connection_rate, now_ns_))
     return counter_id::drop_source_rate;
   return state->connections.take(o.connection_rate, now_ns_) ? fine
                                                              : counter_id::drop_connection_rate;
 }
 
-// source_key() is a hash, under the table's secret, of a packet's source prefix and service.
-std::uint64_t packet_path::source_key(std::size_t i, const abi::service_row& s, unsigned bits4,
-                                      unsigned bits6, std::uint64_t purpose) const noexcept {
+// source_key() is a packet's source prefix and service, to be hashed under a secret.
+connection::key6 packet_path::source_key(std::size_t i, const abi::service_row& s, unsigned bits4,
+                                         unsigned bits6, std::uint64_t purpose) const noexcept {
   const ip_address source = abi::cut(source_of(burst_[i], parsed_[i]), bits4, bits6);
-  return table_.v6.hash({source.high(), source.low(), static_cast<std::uint64_t>(s.self), purpose})
-      .value;
+  return {source.high(), source.low(), static_cast<std::uint64_t>(s.self), purpose};
 }
 
 // persistent() is where the source's earlier connections went, if that backend takes new ones.
 abi::backend_ref packet_path::persistent(std::size_t i, const abi::service_row& s,
                                          const abi::service_options& o) const noexcept {
   if (o.persistence_timeout == 0) return {};
-  const abi::backend_ref ref = tables_->persistence.find(
-      source_key(i, s, o.persistence_prefix4, o.persistence_prefix6, for_persistence),
-      seconds(now_ns_), o.persistence_timeout);
+  const abi::backend_ref ref =
+      persistence_->find(persistence_->hash(source_key(i, s, o.persistence_prefix4,
+                                                       o.persistence_prefix6, for_persistence)),
+                         seconds(now_ns_), o.persistence_timeout);
   const abi::backend_row* row = ref.none() ? nullptr : view_.backend(ref);
   return row != nullptr && row->service == s.self && row->weight != 0 ? ref : abi::backend_ref{};
 }
 
 void packet_path::remember(std::size_t i, const abi::service_row& s, const abi::service_options& o,
                            abi::backend_ref ref) noexcept {
-  tables_->persistence.enter(
-      source_key(i, s, o.persistence_prefix4, o.persistence_prefix6, for_persistence), ref,
-      seconds(now_ns_));
+  persistence_->enter(persistence_->hash(source_key(i, s, o.persistence_prefix4,
+                                                    o.persistence_prefix6, for_persistence)),
+                      ref, seconds(now_ns_));
 }
 
 // by_quic_id() is the backend that a datagram's connection id names, if it keeps connections.

@@ -55,6 +55,10 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
       egress_{new egress[egress_mask_ + 1]{}},            // lint: cold
       states_{new service_state[counters.service_rows]},  // lint: cold
       tables_{new option_tables},                         // lint: cold
+      // lint: cold
+      own_persistence_{new persistence_table{
+          {table.v4.hash({0x5eed, 1}).value, table.v4.hash({0x5eed, 2}).value}}},
+      persistence_{own_persistence_.get()},
       loads_{counters.backends, counters.backend_rows, counters.other_backends, counters.instance,
              counters.service_rows},
       // Another sequence in every worker: the table's secret is its own.

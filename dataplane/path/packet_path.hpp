@@ -78,6 +78,13 @@ class packet_path {
   // one's among them: a reply that another one's knows gets verdict::hand_over. Between bursts.
   void use_nat(nat_table* nat, std::span<const nat_table* const> all = {}) noexcept;
 
+  // use_persistence() gives the path the table that all workers have in common, which outlives
+  // it; without, it has one of its own. Before the first burst.
+  void use_persistence(persistence_table& shared) noexcept {
+    persistence_ = &shared;
+    own_persistence_.reset();
+  }
+
   // process() decides on a burst. More than max_burst packets are decided on in several
   // bursts. now_ns: CLOCK_MONOTONIC (replay: the capture's clock); never goes back.
   // Counts everything but RX, TX and the loop, which are the worker's.
@@ -197,8 +204,9 @@ class packet_path {
                                         const abi::service_options& o) noexcept;
   [[nodiscard]] abi::counter_id begin(std::size_t i, const abi::service_row& s,
                                       const abi::service_options& o, bool& flooded) noexcept;
-  [[nodiscard]] std::uint64_t source_key(std::size_t i, const abi::service_row& s, unsigned bits4,
-                                         unsigned bits6, std::uint64_t purpose) const noexcept;
+  [[nodiscard]] connection::key6 source_key(std::size_t i, const abi::service_row& s,
+                                            unsigned bits4, unsigned bits6,
+                                            std::uint64_t purpose) const noexcept;
   [[nodiscard]] abi::backend_ref persistent(std::size_t i, const abi::service_row& s,
                                             const abi::service_options& o) const noexcept;
   void remember(std::size_t i, const abi::service_row& s, const abi::service_options& o,
@@ -325,11 +333,12 @@ class packet_path {
   // For new connections only.
   struct option_tables {
     source_rates sources;
-    persistence_table persistence;
     quic_backends quic;
   };
   std::unique_ptr<service_state[]> states_;  // by service_id, service_rows of them
   std::unique_ptr<option_tables> tables_;
+  std::unique_ptr<persistence_table> own_persistence_;  // null: the workers' is in use
+  persistence_table* persistence_;
   connection_loads loads_;
   random_bits random_;
 };

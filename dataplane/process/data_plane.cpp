@@ -280,6 +280,9 @@ tl::expected<void, std::string> data_plane::launch_workers() {
                            {table.secret[0], table.secret[1]}}));
     if (!nat_tables_.back()->ready()) return tl::unexpected{std::string{"no memory for NAT"}};
   }
+  const auto& first = *reinterpret_cast<const abi::connection_header*>(tables_[0].data());
+  persistence_ = std::make_unique<persistence_table>(
+      std::array<std::uint64_t, 2>{first.secret[0], first.secret[1]}, count);
   for (unsigned w = 0; w < count; ++w) {
     worker_setup setup;
     setup.burst = node_.dataplane.burst;
@@ -298,6 +301,7 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     for (unsigned from = 0; from < count; ++from)
       if (from != w) setup.peers.from.push_back(peers_[from][w]);
     for (const auto& nat : nat_tables_) setup.nat.push_back(nat.get());
+    setup.persistence = persistence_.get();
     setup.config = &config_.wanted();
     setup.capture_wanted = &captures_.wanted();
     for (std::size_t i = 0; i < ports_.size(); ++i) {

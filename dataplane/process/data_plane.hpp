@@ -101,6 +101,7 @@ class data_plane {
   std::unique_ptr<flow_owner> owner_;
   std::vector<connection::table_file> tables_;
   std::vector<std::unique_ptr<nat_table>> nat_tables_;  // by worker
+  std::unique_ptr<persistence_table> persistence_;      // all workers'
   abi::mapped_file segment_;
   abi::observation_map<std::byte> observations_;
   std::mutex config_mutex_;  // config_ is polled, or read by pinned_

@@ -64,6 +64,7 @@ void worker::run() noexcept {
   path.set_owner(setup_.peers.from.empty() ? nullptr : setup_.owner, setup_.self);
   nat_.assign(setup_.nat.begin(), setup_.nat.end());
   if (setup_.self < nat_.size()) path.use_nat(setup_.nat[setup_.self], nat_);
+  if (setup_.persistence != nullptr) path.use_persistence(*setup_.persistence);
   setup_.block->capacity4 = table_.v4.capacity();
   setup_.block->capacity6 = table_.v6.capacity();
   // The kernel's default slack of 50 us would be added to every sleep.

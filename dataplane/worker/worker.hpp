@@ -64,7 +64,8 @@ struct worker_setup {
   path_counters counters;                                    // but for other_backends
   std::vector<const abi::backend_counters*> other_backends;  // of the other workers
   std::byte* connections{};                                  // a mapped connection table file
-  std::vector<nat_table*> nat;  // of all workers, by number; outlive them
+  std::vector<nat_table*> nat;       // of all workers, by number; outlive them
+  persistence_table* persistence{};  // all workers'; outlives them. Null: the worker's own
   const std::atomic<const attached_config*>* config{};
   const std::atomic<capture*>* capture_wanted{};  // null: never
 };

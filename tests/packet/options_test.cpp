@@ -258,8 +258,38 @@ TEST_F(options, persistence) {
   }
 }
 
+// A source's connections come to any worker; the service's table changes in between.
+TEST_F(options, persistence_over_workers) {
+  ask([](abi::service_options& o) {
+    o.persistence_timeout = 300;
+    o.persistence_prefix4 = 32;
+    o.persistence_prefix6 = 128;
+  });
+  persistence_table shared{{1, 2}, 3};
+  std::vector<std::unique_ptr<bench>> workers;
+  for (unsigned w = 0; w < 3; ++w) {
+    workers.push_back(std::make_unique<bench>(view(), 4096, bench_ports, 100 + w));
+    workers.back()->path().use_persistence(shared);
+  }
+  const auto from = [](unsigned host, unsigned port) {
+    return ethernet(0x0800, ip4({.source = {203, 0, 113, static_cast<std::uint8_t>(host)}},
+                                tcp({port, 443, syn})));
+  };
+  std::map<unsigned, abi::backend_ref> where;
+  for (unsigned host = 1; host < 100; ++host)
+    where[host] = workers[host % 3]->run(from(host, 1000)).backend;
+  set_table(0, {1});
+  for (unsigned w = 0; w < 3; ++w) {
+    // The workers look at the clock at different times.
+    workers[w]->now_ns += (3 - w) * second;
+    workers[w]->path().set_view(view());
+    for (unsigned host = 1; host < 100; ++host)
+      EXPECT_EQ(workers[w]->run(from(host, 2000 + w)).backend, where[host]) << w;
+  }
+}
+
 TEST(persistence_table, the_oldest_gives_way) {
-  auto table = std::make_unique<persistence_table>();
+  const auto table = std::make_unique<persistence_table>(std::array<std::uint64_t, 2>{1, 2});
   const auto key = [](std::uint64_t n) { return n << 2 | 1; };  // all in one set
   for (std::uint32_t n = 0; n < 5; ++n) table->enter(key(n), {n}, 100 + n);
   EXPECT_TRUE(table->find(key(0), 105, 300).none());
