@@ -48,7 +48,7 @@ class flow_frames {
     std::uint8_t* const type = b + l3_ - 2;
     std::uint8_t* const ip = b + l3_;
     const std::uint8_t protocol = s.udp ? 17 : 6;
-    const std::uint8_t l4_length = s.udp ? 18 : 20;
+    const std::uint8_t l4_length = 20;  // of UDP: with 12 bytes of payload
     if (s.v6) {
       type[0] = 0x86, type[1] = 0xdd;
       ip[0] = 0x60, ip[5] = l4_length, ip[6] = protocol, ip[7] = 64;

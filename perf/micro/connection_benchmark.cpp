@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The connection table beside rte_hash, with the same keys, in bursts of 32, in one
-// process. Not part of the timed test suite: run it alone, compare ratios and medians
+// The connection table beside rte_hash, with the same keys, in one process. Not part of the timed
+// test suite: run it alone, compare ratios and medians
 // (--benchmark_repetitions=5 --benchmark_report_aggregates_only=true).
 //
-// Table and rte_hash are sized for the flows at 80% load (rte_hash: at its own 80%).
+// Arguments: flows, load of table and rte_hash in percent, packets in a burst. hit and miss are
+// look-ups, insert fills from empty to the load, evict enters newcomers into a table full of
+// half-open connections (rte_hash has nothing like it).
 // Flows are visited in random order, so that every look-up is a new bucket.
 #include <benchmark/benchmark.h>
 #include <rte_eal.h>
@@ -27,13 +29,14 @@ using connection::bucket_hash;
 using connection::handle;
 using connection::instruction_set;
 
-constexpr unsigned burst = 32;
+constexpr unsigned max_burst = 256;
+constexpr unsigned hash_burst = 32;  // of hash_only
 
 // order: a random sequence of flow numbers, the same for every subject; no longer than
 // needed, so that the keys themselves come from a near cache, as packets do.
 std::vector<std::uint32_t> order(std::uint64_t flows, std::uint64_t salt) {
-  std::vector<std::uint32_t> o(std::clamp<std::size_t>(flows, 4096, std::size_t{1} << 20) / burst *
-                               burst);
+  std::vector<std::uint32_t> o(std::clamp<std::size_t>(flows, 4096, std::size_t{1} << 20) /
+                               max_burst * max_burst);
   for (std::size_t i = 0; i < o.size(); ++i)
     o[i] = static_cast<std::uint32_t>(scatter(i + salt * 7919) % flows);
   return o;
@@ -52,8 +55,8 @@ template <class Family>
 class filled_map {
  public:
   using key = typename Family::key_type;
-  explicit filled_map(std::uint64_t flows)
-      : buckets{(flows * 5 / 4 + Family::per_bucket - 1) / Family::per_bucket + 1},
+  filled_map(std::uint64_t flows, std::uint64_t load)
+      : buckets{(flows * 100 / load + Family::per_bucket - 1) / Family::per_bucket + 1},
         memory{buckets * sizeof(typename Family::bucket)},
         map{memory.data(), buckets, secret} {
     for (std::uint64_t n = 0; n < flows; ++n) {
@@ -71,21 +74,29 @@ class filled_map {
 
 // The big tables take seconds to fill: kept for the benchmarks that follow.
 template <class Subject>
-Subject& shared(std::uint64_t flows) {
+Subject& shared(const benchmark::State& state) {
   static std::unique_ptr<Subject> kept;
   static std::uint64_t kept_flows = 0;
-  if (kept == nullptr || kept_flows != flows) {
+  static std::uint64_t kept_load = 0;
+  const auto flows = static_cast<std::uint64_t>(state.range(0));
+  const auto load = static_cast<std::uint64_t>(state.range(1));
+  if (kept == nullptr || kept_flows != flows || kept_load != load) {
     kept.reset();
-    kept = std::make_unique<Subject>(flows);
+    kept = std::make_unique<Subject>(flows, load);
     kept_flows = flows;
+    kept_load = load;
   }
   return *kept;
 }
 
-void per_packet(benchmark::State& state) {
+unsigned burst_of(const benchmark::State& state) {
+  return static_cast<unsigned>(state.range(2));
+}
+
+void per_packet(benchmark::State& state, unsigned burst) {
   const auto packets = static_cast<double>(state.iterations()) * burst;
-  state.counters["ns_per_packet"] =
-      benchmark::Counter(packets * 1e-9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["per_packet"] =
+      benchmark::Counter(packets, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
 template <class Family, bool Hit, instruction_set Set>
@@ -95,15 +106,16 @@ void table_lookup(benchmark::State& state) {
     return;
   }
   const auto flows = static_cast<std::uint64_t>(state.range(0));
-  auto& subject = shared<filled_map<Family>>(flows);
+  const unsigned burst = burst_of(state);
+  auto& subject = shared<filled_map<Family>>(state);
   const connection::flow_map<Family> map{subject.memory.data(), subject.buckets,
                                          filled_map<Family>::secret, Set};
   const auto keys = keys_for<typename Family::key_type>(order(flows, 1), Hit ? 0 : absent);
   std::size_t at = 0;
   std::uint64_t sum = 0;
   for (auto _ : state) {
-    std::array<bucket_hash, burst> hashes;
-    std::array<handle, burst> found;
+    std::array<bucket_hash, max_burst> hashes;
+    std::array<handle, max_burst> found;
     const auto* k = keys.data() + at;
     for (unsigned i = 0; i < burst; ++i) {
       hashes[i] = map.hash(k[i]);
@@ -114,7 +126,7 @@ void table_lookup(benchmark::State& state) {
     at = (at + burst) % keys.size();
   }
   benchmark::DoNotOptimize(sum);
-  per_packet(state);
+  per_packet(state, burst);
   state.SetLabel(subject.memory.kind());
 }
 
@@ -122,14 +134,15 @@ void table_lookup(benchmark::State& state) {
 template <class Family>
 void two_lines(benchmark::State& state) {
   const auto flows = static_cast<std::uint64_t>(state.range(0));
-  auto& subject = shared<filled_map<Family>>(flows);
+  const unsigned burst = burst_of(state);
+  auto& subject = shared<filled_map<Family>>(state);
   auto* buckets = static_cast<typename Family::bucket*>(subject.memory.data());
   const std::uint64_t count = subject.buckets;
   const auto keys = keys_for<typename Family::key_type>(order(flows, 1), 0);
   std::size_t at = 0;
   std::uint64_t sum = 0;
   for (auto _ : state) {
-    std::array<bucket_hash, burst> hashes;
+    std::array<bucket_hash, max_burst> hashes;
     const auto* k = keys.data() + at;
     for (unsigned i = 0; i < burst; ++i) {
       hashes[i] = subject.map.hash(k[i]);
@@ -147,14 +160,15 @@ void two_lines(benchmark::State& state) {
     at = (at + burst) % keys.size();
   }
   benchmark::DoNotOptimize(sum);
-  per_packet(state);
+  per_packet(state, burst);
 }
 
 // Inserts into a table that is filled from empty to 80%; only the inserting is timed.
 template <class Family>
 void table_insert(benchmark::State& state) {
   const auto flows = static_cast<std::uint64_t>(state.range(0));
-  auto& subject = shared<filled_map<Family>>(flows);
+  const unsigned burst = burst_of(state);
+  auto& subject = shared<filled_map<Family>>(state);
   auto& map = subject.map;
   std::uint64_t n = flows;
   for (auto _ : state) {
@@ -165,9 +179,9 @@ void table_insert(benchmark::State& state) {
       n = 0;
       state.ResumeTiming();
     }
-    std::array<typename Family::key_type, burst> k;
-    std::array<bucket_hash, burst> hashes;
-    std::array<handle, burst> found;
+    std::array<typename Family::key_type, max_burst> k;
+    std::array<bucket_hash, max_burst> hashes;
+    std::array<handle, max_burst> found;
     for (unsigned i = 0; i < burst; ++i) {
       make_key(n + i, k[i]);
       hashes[i] = map.hash(k[i]);
@@ -178,7 +192,7 @@ void table_insert(benchmark::State& state) {
       if (found[i] == nullptr) benchmark::DoNotOptimize(map.insert(hashes[i], k[i], make_word(n)));
     n += burst;
   }
-  per_packet(state);
+  per_packet(state, burst);
   // Refill, for whoever comes next.
   for (std::uint64_t i = 0; i < flows; ++i) {
     typename Family::key_type k;
@@ -187,14 +201,53 @@ void table_insert(benchmark::State& state) {
   }
 }
 
+// Newcomers, one after the other, into a table whose every place has a half-open connection.
+template <class Family>
+void table_evict(benchmark::State& state) {
+  using abi::connection_state;
+  const auto flows = static_cast<std::uint64_t>(state.range(0));
+  const unsigned burst = burst_of(state);
+  filled_map<Family> subject{flows, 80};
+  auto& map = subject.map;
+  const auto word = [](std::uint64_t n, std::uint16_t now) {
+    return make_word(n).with_state(connection_state::syn).with_seen(now);
+  };
+  map.erase_if(
+      0, map.bucket_count(), [](auto) { return true; }, [](auto) {});
+  for (std::uint64_t n = 0; n < 2 * flows; ++n) {
+    typename Family::key_type k;
+    make_key(n, k);
+    map.insert(map.hash(k), k, word(n, 1));
+  }
+  std::uint64_t n = 2 * flows;
+  std::uint64_t evicted = 0;
+  for (auto _ : state) {
+    std::array<typename Family::key_type, max_burst> k;
+    std::array<bucket_hash, max_burst> hashes;
+    std::array<handle, max_burst> found;
+    for (unsigned i = 0; i < burst; ++i) {
+      make_key(n + i, k[i]);
+      hashes[i] = map.hash(k[i]);
+      map.prefetch(hashes[i]);
+    }
+    map.find_bulk(k.data(), hashes.data(), found.data(), burst);
+    for (unsigned i = 0; i < burst; ++i)
+      evicted += map.insert(hashes[i], k[i], word(n, 2)).outcome == connection::outcome::evicted;
+    n += burst;
+  }
+  per_packet(state, burst);
+  state.counters["evicted_%"] =
+      100.0 * static_cast<double>(evicted) / (static_cast<double>(state.iterations()) * burst);
+}
+
 template <class Family>
 class filled_rte_hash {
  public:
   using key = typename Family::key_type;
-  explicit filled_rte_hash(std::uint64_t flows) {
+  filled_rte_hash(std::uint64_t flows, std::uint64_t load) {
     rte_hash_parameters p{};
     p.name = sizeof(key) == sizeof(connection::key4) ? "flows4" : "flows6";
-    p.entries = static_cast<std::uint32_t>(flows * 5 / 4);
+    p.entries = static_cast<std::uint32_t>(flows * 100 / load);
     p.key_len = sizeof(key);
     p.hash_func = rte_hash_crc;
     p.hash_func_init_val = 0x12345678;
@@ -219,7 +272,8 @@ class filled_rte_hash {
 template <class Family, bool Hit>
 void rte_lookup(benchmark::State& state) {
   const auto flows = static_cast<std::uint64_t>(state.range(0));
-  auto& subject = shared<filled_rte_hash<Family>>(flows);
+  const unsigned burst = burst_of(state);
+  auto& subject = shared<filled_rte_hash<Family>>(state);
   if (subject.hash == nullptr) {
     state.SkipWithError("no rte_hash: see the message of rte_hash_create");
     return;
@@ -228,23 +282,27 @@ void rte_lookup(benchmark::State& state) {
   std::size_t at = 0;
   std::uint64_t sum = 0;
   for (auto _ : state) {
-    std::array<const void*, burst> pointers;
-    std::array<void*, burst> data;
+    std::array<const void*, max_burst> pointers;
+    std::array<void*, max_burst> data;
     std::uint64_t hits = 0;
-    for (unsigned i = 0; i < burst; ++i) pointers[i] = &keys[at + i];
-    rte_hash_lookup_bulk_data(subject.hash, pointers.data(), burst, &hits, data.data());
-    for (unsigned i = 0; i < burst; ++i)
-      sum += (hits >> i & 1) != 0 ? reinterpret_cast<std::uintptr_t>(data[i]) : 1;
+    for (unsigned from = 0; from < burst; from += RTE_HASH_LOOKUP_BULK_MAX) {
+      const unsigned n = std::min<unsigned>(burst - from, RTE_HASH_LOOKUP_BULK_MAX);
+      for (unsigned i = 0; i < n; ++i) pointers[i] = &keys[at + from + i];
+      rte_hash_lookup_bulk_data(subject.hash, pointers.data(), n, &hits, data.data());
+      for (unsigned i = 0; i < n; ++i)
+        sum += (hits >> i & 1) != 0 ? reinterpret_cast<std::uintptr_t>(data[i]) : 1;
+    }
     at = (at + burst) % keys.size();
   }
   benchmark::DoNotOptimize(sum);
-  per_packet(state);
+  per_packet(state, burst);
 }
 
 template <class Family>
 void rte_insert(benchmark::State& state) {
   const auto flows = static_cast<std::uint64_t>(state.range(0));
-  auto& subject = shared<filled_rte_hash<Family>>(flows);
+  const unsigned burst = burst_of(state);
+  auto& subject = shared<filled_rte_hash<Family>>(state);
   if (subject.hash == nullptr) {
     state.SkipWithError("no rte_hash: see the message of rte_hash_create");
     return;
@@ -264,11 +322,12 @@ void rte_insert(benchmark::State& state) {
     }
     n += burst;
   }
-  per_packet(state);
+  per_packet(state, burst);
 }
 
 template <class Family>
 void hash_only(benchmark::State& state) {
+  constexpr unsigned burst = hash_burst;
   const connection::bucket_hasher hasher{{1, 2}};
   const auto keys = keys_for<typename Family::key_type>(order(1000, 1), 0);
   std::size_t at = 0;
@@ -278,37 +337,44 @@ void hash_only(benchmark::State& state) {
     at = (at + burst) & 4095;
   }
   benchmark::DoNotOptimize(sum);
-  per_packet(state);
+  per_packet(state, burst);
 }
 
 template <class Family>
 void enlist(const std::string& family) {
-  const auto add = [](const std::string& name, void (*run)(benchmark::State&), std::int64_t flows) {
-    benchmark::RegisterBenchmark(name.c_str(), run)
-        ->Args({flows})
-        ->ComputeStatistics(
-            "min",
-            [](const std::vector<double>& v) { return *std::min_element(v.begin(), v.end()); })
-        ->Unit(benchmark::kNanosecond);
+  const auto min = [](const std::vector<double>& v) {
+    return *std::min_element(v.begin(), v.end());
   };
   benchmark::RegisterBenchmark((family + "/hash_only").c_str(), hash_only<Family>)
-      ->ComputeStatistics("min", [](const std::vector<double>& v) {
-        return *std::min_element(v.begin(), v.end());
-      });
+      ->ComputeStatistics("min", min);
+  const auto add = [&](const std::string& name, void (*run)(benchmark::State&),
+                       const std::vector<std::int64_t>& arguments) {
+    benchmark::RegisterBenchmark((family + name).c_str(), run)
+        ->Args(arguments)
+        ->ComputeStatistics("min", min)
+        ->Unit(benchmark::kNanosecond);
+  };
   // The subjects one after the other for each size: only one big table at a time.
-  for (const std::int64_t flows : {1'000, 100'000, 1'000'000, 10'000'000}) {
-    add(family + "/hit/scalar", table_lookup<Family, true, instruction_set::scalar>, flows);
-    add(family + "/hit/two_lines", two_lines<Family>, flows);
-    add(family + "/hit/avx2", table_lookup<Family, true, instruction_set::avx2>, flows);
-    add(family + "/hit/avx512", table_lookup<Family, true, instruction_set::avx512>, flows);
-    add(family + "/miss/scalar", table_lookup<Family, false, instruction_set::scalar>, flows);
-    add(family + "/miss/avx2", table_lookup<Family, false, instruction_set::avx2>, flows);
-    add(family + "/miss/avx512", table_lookup<Family, false, instruction_set::avx512>, flows);
-    add(family + "/insert/sluice", table_insert<Family>, flows);
-    add(family + "/hit/rte_hash", rte_lookup<Family, true>, flows);
-    add(family + "/miss/rte_hash", rte_lookup<Family, false>, flows);
-    add(family + "/insert/rte_hash", rte_insert<Family>, flows);
-  }
+  const auto all = [&](std::int64_t flows, std::int64_t load, std::int64_t burst) {
+    const std::vector<std::int64_t> a{flows, load, burst};
+    add("/hit/scalar", table_lookup<Family, true, instruction_set::scalar>, a);
+    add("/hit/two_lines", two_lines<Family>, a);
+    add("/hit/avx2", table_lookup<Family, true, instruction_set::avx2>, a);
+    add("/hit/avx512", table_lookup<Family, true, instruction_set::avx512>, a);
+    add("/miss/scalar", table_lookup<Family, false, instruction_set::scalar>, a);
+    add("/miss/avx2", table_lookup<Family, false, instruction_set::avx2>, a);
+    add("/miss/avx512", table_lookup<Family, false, instruction_set::avx512>, a);
+    add("/insert/sluice", table_insert<Family>, a);
+    add("/hit/rte_hash", rte_lookup<Family, true>, a);
+    add("/miss/rte_hash", rte_lookup<Family, false>, a);
+    add("/insert/rte_hash", rte_insert<Family>, a);
+  };
+  for (const std::int64_t flows : {1'000, 100'000, 1'000'000, 10'000'000, 30'000'000})
+    all(flows, 80, 32);
+  for (const std::int64_t burst : {8, 64, 256}) all(1'000'000, 80, burst);
+  for (const std::int64_t load : {50, 65, 90, 95}) all(1'000'000, load, 32);
+  for (const std::int64_t flows : {1'000, 100'000, 1'000'000, 10'000'000})
+    add("/evict/sluice", table_evict<Family>, {flows, 80, 32});
 }
 
 }  // namespace
@@ -316,7 +382,8 @@ void enlist(const std::string& family) {
 
 int main(int argc, char** argv) {
   // EAL without devices or files. SLUICE_PERF_HUGEPAGES=1 gives rte_hash 2 MB pages too
-  // (some 1300 must be free for 10M flows); compare the biggest tables only then.
+  // (some 1300 must be free for 10M flows); compare the biggest tables only then. Memory
+  // that is not used is not taken.
   std::vector<std::string> eal{"connection_benchmark", "--no-shconf", "--no-pci", "--no-telemetry",
                                "--log-level=error",    "-l",          "0"};
   const char* huge = std::getenv("SLUICE_PERF_HUGEPAGES");
@@ -325,7 +392,7 @@ int main(int argc, char** argv) {
   } else {
     eal.emplace_back("--no-huge");
     eal.emplace_back("-m");
-    eal.emplace_back("3072");
+    eal.emplace_back("8192");
   }
   std::vector<char*> arguments;
   for (std::string& a : eal) arguments.push_back(a.data());
