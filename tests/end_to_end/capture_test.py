@@ -95,6 +95,41 @@ def telemetry(lab, checks, b, names):
     return t
 
 
+def one_flow(lab, checks, stand):
+    """A capture by 5-tuple: of three connections side by side, one, before and after rewriting."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.layers.inet6 import IPv6
+    checks.title("One flow, by its 5-tuple")
+    b, scene = stand.balancer, stand.scene
+    for v6, vip in ((False, vip4(10)), (True, vip6(10))):
+        client, layer = scene.client_address(v6), IPv6 if v6 else IP
+
+        def at(address, port, v6=v6):
+            return f"[{address}]:{port}" if v6 else f"{address}:{port}"
+
+        load = b.start_load(f"flows{vip}", vip, 80, connections=3, rate=90, local_port=40001,
+                            duration=60)
+        load.wait_for_output("every connection has been answered", 10)
+        path = lab.path(f"flow{6 if v6 else 4}.pcapng")
+        said = b.show("capture", "--runtime-dir", b.run_directory, "--protocol", "tcp", "--source",
+                      at(client, 40002), "--destination", at(vip, 80), "--count", 60, "-w", path)
+        report = finish_load(load, stop=True)
+        seen = [p for _, p in packets(path)]
+        came = [p for p in seen if p[layer].dst == vip]
+        left = [p for p in seen if p[layer].dst in {scene.address(n, v6) for n in scene.backends}]
+        checks.check(said["written"] == len(seen) == len(came) + len(left) == 60 and
+                     abs(len(came) - len(left)) <= 32 and report["requests_failed"] == 0,
+                     f"{vip}: {len(came)} packets as they came, {len(left)} as they left", said)
+        checks.check(all(p[TCP].sport == 40002 and p[TCP].dport == 80 for p in seen) and
+                     all(p[layer].src == client for p in came) and
+                     all(p[layer].payload.src == client and p[layer].payload.dst == vip
+                         for p in left) and len({p[layer].dst for p in left}) == 1,
+                     "all of that flow, and to one backend", [p.summary() for p in seen[:4]])
+        pairs = list(zip(came, left))
+        checks.check(all(bytes(x[TCP])[:20] == bytes(y[TCP])[:20] for x, y in pairs),
+                     "each is there before and after")
+
+
 def captures(lab, checks, stand, t):
     b, scene = stand.balancer, stand.scene
     runtime = ("--runtime-dir", b.run_directory)
@@ -198,6 +233,7 @@ def scenario(lab, checks):
         b.load(vip, port, mode=mode, connections=5, requests=20)
     names = [s["name"] for s in stand.services]
     captures(lab, checks, stand, telemetry(lab, checks, b, names))
+    one_flow(lab, checks, stand)
     codes = b.stop()
     checks.check(codes == (0, 0) and not (b.run_directory / "dpdk").exists(),
                  "both end with 0, and nothing of DPDK's is left", codes)
