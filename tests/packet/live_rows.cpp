@@ -34,6 +34,7 @@ constexpr std::string_view left_by_xdp[] = {
     "IPv4 IHL beyond the total length",
     "IPv4 UDP header of 7 bytes",
     "IPv6 version 4 under type 0x86dd",
+    "IPv6 destination is a VIP's mapped IPv4 address",
     "IPv6 fragment header cut",
     "IPv6 nine extension headers",
     "IPv6 extension header beyond the packet",
