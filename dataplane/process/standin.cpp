@@ -2,8 +2,10 @@
 // Who forwards: this process, or the stand-in in the kernel.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
+#include <vector>
 
 #include "dataplane/abi/bpf_objects.hpp"
 #include "dataplane/abi/segment.hpp"
@@ -19,8 +21,13 @@ tl::expected<void, std::string> data_plane::attach_programs() {
   const std::string object = find_bpf_object("steer");
   const xdp_program* first = nullptr;
   programs_.resize(ports_.size());
-  for (std::size_t i = 0; i < ports_.size(); ++i) {
-    if (!ports_[i].is_af_xdp()) continue;
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < ports_.size(); ++i)
+    if (ports_[i].is_af_xdp()) order.push_back(i);
+  // All share the first one's maps: those of an earlier data plane, if it has left any, and not
+  // the empty ones of a port that it did not have.
+  std::ranges::stable_partition(order, [this](std::size_t i) { return leftovers_[i].found(); });
+  for (const std::size_t i : order) {
     const std::string& interface = plan_.devices[i].config->interface;
     const auto fail = [&](const std::string& why) {
       return tl::unexpected{"port " + ports_[i].name() + ": " + why};

@@ -117,7 +117,29 @@ def one_queue(lab, checks):
                  "each flow leaves by one worker, to one backend")
 
 
+def another_port(lab, checks):
+    """A start with a port more, before the others: what the XDP program knew it still knows."""
+    checks.title("a port is added, and the data plane started again")
+    lab.namespace("more-peer")
+    lab.namespace("more")
+    lab.link("more-peer", "v0", "more", "v1")
+    lab.link("more-peer", "w0", "more", "w1")
+    old = Plane(lab, "more", [("up1", "af_xdp:w1")], short="more")
+    old.start()
+    old.publish()
+    steer(lab, "more", "w1")
+    old.process.kill()
+    plane = Plane(lab, "more", [("up0", "af_xdp:v1"), ("up1", "af_xdp:w1")], short="more")
+    plane.start()
+    for interface in ("w1", "v1"):
+        said = steer(lab, "more", interface).stdout.strip()
+        checks.check(said == "added 0 removed 0", f"{interface} had the service: {said}",
+                     plane.process.tail())
+    checks.check(plane.stop() == 0, "it stops", plane.process.tail())
+
+
 def scenario(lab, checks):
+    another_port(lab, checks)
     scene(lab, checks, "owner")
     scene(lab, checks, "rss")
     one_queue(lab, checks)

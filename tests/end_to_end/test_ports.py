@@ -357,8 +357,8 @@ def memif_port(lab, checks):
 
 def steer(lab, short, interface):
     """steer() puts the service into the XDP program's VIP set."""
-    lab.run(short, [BUILD / "tests" / "end_to_end" / "steer_tool", "set", interface,
-                    VIP, "udp", "53", "53"])
+    return lab.run(short, [BUILD / "tests" / "end_to_end" / "steer_tool", "set", interface,
+                           VIP, "udp", "53", "53"])
 
 
 def scenario(lab, checks):
