@@ -21,18 +21,18 @@ tl::unexpected<steer_error> failed(std::string what, int error) {
 
 namespace {
 
-// open_if_ours() returns the program when its name is ours.
-std::optional<attached_program> open_if_ours(std::uint32_t id) {
+// look_if_ours() returns the program when its name is ours.
+std::optional<attached_program> look_if_ours(std::uint32_t id) {
   attached_program program;
   program.id = id;
-  program.fd = file_descriptor{bpf_prog_get_fd_by_id(id)};
-  if (!program.fd) return std::nullopt;  // gone in the meantime
+  const file_descriptor fd{bpf_prog_get_fd_by_id(id)};
+  if (!fd) return std::nullopt;  // gone in the meantime
   program.map_ids.resize(32);
   bpf_prog_info info{};
   info.nr_map_ids = static_cast<std::uint32_t>(program.map_ids.size());
   info.map_ids = reinterpret_cast<std::uintptr_t>(program.map_ids.data());
   std::uint32_t size = sizeof(info);
-  if (bpf_obj_get_info_by_fd(program.fd.get(), &info, &size) != 0) return std::nullopt;
+  if (bpf_obj_get_info_by_fd(fd.get(), &info, &size) != 0) return std::nullopt;
   if (std::string_view{info.name} != SLUICE_STEER_PROGRAM) return std::nullopt;
   program.map_ids.resize(std::min<std::size_t>(info.nr_map_ids, program.map_ids.size()));
   return program;
@@ -54,7 +54,7 @@ tl::expected<attached_program, steer_error> find_program(const std::string& inte
   }};
   for (const auto& [id, mode] : candidates) {
     if (id == 0) continue;
-    if (auto program = open_if_ours(id)) {
+    if (auto program = look_if_ours(id)) {
       program->ifindex = ifindex;
       program->mode_flags = mode;
       return std::move(*program);

@@ -30,11 +30,12 @@ struct steer_error {
   std::string text;
 };
 
+// attached_program: by numbers, without a descriptor. A data plane that starts takes whoever has
+// its program open for another one that lives; writing all maps takes a while.
 struct attached_program {
   int ifindex{};
   std::uint32_t id{};
   std::uint32_t mode_flags{};  // XDP_FLAGS_*_MODE it is attached with
-  file_descriptor fd;
   std::vector<std::uint32_t> map_ids;
 };
 

@@ -145,7 +145,9 @@ tl::expected<void, steer_error> steer_maps::detach() const {
   if (!program) return tl::unexpected{program.error()};
   bpf_xdp_attach_opts options{};
   options.sz = sizeof(options);
-  options.old_prog_fd = program->fd.get();
+  const file_descriptor fd{bpf_prog_get_fd_by_id(program->id)};
+  if (!fd) return failed(interface_ + ": opening the steering program", errno);
+  options.old_prog_fd = fd.get();
   if (const int error = bpf_xdp_detach(program->ifindex, program->mode_flags, &options); error != 0)
     return failed(interface_ + ": detaching the steering program", -error);
   return {};

@@ -7,6 +7,7 @@
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <sched.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -89,6 +90,18 @@ TEST_F(told, a_new_control_plane_takes_nothing_away) {
   add("198.51.100.2");
   successor.set(tables_.view());
   EXPECT_EQ(vips(), 4u);
+}
+
+// A data plane may start while the control plane writes the maps, which can take a second.
+TEST_F(told, keeps_no_data_plane_out) {
+  const auto program = bpf_loader::find_program(interface);
+  ASSERT_TRUE(program);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) ::_exit(attached_xdp(interface) ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 // Programs that are no more leave neither their tables nor their descriptors.
