@@ -8,6 +8,7 @@
 #include <rte_pcapng.h>
 #include <rte_ring.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,9 +43,14 @@ tl::expected<void, std::string> capture_writer::start(const capture_request& req
   if (thread_.joinable()) thread_.join();
   if (request.path.empty() || request.path.front() != '/')
     return tl::unexpected{std::string{"the path of the file must be absolute"}};
-  const int file =
-      ::open(request.path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+  const int file = ::open(request.path.c_str(),
+                          O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
   if (file < 0) return tl::unexpected{request.path + ": " + std::strerror(errno)};
+  // A pipe that nobody reads would hold up the end of the capture, and of the process.
+  if (struct stat st{}; ::fstat(file, &st) != 0 || S_ISFIFO(st.st_mode)) {
+    ::close(file);
+    return tl::unexpected{request.path + ": is a pipe; expected a file"};
+  }
   current_.filter = request.filter;
   current_.snap = std::clamp<std::uint32_t>(request.snap, 64, 65535);
   current_.missed.store(0, std::memory_order_relaxed);
@@ -93,7 +99,8 @@ void capture_writer::run(int file, capture_request request) {
     while (!last) {
       // One more turn after the end was seen: what was captured before it is written.
       const std::uint64_t now = now_ns();
-      if (now - asked_ns_.load(std::memory_order_relaxed) > forgotten_after_ns) {
+      // Not a difference: somebody may have asked since `now`.
+      if (now > asked_ns_.load(std::memory_order_relaxed) + forgotten_after_ns) {
         failed("nobody asked about the capture for 5 s");
         stop_.store(true, std::memory_order_relaxed);
       }

@@ -4,6 +4,7 @@
 read by scapy and by tshark, neither of which is ours."""
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -138,8 +139,8 @@ def captures(lab, checks, stand, t):
 
     checks.title("A capture by service, with a count")
     path = lab.path("web.pcapng")
-    load = b.start_load("load", vip, 80, connections=5, rate=100, duration=20)
-    udp = b.start_load("udp", vip, ECHO_PORT, mode="udp", connections=5, rate=100, duration=20)
+    load = b.start_load("load", vip, 80, connections=5, rate=100, duration=200)
+    udp = b.start_load("udp", vip, ECHO_PORT, mode="udp", connections=5, rate=100, duration=200)
     said = b.sluice("capture", *runtime, "--service", "web", "--count", 200, "-w", path).stdout
     checks.check(said == f"200 packets written to {path}\n", said.strip())
     from scapy.layers.inet import IP, TCP
@@ -207,6 +208,13 @@ def captures(lab, checks, stand, t):
     wait_until(lambda: not t.ask("/sluice/capture")["running"], 2, "the end of it")
     checks.check("nobody asked" in t.ask("/sluice/capture").get("error", ""),
                  "whoever wanted it was killed: it ends by itself", status)
+    pipe = lab.path("pipe.pcapng")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    refused = b.sluice("capture", *runtime, "-w", pipe, check=False)
+    os.close(reader)
+    checks.check(refused.returncode == 1 and "is a pipe" in refused.stderr,
+                 "a pipe, which might not be read: refused", refused.stderr)
     full = b.sluice("capture", *runtime, "-w", "/dev/full", check=False)
     checks.check(full.returncode == 1 and "/dev/full" in full.stderr,
                  "a disk that is full: an error", full.stderr)
