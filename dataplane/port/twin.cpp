@@ -9,6 +9,7 @@
 #include <rte_errno.h>
 #include <rte_mbuf.h>
 #include <rte_ring.h>
+#include <spdlog/spdlog.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -224,7 +225,14 @@ void twin_pump::run() noexcept {
     passes = moved != 0 ? 0 : passes + 1;
     if (moved >= burst) continue;
     const timespec pause{0, passes < passes_until_idle ? busy_pause_ns : idle_pause_ns};
-    ::ppoll(wait.data(), wait.size(), &pause, nullptr);
+    if (::ppoll(wait.data(), wait.size(), &pause, nullptr) <= 0) continue;
+    for (std::size_t i = 0; i < wait.size(); ++i)
+      if ((wait[i].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0) {
+        // Somebody has deleted the interface. It would be "ready" for ever.
+        spdlog::error("twin {}: its interface is gone; a restart of the data plane makes it anew",
+                      twins_[i]->name());
+        wait[i].fd = -1;
+      }
   }
 }
 

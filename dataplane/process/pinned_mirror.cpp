@@ -70,6 +70,8 @@ void pinned_mirror::go_round(bool hurry) {
         if (view.header().number != sorted_by) {
           sorter = flow_sorter{view};
           sorted_by = view.header().number;
+        } else {
+          sorter.look_at(view);  // another segment may have the same number, and the old be gone
         }
         table.for_each(at, places_at_once, [&](const abi::connection_view& c) {
           if (sluice_flow flow; sorter.pinned(c, flow)) found.emplace_back(flow, c.backend);

@@ -82,6 +82,15 @@ def bgp_configuration(scene):
     return edge_file, client_file
 
 
+def pump_ticks(pid):
+    """pump_ticks() is the CPU time of the thread that moves the twins' packets."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, rest = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        if name == "sluice-twin":
+            return sum(map(int, rest.split()[11:13]))
+    return 0
+
+
 def scenario(lab, checks):
     binaries, scene = Binaries(), Scene(lab)
     services = [service(scene, "web", VIPS[0]), service(scene, "web6", VIPS[1])]
@@ -196,9 +205,16 @@ def scenario(lab, checks):
     time.sleep(3)  # BGP would have noticed by now: a keepalive each 3 s
     checks.check(sessions() and since() == before and len(before) == 4,
                  "the BGP sessions have lived through it", since())
+    checks.title("Somebody deletes it")
+    lab.ip("edge", f"link delete {TWIN}")
+    wait_until(lambda: "its interface is gone" in b.dataplane.output(), 5, "a word about it")
+    began = pump_ticks(b.dataplane.pid)
+    time.sleep(1)
+    ticks = pump_ticks(b.dataplane.pid) - began
+    checks.check(ticks < 50, f"its thread does not spin: {ticks} of 100 ticks", ticks)
     codes = b.stop()
     checks.check(codes == (0, 0), "both daemons end with 0", codes)
-    lab.ip("edge", f"link delete {TWIN}", f"link add {TWIN} type veth peer name other0")
+    lab.ip("edge", f"link add {TWIN} type veth peer name other0")
     b.start_dataplane(wait=False)
     code = b.dataplane.wait(10)
     checks.check(code == 1 and "the kernel has an interface of that name already, which is no TAP"
