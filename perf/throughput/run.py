@@ -269,9 +269,10 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names, or parts of names; all")
     parser.add_argument("--build", default=ROOT / "build", help="the build directory")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="two rounds of half a second")
+    parser.add_argument("--seconds", type=float, help="of each measurement (2)")
+    parser.add_argument("--rounds", type=int, help="(5)")
+    parser.add_argument("--quick", action="store_true",
+                        help="two rounds of half a second, unless they are given")
     parser.add_argument("--services", type=int, default=100)
     parser.add_argument("--backends", type=int, default=100, help="of each service")
     parser.add_argument("--cpu", type=int, default=(os.cpu_count() or 1) - 1,
@@ -289,8 +290,10 @@ def main():
         return 0
     if not rows:
         parser.error("no row has such a name (--list)")
-    if arguments.quick:
-        arguments.rounds, arguments.seconds = 2, 0.5
+    if arguments.rounds is None:
+        arguments.rounds = 2 if arguments.quick else 5
+    if arguments.seconds is None:
+        arguments.seconds = 0.5 if arguments.quick else 2.0
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error("--rounds and --seconds are at least 1 and above 0")
     if os.geteuid() != 0:
