@@ -140,13 +140,13 @@ class World:
     def provoke(self, reason, packets):
         from scapy.layers.l2 import Ether
         before = self.watch.last()
-        frames = {}  # the same packet many times is made once
+        # Made before: what shall meet in a room or in a second is sent at once. The same packet
+        # many times is made once.
+        made = {id(p): bytes(Ether(dst=self.macs[0], src=self.macs[1],
+                                   type=0x86dd if p.name == "IPv6" else 0x0800) / p)
+                for p in {id(p): p for p in packets}.values()}
         for packet in packets:
-            if id(packet) not in frames:
-                kind = 0x86dd if packet.name == "IPv6" else 0x0800
-                frames[id(packet)] = bytes(Ether(dst=self.macs[0], src=self.macs[1], type=kind) /
-                                           packet)
-            self.wire.send(frames[id(packet)])
+            self.wire.send(made[id(packet)])
         # Limits let some through, rooms hold some; what is lost outright is all there.
         least = {"fragment_room": 44, "icmp_rate": 1, "connection_rate": 1, "source_rate": 1,
                  "packet_rate": 1}.get(reason, len(packets))
