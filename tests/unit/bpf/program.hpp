@@ -33,6 +33,11 @@ class program {
     if (!object_) throw std::runtime_error{std::string{"cannot open "} + object + ".bpf.o"};
     if (bpf_object__load(object_.get()) != 0)
       throw std::runtime_error{std::string{"the kernel refuses "} + object + ".bpf.o"};
+    select(name);
+  }
+
+  // select() takes another program of the object; the maps are the same.
+  void select(const char* name) {
     bpf_program* found = bpf_object__find_program_by_name(object_.get(), name);
     if (!found) throw std::runtime_error{std::string{"no program "} + name};
     fd_ = bpf_program__fd(found);
@@ -52,7 +57,10 @@ class program {
       throw std::runtime_error{std::string{"update of "} + name + ": " + std::strerror(errno)};
   }
 
-  [[nodiscard]] run_result run(const bytes& frame) const {
+  // mark: of the packet, for programs of tc.
+  [[nodiscard]] run_result run(const bytes& frame, std::uint32_t mark = 0) const {
+    __sk_buff context{};
+    context.mark = mark;
     run_result result;
     result.frame.resize(frame.size() + 256);
     bpf_test_run_opts options{};
@@ -62,6 +70,10 @@ class program {
     options.data_out = result.frame.data();
     options.data_size_out = static_cast<std::uint32_t>(result.frame.size());
     options.repeat = 1;
+    if (mark != 0) {
+      options.ctx_in = &context;
+      options.ctx_size_in = sizeof context;
+    }
     if (const int error = bpf_prog_test_run_opts(fd_, &options); error != 0)
       throw std::runtime_error{std::string{"test run: "} + std::strerror(-error)};
     result.verdict = options.retval;
