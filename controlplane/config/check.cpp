@@ -7,6 +7,7 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "controlplane/config/kernel_port.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
 #include "dataplane/abi/version.hpp"
@@ -184,6 +185,23 @@ void check_backends(const service& s, const service_origin* o, const context& no
                std::string{"full-nat needs source addresses; expected dataplane.nat-pool."} +
                    (v4 ? "ipv4" : "ipv6") + " in node.yaml");
   check_quic_ids(s, o, errors);
+}
+
+// check_way_of_probes() refuses what was asked for and cannot be.
+void check_way_of_probes(const service& s, const service_origin* o, const context& node,
+                         yaml::error_list& errors) {
+  if (s.health.via != model::health_via::data_path) return;
+  const auto wrong = [&](std::string message) {
+    errors.add(o ? o->health : 0, key_of(s, o, "health.via"), std::move(message));
+  };
+  if (model::translates(s.forward))
+    wrong("data-path is impossible with forward: " + std::string{model::to_string(s.forward)} +
+          ", whose backends do not have the service's address; expected auto or direct");
+  else if (!node.probes_through)
+    wrong(
+        "data-path is impossible: no port in node.yaml is an interface of the kernel or has a "
+        "twin; "
+        "expected auto or direct");
 }
 
 void check_names(const std::vector<service>& services, const std::vector<service_origin>& origins,
@@ -378,6 +396,7 @@ void check_service(const service& s, const service_origin* o, const context& nod
     errors.add(o ? o->health : 0, key_of(s, o, "health.port"),
                "is missing; the service has no single port (" + to_string(s.port) +
                    "), so expected the port to check, such as 80");
+  check_way_of_probes(s, o, node, errors);
   check_backends(s, o, node, errors);
 }
 
@@ -416,6 +435,8 @@ context context::of(const node_config& node) {
           .encap_ipv6 = node.dataplane.encap_source_ipv6.has_value(),
           .pool_ipv4 = has_pool(node, true),
           .pool_ipv6 = has_pool(node, false),
+          .probes_through =
+              std::any_of(node.dataplane.ports.begin(), node.dataplane.ports.end(), is_kernel_port),
           .max_services = limits.services,
           .max_backends = limits.backends,
           .table_memory_mib = limits.table_memory_mib};

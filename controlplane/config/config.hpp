@@ -22,6 +22,7 @@ struct context {
   bool encap_ipv6{true};
   bool pool_ipv4{true};  // addresses in dataplane.nat-pool
   bool pool_ipv6{true};
+  bool probes_through{true};  // a port is an interface of the kernel
   std::uint32_t max_services{4096};
   std::uint32_t max_backends{65536};  // of all services together
   std::uint32_t table_memory_mib{0};  // for the lookup tables; 0: not checked

@@ -14,6 +14,7 @@ namespace {
 using model::backend;
 using model::health_check;
 using model::health_kind;
+using model::health_via;
 using model::milliseconds;
 using model::service;
 using yaml::map_value;
@@ -128,8 +129,8 @@ void read_http(const map_value& m, health_check& out) {
 }
 
 void read_health(const value& v, const health_check* base, health_check& out) {
-  const auto m =
-      v.map({"type", "path", "host", "expect", "port", "interval", "timeout", "rise", "fall"});
+  const auto m = v.map(
+      {"type", "path", "host", "expect", "port", "interval", "timeout", "rise", "fall", "via"});
   if (!m) return;
   out = base ? *base : health_check{};
   const auto type = base ? m->find("type") : m->require("type", "http");
@@ -150,7 +151,7 @@ void read_health(const value& v, const health_check* base, health_check& out) {
                      std::string{types});
   };
   if (out.kind == health_kind::none) {
-    only_for({"path", "host", "expect", "port", "interval", "timeout", "rise", "fall"},
+    only_for({"path", "host", "expect", "port", "interval", "timeout", "rise", "fall", "via"},
              "tcp or http");
     out = health_check{};
     return;
@@ -168,6 +169,10 @@ void read_health(const value& v, const health_check* base, health_check& out) {
   if (const auto port = m->find("port")) assign(out.port, port->integer(1, 65535));
   if (const auto rise = m->find("rise")) assign(out.rise, rise->integer(1, 1000));
   if (const auto fall = m->find("fall")) assign(out.fall, fall->integer(1, 1000));
+  if (const auto via = m->find("via"))
+    assign(out.via, via->word<health_via>({{"auto", health_via::automatic},
+                                           {"direct", health_via::direct},
+                                           {"data-path", health_via::data_path}}));
 
   const auto interval = m->find("interval");
   const auto timeout = m->find("timeout");

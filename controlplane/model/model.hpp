@@ -64,6 +64,9 @@ enum class forward_mode : std::uint8_t {
 }
 
 enum class health_kind : std::uint8_t { none, tcp, http };
+// Which way a probe takes: through the data path as the service's packets do, or to the
+// backend's own address. automatic: the former where mode and port allow it.
+enum class health_via : std::uint8_t { automatic, direct, data_path };
 
 // A port, a range, or any (first 0, last 65535). Host order.
 struct port_range {
@@ -86,6 +89,7 @@ struct health_check {
   milliseconds timeout{1000};
   std::uint32_t rise{2};
   std::uint32_t fall{3};
+  health_via via{health_via::automatic};
 
   bool operator==(const health_check&) const = default;
 };

@@ -27,6 +27,7 @@ nlohmann::ordered_json to_json(const health_check& h) {
   out["timeout"] = to_string(h.timeout);
   out["rise"] = h.rise;
   out["fall"] = h.fall;
+  if (h.via != health_via::automatic) out["via"] = to_string(h.via);
   return out;
 }
 
@@ -152,6 +153,18 @@ std::string_view to_string(health_kind k) noexcept {
       return "tcp";
     case health_kind::http:
       return "http";
+  }
+  return "unknown";
+}
+
+std::string_view to_string(health_via v) noexcept {
+  switch (v) {
+    case health_via::automatic:
+      return "auto";
+    case health_via::direct:
+      return "direct";
+    case health_via::data_path:
+      return "data-path";
   }
   return "unknown";
 }

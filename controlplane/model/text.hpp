@@ -18,6 +18,7 @@ namespace sluice::model {
 [[nodiscard]] std::string_view to_string(forward_mode m) noexcept;
 [[nodiscard]] std::string_view to_string(client_address c) noexcept;
 [[nodiscard]] std::string_view to_string(health_kind k) noexcept;
+[[nodiscard]] std::string_view to_string(health_via v) noexcept;
 [[nodiscard]] std::string_view to_string(admin_state s) noexcept;
 // "443", "8000-8100" or "any".
 [[nodiscard]] std::string to_string(const port_range& r);

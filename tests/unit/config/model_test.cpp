@@ -145,6 +145,38 @@ TEST(model_text, yaml_is_for_people) {
   EXPECT_EQ(identity(s), "[2001:db8::1]:443/tcp");
 }
 
+TEST(model_text, the_way_of_health_checks) {
+  const auto text = [](const char* forward, const char* via) {
+    return std::string{"services:\n- name: web\n  address: 192.0.2.1\n  port: 80\n  forward: "} +
+           forward + "\n  health: {type: tcp, via: " + via + "}\n";
+  };
+  const auto errors_of = [](const std::string& t, const config::context& node) {
+    const auto read = config::parse_services(t, "services.yaml", node);
+    return read ? std::string{} : sluice::to_string(read.error());
+  };
+  for (const char* forward : {"ipip", "gue", "gre", "dsr-l2"})
+    for (const char* via : {"auto", "direct", "data-path"}) {
+      const auto read = config::parse_services(text(forward, via), "services.yaml", {});
+      ASSERT_TRUE(read) << forward << via;
+      EXPECT_EQ(to_string(read->services[0].health.via), via);
+      const auto again = config::parse_services(to_yaml(*read), "again", {});
+      ASSERT_TRUE(again);
+      EXPECT_EQ(*again, *read);
+    }
+  for (const char* forward : {"nat", "full-nat"}) {
+    EXPECT_EQ(errors_of(text(forward, "auto"), {}), "");
+    EXPECT_EQ(errors_of(text(forward, "data-path"), {}),
+              "services.yaml:6: services[0].health.via: data-path is impossible with forward: " +
+                  std::string{forward} +
+                  ", whose backends do not have the service's address; expected auto or direct");
+  }
+  EXPECT_EQ(errors_of(text("ipip", "auto"), {.probes_through = false}), "");
+  EXPECT_EQ(
+      errors_of(text("ipip", "data-path"), {.probes_through = false}),
+      "services.yaml:6: services[0].health.via: data-path is impossible: no port in node.yaml "
+      "is an interface of the kernel or has a twin; expected auto or direct");
+}
+
 TEST(model_diff, names_every_field) {
   const auto parse = [](std::string_view text) {
     auto s = config::parse_services(text, "f", {});

@@ -160,6 +160,12 @@ TEST(services, bad_keys_of_a_service) {
        "services.yaml:7: services[0].health.rise: '0' is out of range; expected a whole number "
        "from "
        "1 to 1000"},
+      {"way of none", "    health: {type: none, via: direct}",
+       "services.yaml:7: services[0].health.via: has no effect with this type; expected it "
+       "only with type tcp or http"},
+      {"way", "    health: {type: tcp, via: tunnel}",
+       "services.yaml:7: services[0].health.via: 'tunnel' is unknown; expected auto, direct or "
+       "data-path"},
       {"health port", "    health: {type: tcp, port: 65536}",
        "services.yaml:7: services[0].health.port: '65536' is out of range; expected a whole number "
        "from 1 to 65535"},
