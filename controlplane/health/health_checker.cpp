@@ -48,6 +48,12 @@ struct entry {
   std::chrono::system_clock::time_point last_change{};
 };
 
+// related() tells whether the state of one way of probing says something about another: not
+// whether a backend has one VIP about whether it has another.
+bool related(const target& a, const target& b) noexcept {
+  return !a.path || !b.path || a.path->vip == b.path->vip;
+}
+
 // Targets of one backend port: what a changed check takes its state over from.
 struct endpoint {
   ip_address address;
@@ -138,7 +144,8 @@ void health_checker::impl::set_targets(const std::vector<wanted_target>& wanted)
     const entry* before = nullptr;
     const auto [from, to] = leaving.equal_range({e->what.address, e->what.port});
     for (auto it = from; it != to; ++it)
-      if (before == nullptr || it->second->what.check.kind == e->what.check.kind)
+      if (related(it->second->what, e->what) &&
+          (before == nullptr || it->second->what.check.kind == e->what.check.kind))
         before = it->second;
     if (before != nullptr && before->state.state() != health_state::unknown) {
       e->state = judge{before->state.state()};

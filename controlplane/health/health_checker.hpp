@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -39,13 +40,23 @@
 
 namespace sluice::health {
 
+// data_path: a probe that goes to the VIP, by the way that a service's packets take.
+struct data_path {
+  ip_address vip;
+  model::forward_mode mode{};
+  std::uint8_t dscp{};  // dsr-dscp
+
+  bool operator==(const data_path&) const = default;
+};
+
 struct target {
-  ip_address address;
+  ip_address address;         // the backend's
   std::uint16_t port{};       // the port that is probed (host order); check.port is not looked at
   model::health_check check;  // kind none: never probed, left out of snapshots
+  std::optional<data_path> path{};  // nothing: straight to the address
 
-  // Equal when the probes are the same: check.port is ignored, and for kind tcp the
-  // fields that only http uses.
+  // Equal when the probes are the same: check.port is ignored, for kind tcp the fields that
+  // only http uses, and check.via where there is no path.
   friend bool operator==(const target& a, const target& b) noexcept;
 };
 
@@ -55,7 +66,8 @@ struct target_hash {
 
 // make_target() resolves check.port: 0 means the service's port.
 [[nodiscard]] target make_target(const ip_address& backend, std::uint16_t service_port,
-                                 const model::health_check& check);
+                                 const model::health_check& check,
+                                 std::optional<data_path> path = {});
 
 enum class health_state : std::uint8_t { unknown, up, down };
 [[nodiscard]] const char* to_string(health_state s) noexcept;
@@ -87,9 +99,20 @@ struct wanted_target {
   health_state initial{health_state::unknown};
 };
 
-// Makes the socket of a probe: non-blocking, close-on-exec, of the address's family.
-// The seam for probes through the data path (device, mark).
-using socket_factory = std::function<tl::expected<int, std::error_code>(const target&)>;
+// probe_socket: a socket, and where it connects to when that is not the target's address.
+struct probe_socket {
+  probe_socket() = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): a descriptor alone is the usual case.
+  probe_socket(int descriptor) noexcept : fd{descriptor} {}
+
+  int fd{-1};
+  std::optional<ip_address> to{};
+  std::uint32_t scope{};  // interface of a link-local address
+};
+
+// Makes the socket of a probe: non-blocking, close-on-exec, of the family of the address that
+// it connects to. The seam for probes through the data path.
+using socket_factory = std::function<tl::expected<probe_socket, std::error_code>(const target&)>;
 [[nodiscard]] tl::expected<int, std::error_code> make_plain_socket(const target& t);
 
 struct checker_options {

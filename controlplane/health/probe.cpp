@@ -46,20 +46,21 @@ struct socket_address {
   socklen_t length{};
 };
 
-socket_address to_sockaddr(const target& t) noexcept {
+socket_address to_sockaddr(const ip_address& to, std::uint16_t port, std::uint32_t scope) noexcept {
   socket_address r;
-  if (t.address.is_v4()) {
+  if (to.is_v4()) {
     sockaddr_in a{};
     a.sin_family = AF_INET;
-    a.sin_port = htons(t.port);
-    a.sin_addr.s_addr = t.address.v4_raw().raw();
+    a.sin_port = htons(port);
+    a.sin_addr.s_addr = to.v4_raw().raw();
     std::memcpy(&r.storage, &a, sizeof a);
     r.length = sizeof a;
   } else {
     sockaddr_in6 a{};
     a.sin6_family = AF_INET6;
-    a.sin6_port = htons(t.port);
-    std::memcpy(&a.sin6_addr, t.address.bytes.data(), sizeof a.sin6_addr);
+    a.sin6_port = htons(port);
+    a.sin6_scope_id = scope;
+    std::memcpy(&a.sin6_addr, to.bytes.data(), sizeof a.sin6_addr);
     std::memcpy(&r.storage, &a, sizeof a);
     r.length = sizeof a;
   }
@@ -119,7 +120,9 @@ std::optional<probe_result> probe::start(const target& t, const socket_factory& 
   }
   const auto made = make(t);
   if (!made) return from_errno(made.error().value());
-  fd_ = *made;
+  fd_ = made->fd;
+  to_ = made->to.value_or(t.address);
+  scope_ = made->scope;
 
   const linger reset{1, 0};
   ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
@@ -132,7 +135,7 @@ std::optional<probe_result> probe::start(const target& t, const socket_factory& 
   phase_ = phase::connecting;
   sent_ = 0;
   parser_ = {};
-  const socket_address to = to_sockaddr(t);
+  const socket_address to = to_sockaddr(to_, t.port, scope_);
   std::optional<probe_result> result;
   if (::connect(fd_, reinterpret_cast<const sockaddr*>(&to.storage), to.length) == 0) {
     result = connected();
@@ -201,7 +204,8 @@ std::optional<probe_result> probe::advance() {
 }
 
 std::optional<probe_result> probe::connected() {
-  if (connected_to_itself(fd_, to_sockaddr(*target_))) return failed(error_text(ECONNREFUSED));
+  if (connected_to_itself(fd_, to_sockaddr(to_, target_->port, scope_)))
+    return failed(error_text(ECONNREFUSED));
   if (target_->check.kind == model::health_kind::tcp)
     return probe_result{probe_outcome::ok, "connected"};
   phase_ = phase::sending;

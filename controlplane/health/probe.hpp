@@ -55,6 +55,8 @@ class probe {
   const target* target_{nullptr};
   done_callback done_;
   int fd_{-1};
+  ip_address to_;  // where it connects to
+  std::uint32_t scope_{0};
   enum class phase : std::uint8_t { connecting, sending, receiving } phase_{};
   std::string request_;
   std::size_t sent_{0};

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <string_view>
+#include <utility>
 
 #include "controlplane/health/health_checker.hpp"
 
@@ -14,8 +15,9 @@ bool operator==(const target& a, const target& b) noexcept {
   const model::health_check& x = a.check;
   const model::health_check& y = b.check;
   if (a.address != b.address || a.port != b.port || x.kind != y.kind || x.interval != y.interval ||
-      x.timeout != y.timeout || x.rise != y.rise || x.fall != y.fall)
+      x.timeout != y.timeout || x.rise != y.rise || x.fall != y.fall || a.path != b.path)
     return false;
+  if (a.path && x.via != y.via) return false;
   return x.kind != model::health_kind::http ||
          (x.path == y.path && x.host == y.host && x.expect_first == y.expect_first &&
           x.expect_last == y.expect_last);
@@ -39,6 +41,12 @@ std::size_t target_hash::operator()(const target& t) const noexcept {
     for (const char c : t.check.host) mix_byte(static_cast<std::uint8_t>(c));
     mix((std::uint64_t{t.check.expect_first} << 16) | t.check.expect_last);
   }
+  if (t.path) {
+    for (const std::uint8_t b : t.path->vip.bytes) mix_byte(b);
+    mix_byte(static_cast<std::uint8_t>(t.path->mode));
+    mix_byte(t.path->dscp);
+    mix_byte(static_cast<std::uint8_t>(t.check.via));
+  }
   // FNV's low bits are poor for short inputs (murmur3's finalizer mends them).
   h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
   h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
@@ -46,8 +54,8 @@ std::size_t target_hash::operator()(const target& t) const noexcept {
 }
 
 target make_target(const ip_address& backend, std::uint16_t service_port,
-                   const model::health_check& check) {
-  return {backend, check.port != 0 ? check.port : service_port, check};
+                   const model::health_check& check, std::optional<data_path> path) {
+  return {backend, check.port != 0 ? check.port : service_port, check, std::move(path)};
 }
 
 const char* to_string(health_state s) noexcept {

@@ -492,6 +492,68 @@ TEST(health_checker, the_socket_is_the_callers_to_make) {
   EXPECT_EQ(b.verdicts[0].reason, "no such device");
 }
 
+TEST(health_checker, the_caller_says_where_to_connect) {
+  const listener server{local};
+  checker_options options;
+  options.make_socket = [&](const target& t) -> tl::expected<probe_socket, std::error_code> {
+    auto fd = make_plain_socket(t);
+    if (!fd) return tl::unexpected(fd.error());
+    probe_socket made{*fd};
+    made.to = local;
+    return made;
+  };
+  bench b{options};
+  // Nobody listens at the target's own address.
+  const target t = tcp(address("127.0.5.1"), server.port(), 20ms, 20ms);
+  b.set({t});
+  ASSERT_TRUE(b.until(1));
+  EXPECT_EQ(b.checker.state_of(t), health_state::up);
+}
+
+TEST(health_checker, each_vip_of_a_backend_is_a_target_of_its_own) {
+  const target direct = tcp(local, 80);
+  const auto by_path = [&](const char* vip, model::forward_mode mode, std::uint8_t dscp = 0) {
+    return make_target(local, 80, direct.check, data_path{address(vip), mode, dscp});
+  };
+  using enum model::forward_mode;
+  const std::vector<target> all{direct,
+                                by_path("192.0.2.1", ipip),
+                                by_path("192.0.2.2", ipip),
+                                by_path("192.0.2.1", gue),
+                                by_path("192.0.2.1", dsr_dscp, 1),
+                                by_path("192.0.2.1", dsr_dscp, 2)};
+  for (std::size_t i = 0; i < all.size(); ++i)
+    for (std::size_t j = 0; j < all.size(); ++j) {
+      EXPECT_EQ(all[i] == all[j], i == j) << i << ' ' << j;
+      EXPECT_EQ(target_hash{}(all[i]) == target_hash{}(all[j]), i == j) << i << ' ' << j;
+    }
+  // What is asked of `via` makes no difference to a direct probe.
+  target other = direct;
+  other.check.via = model::health_via::direct;
+  EXPECT_EQ(other, direct);
+  EXPECT_EQ(target_hash{}(other), target_hash{}(direct));
+}
+
+TEST(health_checker, a_changed_way_keeps_the_state_but_not_another_vips) {
+  const listener server{local};
+  checker_options options;
+  options.make_socket = make_plain_socket;
+  bench b{options};
+  const target direct = tcp(local, server.port(), 20ms, 20ms);
+  b.set({direct});
+  ASSERT_TRUE(b.until(1));
+  const auto by_path = [&](const char* vip) {
+    return make_target(local, server.port(), direct.check,
+                       data_path{address(vip), model::forward_mode::ipip, 0});
+  };
+  const target first = by_path("192.0.2.1");
+  const target second = by_path("192.0.2.2");
+  b.set({first});
+  EXPECT_EQ(b.checker.state_of(first), health_state::up);
+  b.set({second});
+  EXPECT_EQ(b.checker.state_of(second), health_state::unknown);
+}
+
 TEST(health_checker, thousands_that_fail_at_once_are_no_recursion) {
   // All wait behind one silent target; when it gives up, the queue runs through in one go.
   http_server server{local, "", manner::silent};
