@@ -81,6 +81,9 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
           {"tier", cold.tier},
           {"health", health_word(cold.health)},
           {"health_text", b.health_text},
+          {"probe", s.config.health.kind == model::health_kind::none
+                        ? json()
+                        : json(b.probed_through ? "data-path" : "direct")},
           {"admin", cold.admin == abi::shown_admin::draining ? "draining" : "enabled"},
           {"share", share},
           {"next_hop", next_hop_json(b.way)},

@@ -2,6 +2,7 @@
 #include "controlplane/reconcile/controller.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include <spdlog/spdlog.h>
 
@@ -30,10 +31,6 @@ abi::shown_health to_shown(health::health_state s) noexcept {
       break;
   }
   return abi::shown_health::unknown;
-}
-
-health::target target_of(const model::service& s, const ip_address& backend) {
-  return health::make_target(backend, s.port.first, s.health);
 }
 
 bool is_checked(const model::service& s) {
@@ -136,10 +133,15 @@ tl::expected<void, std::string> controller::start() {
   auto latest = keeper_->load_latest();
   if (!latest) return tl::unexpected{latest.error()};
 
+  path_ = std::make_unique<probe_path>(node_, [this](const auto& target) { on_probe_way(target); });
+  health::checker_options options;
+  options.make_socket = [this](const auto& target) { return path_->make_socket(target); };
   health_ = std::make_unique<health::health_checker>(
-      loop_, [this](const auto& target, const auto& verdict) { on_verdict(target, verdict); });
+      loop_, [this](const auto& target, const auto& verdict) { on_verdict(target, verdict); },
+      std::move(options));
   hops_ = std::make_unique<next_hops>(loop_, node_,
                                       [this](const auto& changed) { on_neighbours(changed); });
+  path_->set_hops(*hops_);
   if (!hops_->netlink_error().empty()) spdlog::warn("{}", hops_->netlink_error());
   steering_ = std::make_unique<steering>(node_);
   if (const auto data_plane = observations_->current()) hops_->set_data_plane(*data_plane);
@@ -156,6 +158,8 @@ tl::expected<void, std::string> controller::start() {
     (void)lists_.find(s.allow, [&] { return shown().allow; });
     (void)lists_.find(s.deny, [&] { return shown().deny; });
   }
+  for (const auto& e : open_probe_path(desired_))
+    spdlog::warn("revision {}: {}", revision_, e.to_string());
   install(desired_, revision_);
   spdlog::info("revision {}: {} services", revision_, desired_.services.size());
   look_around();
@@ -171,6 +175,8 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
     return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
   change_answer answer{revision_, model::diff(desired_, *next)};
   if (*next == desired_) return answer;
+  if (auto errors = open_probe_path(*next); !errors.empty())
+    return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
   if (auto lists = lists_.prepare(*next); !lists)
     return tl::unexpected{change_error{refusal::invalid, std::move(lists.error())}};
   const std::string too_much = loop_.invoke([&] {
@@ -213,6 +219,7 @@ snapshot controller::look() {
     if (!hops_->netlink_error().empty()) s.warnings.push_back(hops_->netlink_error());
     for (auto& p : lists_.problems()) s.warnings.push_back(std::move(p));
     for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
+    for (auto& p : path_->problems()) s.warnings.push_back(std::move(p));
     if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     for (const auto& service : services_)
@@ -237,6 +244,26 @@ std::optional<ip_address> controller::route_to(const ip_address& backend) {
   });
 }
 
+health::target controller::target_of(const model::service& s, const model::backend& b) const {
+  return health::make_target(b.address, s.port.first, s.health, path_->path_for(s, b));
+}
+
+// open_probe_path() returns what is wrong with services that insist on it. Any thread: it
+// takes too long for the loop.
+std::vector<config_error> controller::open_probe_path(const model::desired_state& next) {
+  std::vector<config_error> errors;
+  if (!probe_path::wanted(next)) return errors;
+  const std::string why = path_->open();
+  if (why.empty()) return errors;
+  for (const auto& s : next.services)
+    if (is_checked(s) && s.health.via == model::health_via::data_path)
+      errors.push_back({{},
+                        0,
+                        "services[" + s.name + "].health.via",
+                        "data-path is impossible: " + why + "; expected auto or direct"});
+  return errors;
+}
+
 health::health_state controller::seed_of(const std::string& service,
                                          const ip_address& backend) const {
   const auto seed = seeds_.find({service, backend});
@@ -249,21 +276,24 @@ void controller::set_targets(const model::desired_state& next) {
   by_target_.clear();
   by_address_.clear();
   std::vector<ip_address> addresses;
+  std::set<ip_address> vips;
   for (std::uint32_t i = 0; i < next.services.size(); ++i) {
     const model::service& s = next.services[i];
+    vips.insert(s.address);
     for (std::uint32_t b = 0; b < s.backends.size(); ++b) {
       const ip_address& address = s.backends[b].address;
       by_address_[address].emplace_back(i, b);
       if (!is_checked(s)) continue;
-      health::target t = target_of(s, address);
+      health::target t = target_of(s, s.backends[b]);
       wanted.push_back({t, seed_of(s.name, address)});
       by_target_[std::move(t)].emplace_back(i, b);
     }
   }
   addresses.reserve(by_address_.size());
   for (const auto& [address, where] : by_address_) addresses.push_back(address);
-  health_->set_targets(wanted);
   hops_->set_addresses(std::move(addresses));
+  health_->set_targets(wanted);
+  path_->set_targets(wanted, std::move(vips));
 }
 
 std::shared_ptr<const service_runtime> controller::make_runtime(const model::service& config,
@@ -280,7 +310,9 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
       b.health_text = "not checked";
       continue;
     }
-    b.condition.health = to_shown(health_->state_of(target_of(config, address)));
+    const health::target target = target_of(config, config.backends[i]);
+    b.condition.health = to_shown(health_->state_of(target));
+    b.probed_through = path_->through(target);
     const model::backend* old = before ? model::find_backend(before->config, address) : nullptr;
     if (old != nullptr && is_checked(before->config)) {
       b.health_text =
@@ -357,6 +389,23 @@ void controller::on_verdict(const health::target& target, const health::verdict&
   }
 }
 
+void controller::on_probe_way(const health::target& target) {
+  const auto found = by_target_.find(target);
+  if (found == by_target_.end()) return;
+  const bool through = path_->through(target);
+  for (const auto& [service, position] : found->second) {
+    // While a new state is being installed, its places are not yet those of services_.
+    if (service >= services_.size()) continue;
+    const service_runtime& now = *services_[service];
+    if (position >= now.backends.size() || now.backends[position].probed_through == through ||
+        !(target_of(now.config, now.config.backends[position]) == target))
+      continue;
+    auto next = std::make_shared<service_runtime>(now);
+    next->backends[position].probed_through = through;
+    replace(service, std::move(next));
+  }
+}
+
 void controller::on_neighbours(const std::vector<ip_address>& changed) {
   for (const auto& address : changed)
     if (const auto found = by_address_.find(address); found != by_address_.end())
@@ -366,6 +415,7 @@ void controller::on_neighbours(const std::vector<ip_address>& changed) {
 void controller::refresh_routes(const places& where) {
   for (const auto& [service, position] : where) {
     const auto& now = *services_[service];
+    path_->refresh(target_of(now.config, now.config.backends[position]));
     route way = hops_->find(now.config.backends[position].address, now.config.forward);
     if (way == now.backends[position].way) continue;
     auto next = std::make_shared<service_runtime>(now);
@@ -418,6 +468,7 @@ void controller::look_around() {
     if (data_plane->instance() != writer_->base_instance()) publish_soon();
   }
   steering_->check(writer_->view());
+  path_->check();
 }
 
 void controller::publish_soon() {

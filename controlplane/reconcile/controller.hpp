@@ -39,6 +39,7 @@
 #include "controlplane/reconcile/latency.hpp"
 #include "controlplane/reconcile/list_keeper.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
+#include "controlplane/reconcile/probe_path.hpp"
 #include "controlplane/reconcile/state_keeper.hpp"
 #include "controlplane/reconcile/steering.hpp"
 #include "dataplane/abi/node_file.hpp"
@@ -48,6 +49,7 @@ namespace sluice::reconcile {
 struct backend_runtime {
   publish::condition condition;
   std::string health_text;
+  bool probed_through{false};  // by the data path, addressed to the VIP
   route way;
 };
 
@@ -153,6 +155,9 @@ class controller {
   [[nodiscard]] health::health_state seed_of(const std::string& service,
                                              const ip_address& backend) const;
 
+  [[nodiscard]] health::target target_of(const model::service& s, const model::backend& b) const;
+  [[nodiscard]] std::vector<config_error> open_probe_path(const model::desired_state& next);
+  void on_probe_way(const health::target& target);
   void on_verdict(const health::target& target, const health::verdict& verdict);
   void on_neighbours(const std::vector<ip_address>& changed);
   void refresh_routes(const places& where);
@@ -199,6 +204,7 @@ class controller {
   event_loop::timer_id look_timer_{0};
   // After what their callbacks use.
   std::unique_ptr<next_hops> hops_;
+  std::unique_ptr<probe_path> path_;
   std::unique_ptr<health::health_checker> health_;
   std::unique_ptr<steering> steering_;
 };

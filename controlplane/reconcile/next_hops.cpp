@@ -5,6 +5,8 @@
 #include <system_error>
 #include <utility>
 
+#include "controlplane/config/kernel_port.hpp"
+
 namespace sluice::reconcile {
 namespace {
 
@@ -36,7 +38,8 @@ std::uint16_t to_mtu(std::uint32_t mtu, std::uint16_t otherwise) {
 next_hops::next_hops(event_loop& loop, const node_config& node, change_callback on_change) {
   std::uint8_t index = 0;
   for (const auto& p : node.dataplane.ports) {
-    ports_[p.name] = {index++, p.interface, 1500, p.next_hop};
+    ports_[p.name] = {index++, p.wants_twin() ? p.twin_name() : p.interface, 1500, p.next_hop,
+                      config::is_kernel_port(p)};
     if (p.next_hop && fixed_port_.empty()) fixed_port_ = p.name;
   }
   try {
@@ -114,6 +117,20 @@ route next_hops::find(const ip_address& backend, model::forward_mode mode) const
           netlink_error_.empty() ? "no next-hop is configured" : netlink_error_,
           {},
           {}};
+}
+
+std::optional<probe_way> next_hops::probe_way_to(const ip_address& backend,
+                                                 model::forward_mode mode) const {
+  const route r = find(backend, mode);
+  const auto found = ports_.find(r.port);
+  if (found == ports_.end() || !found->second.kernels || found->second.interface.empty())
+    return std::nullopt;
+  const std::string& interface = found->second.interface;
+  if (r.state == "static" && r.hop) return probe_way{interface, {}, r.hop->mac};
+  if (r.state == "no-route" || r.via == ip_address{} ||
+      (mode == model::forward_mode::dsr_l2 && r.via != backend))
+    return std::nullopt;
+  return probe_way{interface, r.via, {}};
 }
 
 }  // namespace sluice::reconcile

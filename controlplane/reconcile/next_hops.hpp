@@ -38,6 +38,13 @@ struct route {
   bool operator==(const route&) const = default;
 };
 
+// probe_way: how the kernel sends to a backend as the data plane does.
+struct probe_way {
+  std::string interface;           // the port's, or of its twin
+  ip_address via;                  // whose MAC address the kernel finds
+  std::optional<mac_address> mac;  // instead of `via`: the port's next-hop
+};
+
 class next_hops {
  public:
   using change_callback = neighbour::neighbour_follower::change_callback;
@@ -50,6 +57,9 @@ class next_hops {
   bool set_data_plane(const publish::observations& data_plane);
   void set_addresses(std::vector<ip_address> addresses);
   [[nodiscard]] route find(const ip_address& backend, model::forward_mode mode) const;
+  // probe_way_to() is nothing where no port leads there that is an interface of the kernel.
+  [[nodiscard]] std::optional<probe_way> probe_way_to(const ip_address& backend,
+                                                      model::forward_mode mode) const;
   [[nodiscard]] const std::string& netlink_error() const noexcept { return netlink_error_; }
 
  private:
@@ -58,6 +68,7 @@ class next_hops {
     std::string interface;  // the kernel's; empty: none
     std::uint16_t mtu{1500};
     std::optional<mac_address> fixed;
+    bool kernels{};  // the kernel sends and receives by the interface
 
     bool operator==(const port&) const = default;
   };

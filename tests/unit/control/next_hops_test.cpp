@@ -53,5 +53,29 @@ TEST(next_hops, without_one_and_without_a_route_there_is_none) {
   EXPECT_FALSE(way.reason.empty());
 }
 
+TEST(next_hops, probes_go_where_the_kernel_sends_too) {
+  event_loop loop;
+  const mac_address gateway{2, 0, 0, 0, 0, 1};
+  port_config xdp = port("a", gateway);
+  xdp.kind = device_kind::af_xdp;
+  xdp.interface = "eth9";
+  port_config pci = port("a", gateway);
+  pci.kind = device_kind::pci;
+  port_config twin = port("a", gateway);
+  twin.twin = true;
+  const std::pair<port_config, const char*> ports[] = {
+      {xdp, "eth9"}, {pci, "sl-a"}, {twin, "sl-a"}, {port("a", gateway), nullptr}};
+  for (const auto& [p, interface] : ports) {
+    const node_config node = node_with({p});
+    next_hops hops{loop, node, [](const auto&) {}};
+    hops.set_addresses({v4(192, 0, 2, 1)});
+    const auto way = hops.probe_way_to(v4(192, 0, 2, 1), model::forward_mode::ipip);
+    ASSERT_EQ(way.has_value(), interface != nullptr);
+    if (!way) continue;
+    EXPECT_EQ(way->interface, interface);
+    EXPECT_EQ(way->mac, gateway);
+  }
+}
+
 }  // namespace
 }  // namespace sluice::reconcile
