@@ -37,13 +37,16 @@ unsigned l4_error(const bytes& f, std::size_t l3, bool v4, std::size_t l4, unsig
 }
 
 // transport_of() is where the header of TCP, UDP or ICMP is in a packet that was forwarded.
+// Protocol 0: it has none, being a later fragment.
 std::pair<std::size_t, unsigned> transport_of(const bytes& was, std::size_t l3, bool v4) {
   std::size_t l4 = l3 + (v4 ? (was[l3] & 15u) * 4 : 40u);
   unsigned protocol = v4 ? was[l3 + 9] : was[l3 + 6];
+  if (v4 && (word(was, l3 + 6) & 0x1fff) != 0) return {l4, 0};
   while (!v4 && protocol != 6 && protocol != 17 && protocol != 58) {
     const std::size_t size = protocol == 44   ? 8
                              : protocol == 51 ? (was[l4 + 1] + 2u) * 4
                                               : (was[l4 + 1] + 1u) * 8;
+    if (protocol == 44 && (word(was, l4 + 2) & 0xfff8) != 0) return {l4 + size, 0};
     protocol = was[l4];
     l4 += size;
   }
@@ -64,7 +67,9 @@ void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f,
        "dsr-dscp: destination");
   const auto [l4, protocol] = transport_of(was, l3, v4);
   const std::size_t sum = l4 + (protocol == 6 ? 16u : protocol == 17 ? 6u : 2u);
-  if (protocol == 1) {
+  if (protocol == 0) {
+    // The sum over the whole datagram is in its first fragment.
+  } else if (protocol == 1) {
     need(word(f, sum) == word(was, sum), "dsr-dscp: ICMP checksum");
   } else if (protocol == 17 && word(was, sum) == 0) {
     need(word(f, sum) == 0, "dsr-dscp: no checksum any more");
@@ -77,8 +82,10 @@ void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f,
   std::copy(f.begin(), f.begin() + 12, expected.begin());
   std::copy_n(row.address.bytes.end() - static_cast<std::ptrdiff_t>(n), n,
               expected.begin() + static_cast<std::ptrdiff_t>(destination));
-  expected[sum] = f[sum];
-  expected[sum + 1] = f[sum + 1];
+  if (protocol != 0) {
+    expected[sum] = f[sum];
+    expected[sum + 1] = f[sum + 1];
+  }
   if (v4) {
     expected[l3 + 1] = static_cast<std::uint8_t>((was[l3 + 1] & 3) | row.dscp << 2);
     --expected[l3 + 8];
@@ -340,13 +347,35 @@ void check_reply(const input& in, const result& out) {
   need(checksum_of(sum, 0, sum.size()) == 0, "checksum of the answer");
 }
 
+// pool_end() is where a packet without tags and options has the port that belongs to an address
+// of the NAT pool, as its source or its destination; 0: it has none.
+std::size_t pool_end(const bytes& f, bool source) {
+  const auto is = [&f](std::size_t at, const auto& address) {
+    return std::equal(address.begin(), address.end(), f.begin() + static_cast<std::ptrdiff_t>(at));
+  };
+  if (f.size() >= 38 && word(f, 12) == 0x0800 && f[14] == 0x45 && is(source ? 26 : 30, pool4))
+    return source ? 34 : 36;
+  if (f.size() >= 58 && word(f, 12) == 0x86dd && is(source ? 22 : 38, pool6))
+    return source ? 54 : 56;
+  return 0;
+}
+
 struct fuzz_world {
   table_builder tables;
   bench b;
   fuzz_world() : b{(fill_config(tables), add_choices(tables), tables.view()), 256} {}
 
-  void run(const std::vector<input>& burst) {
+  // What full-nat took last as a source port; which one it takes the fuzzer cannot know, so
+  // that all that comes for the pool comes there.
+  unsigned pool_port{0};
+
+  void run(std::vector<input> burst) {
     if (burst.empty()) return;
+    for (input& in : burst)
+      if (const std::size_t at = pool_end(in.frame, false); at != 0 && pool_port != 0) {
+        in.frame[at] = static_cast<std::uint8_t>(pool_port >> 8);
+        in.frame[at + 1] = static_cast<std::uint8_t>(pool_port);
+      }
     const std::uint64_t before = b.decided() + b.waiting();
     const std::vector<result> out = b.run(burst);
     if (b.decided() + b.waiting() - before != burst.size())
@@ -354,6 +383,8 @@ struct fuzz_world {
     for (std::size_t i = 0; i < out.size(); ++i) {
       if (out[i].outcome == verdict::forward) {
         check_forwarded(tables, burst[i], out[i]);
+        if (const std::size_t at = pool_end(out[i].frame, true); at != 0)
+          pool_port = word(out[i].frame, at);
       } else if (out[i].outcome == verdict::held) {
         if (out[i].frame != burst[i].frame) wrong("changed, but held", burst[i], out[i]);
       } else if (out[i].outcome == verdict::reply) {
@@ -380,6 +411,7 @@ struct fuzz_world {
       std::abort();
     }
     b.nat().clear();
+    pool_port = 0;
     t.v4.erase_if(0, t.v4.bucket_count(), all, nothing);
     t.v6.erase_if(0, t.v6.bucket_count(), all, nothing);
     // Nor any fragment: neither those that wait nor where first ones went.

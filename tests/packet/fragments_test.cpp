@@ -9,6 +9,7 @@
 #include <set>
 
 #include "tests/packet/bench.hpp"
+#include "tests/packet/fragment_builder.hpp"
 #include "tests/packet/rows.hpp"
 
 namespace sluice::test {
@@ -18,28 +19,6 @@ using enum abi::counter_id;
 
 constexpr std::uint64_t millisecond = 1'000'000;
 
-// cut4() and cut6() make fragments of `piece` bytes (a multiple of 8) of an L4 packet.
-std::vector<bytes> cut4(ip4_fields f, const bytes& l4, std::size_t piece) {
-  std::vector<bytes> out;
-  for (std::size_t at = 0; at < l4.size(); at += piece) {
-    const std::size_t end = std::min(at + piece, l4.size());
-    f.fragment = static_cast<unsigned>(at / 8) | (end < l4.size() ? 0x2000u : 0u);
-    out.push_back(ip4(f, bytes(l4.begin() + static_cast<std::ptrdiff_t>(at),
-                               l4.begin() + static_cast<std::ptrdiff_t>(end))));
-  }
-  return out;
-}
-std::vector<bytes> cut6(ip6_fields f, unsigned protocol, const bytes& l4, std::size_t piece) {
-  std::vector<bytes> out;
-  f.next = 44;
-  for (std::size_t at = 0; at < l4.size(); at += piece) {
-    const std::size_t end = std::min(at + piece, l4.size());
-    out.push_back(ip6(f, fragment6(protocol, static_cast<unsigned>(at) | (end < l4.size())) +
-                             bytes(l4.begin() + static_cast<std::ptrdiff_t>(at),
-                                   l4.begin() + static_cast<std::ptrdiff_t>(end))));
-  }
-  return out;
-}
 bytes hop4(bytes packet) {
   --packet[8];
   packet[10] = packet[11] = 0;

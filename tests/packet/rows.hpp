@@ -64,6 +64,8 @@ inline constexpr hexadec backend6{0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0
 inline constexpr quad outer_source4{192, 0, 2, 10};
 inline constexpr hexadec outer_source6{0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0,
                                        0,    0,    0,    0,    0, 0, 0, 0x08};
+inline constexpr quad pool4{192, 0, 2, 200};
+inline constexpr hexadec pool6{0x20, 1, 0xd, 0xb8, 0, 0x99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
 // next_hop_of() and out_port_of() are what the config gives a service's backend.
 inline constexpr mac next_hop_of(unsigned service) {
   return {2, 0, 0, 0, 0xb, static_cast<std::uint8_t>(service)};

@@ -98,8 +98,8 @@ void fill_config(table_builder& t) {
   t.options(abi::service_id{full_toa4}).client = abi::client_address::toa;
   t.options(abi::service_id{full_proxy4}).client = abi::client_address::proxy_v2;
   t.options(abi::service_id{full_proxy6}).client = abi::client_address::proxy_v2;
-  t.add_to_pool(ip_address::v4({192, 0, 2, 200}));
-  t.add_to_pool(ip_address::v6({0x20, 1, 0xd, 0xb8, 0, 0x99, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}));
+  t.add_to_pool(ip_address::v4(pool4));
+  t.add_to_pool(ip_address::v6(pool6));
   // Not what the rows are about: icmp_test.cpp.
   t.header().icmp_rate = 1'000'000'000;
 }
