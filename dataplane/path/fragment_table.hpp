@@ -37,8 +37,10 @@ class fragment_table {
     std::uint64_t entered_ns;
     abi::backend_ref backend;
     fate what;
-    std::uint8_t worker;  // elsewhere
+    std::uint8_t worker;    // elsewhere
+    std::uint32_t session;  // backend: number of the translation; no_session: none
   };
+  static constexpr std::uint32_t no_session = 0xffffffff;
   static_assert(sizeof(entry) == cache_line);
 
   // How long later fragments are awaited. Networks reorder by milliseconds; hosts keep an
@@ -54,7 +56,7 @@ class fragment_table {
     return nullptr;
   }
   void enter(std::uint64_t hash, const fragment_key& key, fate what, abi::backend_ref backend,
-             std::uint8_t worker, std::uint64_t now_ns) noexcept {
+             std::uint8_t worker, std::uint32_t session, std::uint64_t now_ns) noexcept {
     auto& b = buckets_[hash % bucket_count];
     entry* to = b.data();
     for (entry& e : b) {
@@ -64,7 +66,7 @@ class fragment_table {
       }
       if (e.entered_ns < to->entered_ns) to = &e;
     }
-    *to = {key, now_ns, backend, what, worker};
+    *to = {key, now_ns, backend, what, worker, session};
   }
 
  private:

@@ -25,6 +25,7 @@ bool packet_path::note_fragment(std::size_t i) noexcept {
   fragment_note& note = notes_[note_count_++];
   note.at = static_cast<std::uint8_t>(i);
   note.first = m.kind == wire::parse_kind::first_fragment;
+  note.session = fragment_table::no_session;
   if (m.version == 4) {
     const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3);
     note.key = {ip_address::v4(ip.source), ip_address::v4(ip.destination), ip.id.raw(), m.protocol};
@@ -56,7 +57,7 @@ bool packet_path::note_fragment(std::size_t i) noexcept {
     if (p.outcome == verdict::forward || p.outcome == verdict::reply) what = fate::backend;
     if (p.outcome == verdict::kernel) what = fate::kernel;
     if (p.outcome == verdict::hand_over) what = fate::elsewhere;
-    fragments_.enter(note.hash, note.key, what, p.backend, p.out_port, now_ns_);
+    fragments_.enter(note.hash, note.key, what, p.backend, p.out_port, note.session, now_ns_);
     waiting_.leave(note.hash, note.key,
                    [this](std::size_t place, const packet& guest) { release(place, guest); });
   }
@@ -101,6 +102,7 @@ void packet_path::follow(std::size_t i, const fragment_table::entry& known) noex
   packet& p = burst_[i];
   switch (known.what) {
     case fate::backend: {
+      if (known.session != fragment_table::no_session) return follow_translated(i, known);
       const abi::backend_row* row = view_.empty() ? nullptr : view_.backend(known.backend);
       if (row == nullptr) break;
       const abi::service_row* s = view_.service(row->service);
@@ -148,7 +150,17 @@ void packet_path::expire_waiting(std::uint64_t now_ns) noexcept {
   if (waiting_.empty()) return;
   waiting_.leave_late(now_ns, [this](std::size_t place, const packet& guest) {
     release(place, guest);
-    drop(released_[released_count_ - 1], counter_id::drop_fragment);
+    packet& p = released_[released_count_ - 1];
+    const wire::parsed m = wire::parse_any(p.data, p.length, p.total_length);
+    const ip_address to = wire::destination_of(p, m);
+    const bool ours = view_.empty() || nat_ == nullptr || nat_->in_pool(to) ||
+                      view_.find_vip(to, static_cast<std::uint8_t>(ip_proto::tcp)) != nullptr ||
+                      view_.find_vip(to, static_cast<std::uint8_t>(ip_proto::udp)) != nullptr;
+    if (ours || (kernel_ports_ >> p.in_port & 1) == 0) return drop(p, counter_id::drop_fragment);
+    // Of a backend, but no reply that we would translate.
+    p.outcome = verdict::kernel;
+    p.why = kernel_reason::not_for_a_vip;
+    count(counter_id::to_kernel);
   });
 }
 

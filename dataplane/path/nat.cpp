@@ -99,9 +99,9 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   wire::parsed& m = parsed_[i];
   const ip_address server = row.address;
   if (!nat_active_) return drop(p, counter_id::drop_nat_no_room);
-  // Only a whole packet has the ports, and the checksum that covers them.
   if (m.kind == wire::parse_kind::other) return drop(p, counter_id::drop_icmp_unmatched);
-  if (m.kind != wire::parse_kind::flow) return drop(p, counter_id::drop_fragment);
+  // A later fragment comes here only if its first one was not translated.
+  if (!wire::has_ports(m.kind)) return drop(p, counter_id::drop_fragment);
   if (server.is_v4() != (m.version == 4)) return drop(p, counter_id::drop_bad_table);
   if (m.ip_length > to.mtu()) return too_big(i, to.mtu(), 0);
   counter_id why = counter_id::drop_nat_no_room;
@@ -112,7 +112,13 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
     why = nat::to_backend(p, m, *s, to.mtu(), edit);
     if (why == counter_id::drop_too_big) return too_big(i, to.mtu(), edit.size);
     if (why != counter_id::count_) return drop(p, why);
+    if (edit.size != 0 && m.kind == wire::parse_kind::first_fragment) {
+      // The others' offsets would be wrong. The option can wait, the header cannot.
+      if (!edit.option) return drop(p, counter_id::drop_fragment);
+      edit.size = 0;
+    }
   }
+  if (m.kind == wire::parse_kind::first_fragment) note_session(i, *s);
   if ((m.tcp_flags & connection::tcp_syn) != 0)
     clamp_mss(p.service, p.data + m.l4, std::min(p.length, m.l3 + m.ip_length) - m.l4);
   wire::readdress(p.data, m, s->to_server());
@@ -124,10 +130,11 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
 
 // hand_over_reply() finds the worker that a reply belongs to. A port of the pool says whose it
 // is; a reply that is addressed to its client is in the table of the worker that got the
-// client's packets, by whatever rule.
-bool packet_path::hand_over_reply(packet& p, const wire::flow_ends& ends,
-                                  std::uint8_t protocol) noexcept {
-  if (all_nat_.size() < 2 || accepts_all_) return false;
+// client's packets, by whatever rule. met: a first fragment, which may have been handed over
+// to where its datagram's fragments meet, and goes on from there.
+bool packet_path::hand_over_reply(packet& p, const wire::flow_ends& ends, std::uint8_t protocol,
+                                  bool met) noexcept {
+  if (all_nat_.size() < 2 || (accepts_all_ && !met)) return false;
   if (nat_->in_pool(ends.destination)) {
     const auto workers = static_cast<unsigned>(all_nat_.size());
     return hand_over_to(p, nat_table::owner_of_port(ends.destination_port, workers));
@@ -155,7 +162,8 @@ bool packet_path::hand_over_to_holder(packet& p, const wire::flow_ends& ends,
   const wire::flow_ends ends = wire::ends_of(p.data, m);
   nat_session* s = nat_->find_reply(ends, m.protocol);
   if (s == nullptr) {
-    if (hand_over_reply(p, ends, m.protocol)) return true;
+    if (hand_over_reply(p, ends, m.protocol, m.kind == wire::parse_kind::first_fragment))
+      return true;
     if (!nat_->in_pool(ends.destination)) return false;
     drop(p, counter_id::drop_nat_unmatched);
     return true;
@@ -172,13 +180,18 @@ bool packet_path::hand_over_to_holder(packet& p, const wire::flow_ends& ends,
     if ((m.tcp_flags & connection::tcp_rst) != 0) s->state = connection_state::closed;
     nat::from_backend(p, m, *s);
   }
-  wire::readdress(p.data, m, s->to_client());
-  wire::route(p.data, m);
-  wire::write_macs(p.data, wire::to_word(s->client_mac), port_macs_[s->in_port]);
-  p.outcome = verdict::forward;
-  p.out_port = s->in_port;
-  count(counter_id::nat_replies);
+  if (m.kind == wire::parse_kind::first_fragment) note_session(i, *s);
+  pass_to_client(p, m, *s);
   return true;
+}
+
+void packet_path::pass_to_client(packet& p, const wire::parsed& m, const nat_session& s) noexcept {
+  wire::readdress(p.data, m, s.to_client());
+  wire::route(p.data, m);
+  wire::write_macs(p.data, wire::to_word(s.client_mac), port_macs_[s.in_port]);
+  p.outcome = verdict::forward;
+  p.out_port = s.in_port;
+  count(counter_id::nat_replies);
 }
 
 }  // namespace sluice

@@ -57,7 +57,7 @@ bool packet_path::error_to_client(std::size_t i) noexcept {
   const wire::flow_ends reply{q.destination, q.source, q.destination_port, q.source_port};
   nat_session* s = nat_->find_reply(reply, q.protocol);
   if (s == nullptr) {
-    if (hand_over_reply(p, reply, q.protocol)) return true;
+    if (hand_over_reply(p, reply, q.protocol, false)) return true;
     if (!nat_->in_pool(destination)) return false;
     leave(p, kernel_reason::icmp, counter_id::drop_icmp_unmatched);
     return true;

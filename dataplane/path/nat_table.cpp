@@ -235,7 +235,7 @@ nat_session* nat_table::enter(const wire::flow_ends& ends, std::uint8_t protocol
 }
 
 void nat_table::close(nat_session& s) noexcept {
-  const auto number = static_cast<std::uint32_t>(&s - sessions_);
+  const std::uint32_t number = number_of(s);
   unlink(forward, name(forward, s), s.protocol, number);
   unlink(reply, name(reply, s), s.protocol, number);
   s.state = connection_state::free;

@@ -122,6 +122,16 @@ class nat_table {
     return holds(reply, ends, protocol);
   }
 
+  // number_of() names a session for at() later, when it may be over, or another's.
+  [[nodiscard]] std::uint32_t number_of(const nat_session& s) const noexcept {
+    return static_cast<std::uint32_t>(&s - sessions_);
+  }
+  [[nodiscard]] const nat_session* at(std::uint32_t number) const noexcept {
+    return number < high_water_ && sessions_[number].state != abi::connection_state::free
+               ? sessions_ + number
+               : nullptr;
+  }
+
   // open() begins a session for a packet of a client: from its ends (not in the table yet) to
   // the backend at `server`:`port`. full: with a source of the pool's. On failure returns
   // null and says why: nat_no_port, nat_no_room. State, time and the client's next hop are

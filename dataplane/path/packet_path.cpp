@@ -73,6 +73,7 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
 void packet_path::set_view(const abi::config_view& view) noexcept {
   view_ = view;
   echo_known_ = false;
+  nat_backends_known_ = false;
   // The tags of all generations before are void; after 2^24 generations they would not be.
   generation_tag_ += std::uint64_t{1} << connection_bits;
   if (generation_tag_ == 0) {
@@ -163,7 +164,9 @@ inline void packet_path::classify(std::size_t i) noexcept {
   if (wire::has_ports(m.kind) && !view_.empty()) {
     if (const abi::vip_row* vip = view_.find_vip(wire::destination_of(p, m), m.protocol);
         vip != nullptr) {
-      if (m.kind == parse_kind::first_fragment && !note_fragment(i)) return;
+      if (m.kind == parse_kind::first_fragment &&
+          (!note_fragment(i) || (nat_active_ && first_fragment_of_other(i))))
+        return;
       if (m.version == 4) {
         enter4(i, *vip);
       } else {
@@ -233,6 +236,11 @@ void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
         (error_about_tunnel(i) || (nat_active_ && error_to_client(i))))
       return;
     if (nat_active_ && m.kind == parse_kind::flow && answer(i)) return;
+    if (nat_active_ &&
+        (m.kind == parse_kind::first_fragment ||
+         (m.kind == parse_kind::fragment && may_follow(m))) &&
+        fragment_of_reply(i))
+      return;
     return leave(p, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us);
   }
   if (m.kind == parse_kind::fault) return drop(p, m.fault);

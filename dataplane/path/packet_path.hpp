@@ -164,7 +164,8 @@ class packet_path {
   struct fragment_note {
     fragment_key key;
     std::uint64_t hash;
-    std::uint8_t at;  // which packet of the burst
+    std::uint32_t session;  // that the first one belongs to; fragment_table::no_session: none
+    std::uint8_t at;        // which packet of the burst
     bool first;
   };
   struct choice {
@@ -239,8 +240,8 @@ class packet_path {
   void translate(std::size_t i, abi::backend_ref ref, const abi::backend_row& row,
                  hop_words to) noexcept;
   [[nodiscard]] bool answer(std::size_t i) noexcept;
-  [[nodiscard]] bool hand_over_reply(packet& p, const wire::flow_ends& ends,
-                                     std::uint8_t protocol) noexcept;
+  [[nodiscard]] bool hand_over_reply(packet& p, const wire::flow_ends& ends, std::uint8_t protocol,
+                                     bool met) noexcept;
   // hand_over_to_holder() is the same for a client's packet: to another worker whose table has
   // its session.
   [[nodiscard]] bool hand_over_to_holder(packet& p, const wire::flow_ends& ends,
@@ -248,6 +249,13 @@ class packet_path {
   [[nodiscard]] nat_session* nat_session_for(const packet& p, const wire::parsed& m,
                                              abi::backend_ref ref, const ip_address& server,
                                              hop_words to, abi::counter_id& why) noexcept;
+  void pass_to_client(packet& p, const wire::parsed& m, const nat_session& s) noexcept;
+  // Fragments of translated datagrams. nat_fragments.cpp
+  bool fragment_of_reply(std::size_t i) noexcept;
+  bool first_fragment_of_other(std::size_t i) noexcept;
+  void note_session(std::size_t i, const nat_session& s) noexcept;
+  void follow_translated(std::size_t i, const fragment_table::entry& known) noexcept;
+  [[nodiscard]] bool may_be_nat_backend(const ip_address& a) noexcept;
   // ICMP errors about translated flows. nat_errors.cpp
   bool error_to_client(std::size_t i) noexcept;
   void error_to_backend(std::size_t i, const wire::quoted& q) noexcept;
@@ -313,6 +321,8 @@ class packet_path {
   nat_table* nat_{nullptr};
   bool nat_active_{false};  // there is a table, and a service of this generation needs it
   std::span<const nat_table* const> all_nat_;
+  bool nat_backends_known_{false};                 // nat_backends_ is of this generation
+  std::array<std::uint64_t, 512> nat_backends_{};  // a bit per hash of an address
 
   fragment_table fragments_;
   waiting_room waiting_;
