@@ -53,19 +53,6 @@ std::pair<std::size_t, unsigned> transport_of(const bytes& was, std::size_t l3, 
   return {l4, protocol};
 }
 
-// is_later_fragment(): without a transport header.
-bool is_later_fragment(const bytes& was, std::size_t l3, bool v4) {
-  if (v4) return (word(was, l3 + 6) & 0x1fff) != 0;
-  unsigned protocol = was[l3 + 6];
-  std::size_t at = l3 + 40;
-  while (protocol == 0 || protocol == 43 || protocol == 51 || protocol == 60) {
-    const std::size_t size = protocol == 51 ? (was[at + 1] + 2u) * 4 : (was[at + 1] + 1u) * 8;
-    protocol = was[at];
-    at += size;
-  }
-  return protocol == 44 && (word(was, at + 2) & 0xfff8) != 0;
-}
-
 // check_marked(): dsr-dscp changes the destination, the DSCP, the TTL and the checksums.
 template <class Need>
 void check_marked(const abi::backend_row& row, const bytes& was, const bytes& f, std::size_t l3,
@@ -179,12 +166,10 @@ template <class Need>
 void check_translated(table_builder& tables, const abi::backend_row& row, const bytes& was,
                       const bytes& f, std::size_t l3, Need&& need) {
   const bool v4 = word(was, l3 - 2) == 0x0800;
-  const bool later = is_later_fragment(was, l3, v4);
+  const auto [l4, protocol] = transport_of(was, l3, v4);
+  const bool later = protocol == 0;
   need(f.size() >= l3 + (v4 ? 20u : 40u) + (later ? 0u : 8u), "nat: too short");
-  const auto [l4, protocol] =
-      later ? std::pair<std::size_t, unsigned>{l3 + (v4 ? (was[l3] & 15u) * 4 : 40u), 0}
-            : transport_of(was, l3, v4);
-  if (!later && protocol == (v4 ? 1 : 58)) return check_error(tables, row, was, f, l3, l4, need);
+  if (protocol == (v4 ? 1 : 58)) return check_error(tables, row, was, f, l3, l4, need);
   const auto address = [v4](const bytes& b, std::size_t at) { return address_at(b, at, v4); };
   const std::size_t source = l3 + (v4 ? 12 : 8), destination = l3 + (v4 ? 16 : 24);
   if (is_vip(tables, address(was, destination))) {
