@@ -62,11 +62,15 @@ std::uint32_t id_of(int program) {
   return bpf_obj_get_info_by_fd(program, &info, &size) == 0 ? info.id : 0;
 }
 
+// is_ours() doubts what has our priority and handle. Who may not look (it takes CAP_SYS_ADMIN)
+// has to believe these.
 bool is_ours(std::uint32_t id) {
-  const file_descriptor program{bpf_prog_get_fd_by_id(id)};
+  const int fd = bpf_prog_get_fd_by_id(id);
+  if (fd < 0) return errno == EPERM;
+  const file_descriptor program{fd};
   bpf_prog_info info{};
   std::uint32_t size = sizeof info;
-  return program && bpf_obj_get_info_by_fd(program.get(), &info, &size) == 0 &&
+  return bpf_obj_get_info_by_fd(program.get(), &info, &size) == 0 &&
          std::string_view{info.name} == SLUICE_PROBE_RX_PROGRAM;
 }
 
