@@ -261,7 +261,12 @@ static __always_inline long replace_checksum6(struct __sk_buff* skb, const void*
   const __u32 at = L3 + sizeof(struct ipv6hdr) + TCP_CHECKSUM;
   const long done =
       bpf_l4_csum_replace(skb, at, 0, (__u64)changed, BPF_F_PSEUDO_HDR | CSUM_OF_IPV6);
-  return done == 0 ? 0 : bpf_l4_csum_replace(skb, at, 0, (__u64)changed, BPF_F_PSEUDO_HDR);
+  if (done == 0) return 0;
+  // An older kernel takes the change of the TCP checksum, but not that of the addresses, for one
+  // of what a NIC has summed up (CHECKSUM_COMPLETE): undone. With any other packet it is refused.
+  const long replaced = bpf_l4_csum_replace(skb, at, 0, (__u64)changed, BPF_F_PSEUDO_HDR);
+  if (replaced == 0) bpf_csum_update(skb, (__wsum)changed);
+  return replaced;
 }
 
 static __always_inline int send6(struct __sk_buff* skb, const struct sluice_probe_target* t,
@@ -311,6 +316,8 @@ int sluice_probe_tx(struct __sk_buff* skb) {
 }
 
 static __always_inline int deliver(struct __sk_buff* skb, const struct sluice_probe_config* c) {
+  // The near end has no VLANs: a tagged frame would be nobody's there.
+  if (skb->vlan_present && bpf_skb_vlan_pop(skb) != 0) return failed();
   if (bpf_skb_store_bytes(skb, 0, c->mac, ETH_ALEN, 0) != 0) return failed();
   skb->mark = 0;
   return count(SLUICE_PROBE_REPLY, (int)bpf_redirect(c->ifindex, BPF_F_INGRESS));
