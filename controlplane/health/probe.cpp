@@ -140,7 +140,9 @@ std::optional<probe_result> probe::start(const target& t, const socket_factory& 
   if (::connect(fd_, reinterpret_cast<const sockaddr*>(&to.storage), to.length) == 0) {
     result = connected();
   } else if (errno != EINPROGRESS) {
-    result = from_errno(errno);
+    // Where the way is the caller's own and leads nowhere, it is not the backend's fault.
+    const bool ours = made->to && (errno == ENETUNREACH || errno == ENETDOWN || errno == ENODEV);
+    result = ours ? probe_result{probe_outcome::shortage, error_text(errno)} : from_errno(errno);
   }
   if (!result) {
     done_ = std::move(done);

@@ -8,6 +8,7 @@
 #include <linux/sockios.h>
 #include <linux/veth.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -16,6 +17,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <random>
 #include <system_error>
 
 #include "controlplane/neighbour/kernel_tables.hpp"
@@ -59,12 +61,24 @@ int transact(netlink_socket& socket, nlmsghdr* message) {
   }
 }
 
+// new_mac() is locally administered. The pair is made with its addresses: one that the kernel
+// chooses may be replaced by udev (MACAddressPolicy) after we have read it.
+mac_address new_mac() {
+  std::random_device random;
+  mac_address mac{};
+  for (auto& byte : mac) byte = static_cast<std::uint8_t>(random());
+  mac[0] = static_cast<std::uint8_t>((mac[0] & 0xfc) | 2);
+  return mac;
+}
+
 int create(netlink_socket& socket, const veth_settings& s) {
   alignas(nlmsghdr) message_buffer buffer;
   nlmsghdr* message;
   start<ifinfomsg>(buffer, message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
   mnl_attr_put_strz(message, IFLA_IFNAME, s.near.c_str());
   mnl_attr_put_u32(message, IFLA_MTU, s.mtu);
+  const mac_address near = new_mac(), far = new_mac();
+  mnl_attr_put(message, IFLA_ADDRESS, near.size(), near.data());
   nlattr* const info = mnl_attr_nest_start(message, IFLA_LINKINFO);
   mnl_attr_put_strz(message, IFLA_INFO_KIND, "veth");
   nlattr* const data = mnl_attr_nest_start(message, IFLA_INFO_DATA);
@@ -72,6 +86,7 @@ int create(netlink_socket& socket, const veth_settings& s) {
   mnl_nlmsg_put_extra_header(message, sizeof(ifinfomsg));
   mnl_attr_put_strz(message, IFLA_IFNAME, s.far.c_str());
   mnl_attr_put_u32(message, IFLA_MTU, s.mtu);
+  mnl_attr_put(message, IFLA_ADDRESS, far.size(), far.data());
   mnl_attr_nest_end(message, peer);
   mnl_attr_nest_end(message, data);
   mnl_attr_nest_end(message, info);
@@ -178,6 +193,40 @@ std::string remove_old(netlink_socket& socket, const std::string& name, const st
   return error == 0 || error == ENODEV ? std::string{} : failed("removing " + name, error);
 }
 
+// leads_to() tells whether the interface has an address and a route for that peer; no packet
+// is sent.
+bool leads_to(const std::string& interface, const sockaddr* to, socklen_t length) {
+  const file_descriptor socket{::socket(to->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+  return socket &&
+         ::setsockopt(socket.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.c_str(),
+                      static_cast<socklen_t>(interface.size() + 1)) == 0 &&
+         ::connect(socket.get(), to, length) == 0;
+}
+
+bool leads_to4(const std::string& interface, const ip_address& peer) {
+  sockaddr_in in{};
+  in.sin_family = AF_INET;
+  in.sin_port = htons(9);
+  in.sin_addr.s_addr = peer.v4_raw().raw();
+  return leads_to(interface, reinterpret_cast<const sockaddr*>(&in), sizeof in);
+}
+
+// Any of the /64 will do.
+bool leads_to6(const std::string& interface, int index, const ip_address& local) {
+  sockaddr_in6 in{};
+  in.sin6_family = AF_INET6;
+  in.sin6_port = htons(9);
+  in.sin6_scope_id = static_cast<std::uint32_t>(index);
+  std::memcpy(&in.sin6_addr, local.bytes.data(), sizeof in.sin6_addr);
+  in.sin6_addr.s6_addr[15] ^= 0xff;
+  return leads_to(interface, reinterpret_cast<const sockaddr*>(&in), sizeof in);
+}
+
+bool is_up(const control_socket& control, const std::string& name) {
+  ifreq r = request_for(name);
+  return control.call(SIOCGIFFLAGS, r) == 0 && (r.ifr_flags & IFF_UP) != 0;
+}
+
 std::string configure(netlink_socket& socket, const veth_settings& s, veth_pair& pair) {
   const control_socket control;
   for (const int index : {pair.near_index, pair.far_index}) {
@@ -223,6 +272,21 @@ tl::expected<veth_pair, std::string> make_veth_pair(const veth_settings& setting
   } catch (const std::system_error& e) {
     return tl::unexpected{std::string{e.what()}};
   }
+}
+
+std::string fault_of_veth_pair(const veth_settings& s, const veth_pair& pair) {
+  if (static_cast<int>(::if_nametoindex(s.near.c_str())) != pair.near_index ||
+      static_cast<int>(::if_nametoindex(s.far.c_str())) != pair.far_index)
+    return "gone";
+  const control_socket control;
+  if (!is_up(control, s.near) || !is_up(control, s.far)) return "down";
+  ifreq r = request_for(s.near);
+  if (control.call(SIOCGIFHWADDR, r) != 0 ||
+      std::memcmp(pair.near_mac.data(), r.ifr_hwaddr.sa_data, pair.near_mac.size()) != 0)
+    return "with another MAC address";
+  if (!leads_to4(s.near, s.peer4) || (pair.ipv6 && !leads_to6(s.near, pair.near_index, s.local6)))
+    return "without its addresses";
+  return {};
 }
 
 std::string remove_veth_pair(const std::string& near, const std::string& alias) {

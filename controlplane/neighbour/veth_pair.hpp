@@ -33,6 +33,9 @@ struct veth_pair {
 // make_veth_pair() replaces a pair of that name and alias (a killed process has left it);
 // what has the name and another alias is left alone, and an error.
 [[nodiscard]] tl::expected<veth_pair, std::string> make_veth_pair(const veth_settings& settings);
+// fault_of_veth_pair() is what somebody else has done to the pair, such as "gone" or "down";
+// empty: it is as it was made.
+[[nodiscard]] std::string fault_of_veth_pair(const veth_settings& settings, const veth_pair& pair);
 // remove_veth_pair() removes the pair if its alias is this one. Empty, or what went wrong.
 std::string remove_veth_pair(const std::string& near, const std::string& alias);
 

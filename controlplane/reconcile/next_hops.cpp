@@ -133,4 +133,11 @@ std::optional<probe_way> next_hops::probe_way_to(const ip_address& backend,
   return probe_way{interface, r.via, {}};
 }
 
+std::vector<std::string> next_hops::kernel_interfaces() const {
+  std::vector<std::string> names;
+  for (const auto& [name, p] : ports_)
+    if (p.kernels && !p.interface.empty()) names.push_back(p.interface);
+  return names;
+}
+
 }  // namespace sluice::reconcile

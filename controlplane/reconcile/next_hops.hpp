@@ -60,6 +60,8 @@ class next_hops {
   // probe_way_to() is nothing where no port leads there that is an interface of the kernel.
   [[nodiscard]] std::optional<probe_way> probe_way_to(const ip_address& backend,
                                                       model::forward_mode mode) const;
+  // kernel_interfaces() are those of all such ports.
+  [[nodiscard]] std::vector<std::string> kernel_interfaces() const;
   [[nodiscard]] const std::string& netlink_error() const noexcept { return netlink_error_; }
 
  private:

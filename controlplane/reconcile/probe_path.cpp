@@ -25,7 +25,8 @@ using namespace std::chrono_literals;
 
 constexpr auto look_again_after = 5s;
 constexpr auto addresses_for = 1s;
-constexpr unsigned calls_per_check = 10;  // of check()
+constexpr unsigned calls_per_check = 10;     // of check()
+constexpr unsigned calls_per_attempt = 100;  // to mend what could not be mended
 // What is sent there gets a tunnel around it, and backends are told to answer in as little.
 constexpr std::uint32_t pair_mtu = 1280;
 
@@ -144,6 +145,9 @@ std::string probe_path::make() {
   put(config.peer6, link_local6(2));
   std::string error = (*program)->configure(config);
   if (error.empty()) error = (*program)->attach_tx(pair->far_index);
+  if (error.empty())
+    if (const auto fault = neighbour::fault_of_veth_pair(settings_, *pair); !fault.empty())
+      error = settings_.near + " is " + fault;
   if (!error.empty()) {
     neighbour::remove_veth_pair(settings_.near, settings_.alias);
     return error;
@@ -237,15 +241,23 @@ bool probe_path::listen_on(int ifindex) {
   return false;
 }
 
+// look_at_host() reads the host's addresses, and listens on every port: with several, the
+// backend's routes say by which the reply comes.
+void probe_path::look_at_host() {
+  const auto now = clock::now();
+  if (now - host_read_ <= addresses_for) return;
+  host_ = host_addresses();
+  host_read_ = now;
+  for (const auto& interface : hops_->kernel_interfaces())
+    (void)listen_on(static_cast<int>(::if_nametoindex(interface.c_str())));
+}
+
 std::optional<sluice_probe_target> probe_path::compose(const health::target& t) {
   const auto way = hops_->probe_way_to(t.address, t.path->mode);
   if (!way) return std::nullopt;
   const auto ifindex = static_cast<int>(::if_nametoindex(way->interface.c_str()));
   const auto& pool = node_.dataplane.nat_pool;
-  if (const auto now = clock::now(); now - host_read_ > addresses_for) {
-    host_ = host_addresses();
-    host_read_ = now;
-  }
+  look_at_host();
   const auto source =
       find_probe_source(way->interface, t.address, t.path->vip, host_, [&](const ip_address& a) {
         return !vips_.contains(a) && std::find(pool.begin(), pool.end(), a) == pool.end();
@@ -264,7 +276,7 @@ std::optional<sluice_probe_target> probe_path::compose(const health::target& t) 
   } else {
     put(out.via, way->via);
   }
-  // By whichever of the two the reply comes.
+  // By a port, or by what has the address, the reply comes.
   if (!listen_on(ifindex) || (source->ifindex != ifindex && !listen_on(source->ifindex)))
     return std::nullopt;
   put(out.vip, t.path->vip);
@@ -279,6 +291,7 @@ std::optional<sluice_probe_target> probe_path::compose(const health::target& t) 
 
 // look() brings what the program knows of a target up to date; false: there is no way.
 bool probe_path::look(const health::target& t, slot& s) {
+  if (!program_ || (!t.path->vip.is_v4() && !pair_.ipv6)) return false;
   const auto now = clock::now();
   if (s.known && s.looked != clock::time_point{} && now - s.looked < look_again_after) return true;
   const auto wanted = compose(t);
@@ -339,19 +352,30 @@ void probe_path::forget() {
   }
 }
 
+// mend() makes the pair and the programs anew.
+void probe_path::mend(const std::string& fault) {
+  const std::lock_guard lock{mutex_};
+  if (!fault.empty())
+    spdlog::warn("{}: the pair for health checks is {}; made anew", settings_.near, fault);
+  forget();
+  program_.reset();
+  std::string problem = make();
+  if (problem.empty() && !problem_.empty())
+    spdlog::info("health checks go through the data path again");
+  if (!problem.empty() && problem != problem_)
+    spdlog::warn("health checks go straight to the backends: {}", problem);
+  problem_ = std::move(problem);
+}
+
 void probe_path::check() {
   if (!open_.load(std::memory_order_acquire) || ++checks_ % calls_per_check != 0) return;
-  if (static_cast<int>(::if_nametoindex(settings_.near.c_str())) != pair_.near_index) {
-    const std::lock_guard lock{mutex_};
-    spdlog::warn("{}: the pair for health checks is gone; made anew", settings_.near);
-    forget();
-    program_.reset();
-    problem_ = make();
-    if (problem_.empty()) return;
-    spdlog::warn("health checks go straight to the backends: {}", problem_);
-    open_.store(false, std::memory_order_release);
+  if (!program_) {
+    if (checks_ % calls_per_attempt == 0) mend({});
     return;
   }
+  std::string fault = neighbour::fault_of_veth_pair(settings_, pair_);
+  if (fault.empty() && !program_->attach_tx(pair_.far_index).empty()) fault = "without its filter";
+  if (!fault.empty()) return mend(fault);
   for (auto it = listening_.begin(); it != listening_.end();) {
     char name[IFNAMSIZ];
     const bool there = ::if_indextoname(static_cast<unsigned>(*it), name) != nullptr;

@@ -82,10 +82,12 @@ class probe_path {
   };
 
   [[nodiscard]] std::string make();
+  void mend(const std::string& fault);
   void forget();
   [[nodiscard]] bool look(const health::target& t, slot& s);
   [[nodiscard]] std::optional<sluice_probe_target> compose(const health::target& t);
   [[nodiscard]] bool listen_on(int ifindex);
+  void look_at_host();
   [[nodiscard]] std::uint32_t next_mark();
 
   const node_config& node_;
@@ -95,8 +97,8 @@ class probe_path {
   const next_hops* hops_{nullptr};
 
   std::atomic<bool> open_{false};
-  mutable std::mutex mutex_;  // guards what open() writes: the next four
-  std::unique_ptr<bpf_loader::probe_program> program_;
+  mutable std::mutex mutex_;                            // guards what open() writes: the next four
+  std::unique_ptr<bpf_loader::probe_program> program_;  // open and none: to be mended
   neighbour::veth_pair pair_;
   std::string problem_;
   bool ports_told_{false};

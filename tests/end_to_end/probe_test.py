@@ -147,6 +147,34 @@ def vip_on_the_balancer(lab, checks, scene, balancer):
              else scene.backends)
 
 
+def pair_of(lab):
+    return {name: Path(f"/sys/class/net/{name}") for name in sorted(links(lab))}
+
+
+def shown(lab, path):
+    return lab.run("edge", ["cat", path], check=False).stdout.strip()
+
+
+def meddling(lab, checks, scene, balancer):
+    checks.title("somebody meddles with the pair")
+    near, far = sorted(links(lab))
+    checks.check({shown(lab, p / "addr_assign_type") for p in pair_of(lab).values()} == {"3"},
+                 "its MAC addresses are set: nobody else chooses others")
+    index = Path(f"/sys/class/net/{near}/ifindex")
+    for what, command in (("another MAC address", f"link set {near} address 02:00:00:00:00:77"),
+                          ("down", f"link set {near} down"),
+                          ("far end down", f"link set {far} down"),
+                          ("no addresses", f"address flush dev {near}")):
+        before = shown(lab, index)
+        lab.ip("edge", command)
+        wait_until(lambda b=before: shown(lab, index) not in ("", b), 15, f"a new pair: {what}")
+    lab.run("edge", ["tc", "qdisc", "del", "dev", far, "clsact"])
+    wait_until(lambda: "sluice_probe_tx" in filters(lab, far), 15, "the filter of the far end")
+    wait_for(scene, balancer, lambda name: ["b1", "b3"] if name in NEED_PROGRAM
+             else scene.backends)
+    checks.check(True, "it is made anew each time, and health is seen as before")
+
+
 def refused(checks, scene, balancer):
     one = service(scene, "bad", vip4(47), "nat", health={**HTTP_HEALTH, "via": "data-path"})
     path = balancer.lab.path("bad.yaml")
@@ -206,13 +234,30 @@ def without_rights(lab, checks, scene, balancer):
     process.stop()
 
 
+def few_rights(lab, checks, scene, balancer):
+    checks.title("a control plane with the rights it needs and no more")
+    process = lab.start("edge", "few-rights", [
+        "setpriv", "--bounding-set=-sys_admin", balancer.binaries.controlplane,
+        "--node", balancer.node_file], env=balancer.environment())
+    process.wait_for_output("ready", 20)
+    balancer.apply(services(scene)[:1])
+    wait_until(lambda: "sluice_probe_rx" in filters(lab) and {
+        row["probe"] for row in balancer.backends("ipip-4in4").values()} == {"data-path"},
+        15, "checks by the data path")
+    process.stop()
+    checks.check("sluice_probe_rx" not in filters(lab) and not links(lab),
+                 "it leaves nothing either", filters(lab))
+
+
 def scenario(lab, checks):
     scene, balancer = build(lab)
     found_dead(lab, checks, scene, balancer)
     vip_on_the_balancer(lab, checks, scene, balancer)
+    meddling(lab, checks, scene, balancer)
     refused(checks, scene, balancer)
     restarts(lab, checks, scene, balancer)
     without_rights(lab, checks, scene, balancer)
+    few_rights(lab, checks, scene, balancer)
 
 
 if __name__ == "__main__":
