@@ -30,8 +30,11 @@
 #define OUTER_TTL 64
 #define L3 ((__u32)sizeof(struct ethhdr))
 #define TCP_CHECKSUM 16  // offset in the TCP header
-#define FAMILY_IPV4 2    // AF_INET
-#define FAMILY_IPV6 10   // AF_INET6
+#define TCP_FLAGS 13
+#define TCP_RESET 4
+#define STRAGGLERS_NS (5ull * 1000 * 1000 * 1000)  // replies after the end of a probe
+#define FAMILY_IPV4 2                              // AF_INET
+#define FAMILY_IPV6 10                             // AF_INET6
 // linux/bpf.h of 6.16: an address of IPv6 changes, which no header checksum makes up for.
 #define CSUM_OF_IPV6 (1ull << 7)
 
@@ -54,7 +57,7 @@ struct {
   __uint(type, BPF_MAP_TYPE_LRU_HASH);
   __uint(max_entries, SLUICE_MAX_PROBE_FLOWS);
   __type(key, struct sluice_probe_flow);
-  __type(value, __u32);
+  __type(value, __u64);  // when the probe ended (bpf_ktime_get_ns()); 0: it has not
 } probe_flows SEC(".maps");
 
 struct {
@@ -101,14 +104,22 @@ static __always_inline void set_ipv4_checksum(struct iphdr* ip) {
   ip->check = (__u16)~sum;
 }
 
-// remember() enters the reply that a packet asks for.
-static __always_inline void remember(const struct sluice_probe_target* t, const struct ports* p,
-                                     __u32 mark) {
+// remember() enters the reply that a packet asks for. A probe ends with a reset; what the backend
+// has sent by then is still taken, but the port may soon be that of a connection of the host's
+// own to the VIP.
+static __always_inline void remember(struct __sk_buff* skb, const struct sluice_probe_target* t,
+                                     const struct ports* p, __u32 l4) {
+  __u8 flags = 0;
+  if (bpf_skb_load_bytes(skb, l4 + TCP_FLAGS, &flags, sizeof flags) != 0) return;
   struct sluice_probe_flow flow = {.source_port = p->destination, .destination_port = p->source};
   __builtin_memcpy(flow.source, t->vip, sizeof flow.source);
   __builtin_memcpy(flow.destination, t->source, sizeof flow.destination);
-  if (!bpf_map_lookup_elem(&probe_flows, &flow))
-    bpf_map_update_elem(&probe_flows, &flow, &mark, BPF_ANY);
+  const __u64 ended = flags & TCP_RESET ? bpf_ktime_get_ns() : 0;
+  __u64* known = bpf_map_lookup_elem(&probe_flows, &flow);
+  if (known)
+    *known = ended;
+  else
+    bpf_map_update_elem(&probe_flows, &flow, &ended, BPF_ANY);
 }
 
 // transmit() sends a frame whose IP header is whole.
@@ -228,15 +239,14 @@ static __always_inline const __u8* destination_of(const struct sluice_probe_targ
   return t->mode == MODE_DSR_DSCP ? t->backend : t->vip;
 }
 
-static __always_inline int send4(struct __sk_buff* skb, const struct sluice_probe_target* t,
-                                 __u32 mark) {
+static __always_inline int send4(struct __sk_buff* skb, const struct sluice_probe_target* t) {
   struct iphdr ip;
   struct ports ports;
   if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0 || ip.ihl != 5 ||
       ip.protocol != IPPROTO_TCP ||
       bpf_skb_load_bytes(skb, L3 + sizeof ip, &ports, sizeof ports) != 0 || !is_mapped_v4(t->vip))
     return failed();
-  remember(t, &ports, mark);
+  remember(skb, t, &ports, L3 + sizeof ip);
   const __be32 before[2] = {ip.saddr, ip.daddr};
   ip.saddr = half_at(t->source + 12);
   ip.daddr = half_at(destination_of(t) + 12);
@@ -269,14 +279,13 @@ static __always_inline long replace_checksum6(struct __sk_buff* skb, const void*
   return replaced;
 }
 
-static __always_inline int send6(struct __sk_buff* skb, const struct sluice_probe_target* t,
-                                 __u32 mark) {
+static __always_inline int send6(struct __sk_buff* skb, const struct sluice_probe_target* t) {
   struct ipv6hdr ip;
   struct ports ports;
   if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0 || ip.nexthdr != IPPROTO_TCP ||
       bpf_skb_load_bytes(skb, L3 + sizeof ip, &ports, sizeof ports) != 0 || is_mapped_v4(t->vip))
     return failed();
-  remember(t, &ports, mark);
+  remember(skb, t, &ports, L3 + sizeof ip);
   __u8 before[32];
   __builtin_memcpy(before, &ip.saddr, sizeof before);
   __builtin_memcpy(&ip.saddr, t->source, 16);
@@ -307,9 +316,9 @@ int sluice_probe_tx(struct __sk_buff* skb) {
   if (!t || !t->out_ifindex) return count(SLUICE_PROBE_NO_PATH, TC_ACT_SHOT);
   switch (skb->protocol) {
     case bpf_htons(ETH_P_IP):
-      return send4(skb, t, mark);
+      return send4(skb, t);
     case bpf_htons(ETH_P_IPV6):
-      return send6(skb, t, mark);
+      return send6(skb, t);
     default:
       return failed();
   }
@@ -326,7 +335,8 @@ static __always_inline int deliver(struct __sk_buff* skb, const struct sluice_pr
 static __always_inline const struct sluice_probe_config* config_of(
     const struct sluice_probe_flow* flow) {
   const __u32 zero = 0;
-  if (!bpf_map_lookup_elem(&probe_flows, flow)) return 0;
+  const __u64* ended = bpf_map_lookup_elem(&probe_flows, flow);
+  if (!ended || (*ended != 0 && bpf_ktime_get_ns() - *ended > STRAGGLERS_NS)) return 0;
   return bpf_map_lookup_elem(&probe_config, &zero);
 }
 

@@ -11,7 +11,7 @@
 #define SLUICE_PROBE_RX_PROGRAM "sluice_probe_rx"
 #define SLUICE_PROBE_CONFIG_MAP "probe_config"    // array, 1 entry of sluice_probe_config
 #define SLUICE_PROBE_TARGETS_MAP "probe_targets"  // hash, __u32 mark -> sluice_probe_target
-#define SLUICE_PROBE_FLOWS_MAP "probe_flows"      // LRU hash, sluice_probe_flow -> __u32 mark
+#define SLUICE_PROBE_FLOWS_MAP "probe_flows"      // LRU hash, sluice_probe_flow -> __u64 end
 #define SLUICE_PROBE_STATS_MAP "probe_stats"
 
 // A probe's socket carries the number of its target as its mark: the first mark and those

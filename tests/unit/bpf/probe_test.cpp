@@ -202,6 +202,36 @@ TEST_F(probe_programs, replies_find_back) {
   }
 }
 
+TEST_F(probe_programs, the_port_of_a_probe_that_has_ended_is_free_again) {
+  for (const way& w : {ways[2], ways[4]}) {
+    SCOPED_TRACE(w.name);
+    tell(w);
+    send(w);
+    const ends e = ends_of(w);
+    const bytes reply = packet_of(w.vip, e.host, port, source_port);
+    const auto taken = [&](int counter) {
+      return run(SLUICE_PROBE_RX_PROGRAM, reply, 0, counter).verdict == TC_ACT_REDIRECT;
+    };
+    bytes reset = packet_of(e.local, e.peer, source_port, port);
+    reset[(is_v6(w.vip) ? 54 : 34) + 13] = 0x04;
+    run(SLUICE_PROBE_TX_PROGRAM, reset, mark, SLUICE_PROBE_SENT);
+    EXPECT_TRUE(taken(SLUICE_PROBE_REPLY));  // on its way when the reset was sent
+
+    sluice_probe_flow flow{.source_port = htons(port), .destination_port = htons(source_port)};
+    put(flow.source, w.vip);
+    put(flow.destination, e.host);
+    const int flows = program_->map(SLUICE_PROBE_FLOWS_MAP);
+    std::uint64_t ended = 0;
+    ASSERT_EQ(bpf_map_lookup_elem(flows, &flow, &ended), 0);
+    EXPECT_NE(ended, 0u);
+    ended = 1;  // long ago
+    ASSERT_EQ(bpf_map_update_elem(flows, &flow, &ended, BPF_EXIST), 0);
+    EXPECT_FALSE(taken(-1));
+    send(w);
+    EXPECT_TRUE(taken(SLUICE_PROBE_REPLY));
+  }
+}
+
 TEST_F(probe_programs, ipv4_options_in_a_reply) {
   const way& w = ways[2];
   tell(w);
