@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
+#include <string_view>
 
 #include "dataplane/abi/file_descriptor.hpp"
 
@@ -74,9 +76,15 @@ std::vector<host_address> host_addresses() {
   std::vector<host_address> found;
   ifaddrs* all = nullptr;
   if (::getifaddrs(&all) != 0) return found;
-  for (const ifaddrs* i = all; i != nullptr; i = i->ifa_next)
-    if (const auto address = from_sockaddr(i->ifa_addr))
-      found.push_back({*address, static_cast<int>(::if_nametoindex(i->ifa_name))});
+  // Asked once per interface: thousands of VIPs may be on lo.
+  std::map<std::string_view, int> indices;
+  for (const ifaddrs* i = all; i != nullptr; i = i->ifa_next) {
+    const auto address = from_sockaddr(i->ifa_addr);
+    if (!address) continue;
+    const auto [at, unknown] = indices.try_emplace(i->ifa_name, 0);
+    if (unknown) at->second = static_cast<int>(::if_nametoindex(i->ifa_name));
+    found.push_back({*address, at->second});
+  }
   ::freeifaddrs(all);
   return found;
 }
