@@ -29,9 +29,9 @@ tl::expected<std::string, std::string> read_whole_file(const std::string& path,
   if (!file) return failed("cannot be opened: ");
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) return failed("cannot be read: ");
+  if (regular && !S_ISREG(status.st_mode)) return tl::unexpected<std::string>{"is no regular file"};
   if (S_ISDIR(status.st_mode))
     return tl::unexpected<std::string>{"is a directory; expected a file"};
-  if (regular && !S_ISREG(status.st_mode)) return tl::unexpected<std::string>{"is no regular file"};
   const auto size = static_cast<std::size_t>(std::max<off_t>(status.st_size, 0));
   if (size > most_bytes) return too_large();
   std::string text;

@@ -32,7 +32,8 @@ def services(scene):
     def udp(name, vip, forward="ipip", **more):
         return {**service(scene, name, vip, forward, "udp", PORT, HTTP_HEALTH), **more}
 
-    dscp = udp("dscp", DSCP, "dsr-dscp")
+    # No backend is set up for it: checked as it is, they would all be down.
+    dscp = udp("dscp", DSCP, "dsr-dscp", health={**HTTP_HEALTH, "via": "direct"})
     for backend in dscp["backends"]:
         backend["dscp"] = 13
     return [udp("web", WEB), udp("web6", WEB6),

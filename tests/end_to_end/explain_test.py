@@ -33,7 +33,8 @@ CASES = {
     "gre": (vip4(22), "gre", {}, [BY_FLOW, "24 bytes more"]),
     "direct": (DIRECT, "dsr-l2", {"scheduler": "source-hash"}, [
         rf"source-hash: source hash {HEX} names slot \d+ of 65537", "up to 1600 bytes fit"]),
-    "dscp": (vip4(24), "dsr-dscp", {}, [BY_FLOW, "its destination becomes BACKEND, its DSCP 13"]),
+    "dscp": (vip4(24), "dsr-dscp", {"health": {**HTTP_HEALTH, "via": "direct"}}, [
+        BY_FLOW, "its destination becomes BACKEND, its DSCP 13"]),
     "nat": (vip4(25), "nat", {}, [BY_FLOW, f"its destination becomes BACKEND:{PORT}"]),
     "full": (vip4(26), "full-nat", {}, [
         BY_FLOW, f"its destination becomes BACKEND:{PORT}", "one of nat-pool, which has 1 of"]),

@@ -154,12 +154,10 @@ def shape(rnd):
         expect = "bad_ipv4_checksum"
     elif twist < 0.12 and version == 4:
         packet[IP].flags = "MF"  # of whole units of 8 bytes, or it is none
-        expect = service if len(packet[IP].payload) % 8 == 0 and service[0] != "n" else "fragment"
+        expect = service if len(packet[IP].payload) % 8 == 0 else "fragment"
     elif twist < 0.12:
         packet = frame / IPv6(src="2001:db8:c::1", dst=address) / IPv6ExtHdrFragment(m=1) / l4
         expect = service if len(packet[IPv6ExtHdrFragment].payload) % 8 == 0 else "fragment"
-        if service[0] == "n":  # whole packets only
-            expect = "fragment"
     elif twist < 0.14:
         flags = rnd.choice([0, "DF"])
         packet = frame / (IP(src="203.0.113.1", dst="198.51.100.10", flags=flags)

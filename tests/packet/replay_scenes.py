@@ -329,14 +329,17 @@ def fragments(replay):
         sport=5, dport=443) / Raw(b"y" * 4)
     verdicts, out = replay.run([orphan, nat, *packets, (5.0, late)], step=0.0001)
     need(verdicts[0].get("dropped") == "fragment", "a piece without its beginning", verdicts[0])
-    need(verdicts[1].get("dropped") == "fragment", "nat is of whole packets", verdicts[1])
+    need(verdicts[1].get("service") == "nat-4", "a first fragment through nat", verdicts[1])
+    translated = out[0][IP]
+    need(translated.dst == verdicts[1]["to"] and translated.flags == "MF" and
+         bytes(translated[TCP].payload) == b"y" * 4, "a fragment translated", out[0])
     need(verdicts[-1].get("service") == "ipip-44", "what comes later", verdicts[-1])
     backends, found = collections.defaultdict(set), collections.defaultdict(dict)
     for (i, name), verdict in zip(wanted, verdicts[2:-1]):
         need(verdict.get("service") == name, "a piece", verdict)
         backends[i].add(verdict["to"])
     need(all(len(b) == 1 for b in backends.values()), "a datagram's backend", backends)
-    for frame in out[:-1]:
+    for frame in out[1:-1]:
         if IPv6 in frame:
             inner = inner_of(frame, "gre")
             header = inner[IPv6ExtHdrFragment]
