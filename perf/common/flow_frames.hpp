@@ -38,6 +38,7 @@ class flow_frames {
     bool udp{false};
     bool vlan{false};
     std::uint32_t services{100};
+    std::uint16_t payload{0};  // bytes behind the transport header, which write() leaves alone
   };
 
   explicit flow_frames(const shape& s) noexcept : shape_{s}, l3_{s.vlan ? 18u : 14u} {
@@ -48,10 +49,14 @@ class flow_frames {
     std::uint8_t* const type = b + l3_ - 2;
     std::uint8_t* const ip = b + l3_;
     const std::uint8_t protocol = s.udp ? 17 : 6;
-    const std::uint8_t l4_length = 20;  // of UDP: with 12 bytes of payload
+    const auto l4_length = static_cast<std::uint16_t>(20 + s.payload);  // of UDP: 12 bytes more
+    const auto put = [](std::uint8_t* to, unsigned value) {
+      to[0] = static_cast<std::uint8_t>(value >> 8), to[1] = static_cast<std::uint8_t>(value);
+    };
     if (s.v6) {
       type[0] = 0x86, type[1] = 0xdd;
-      ip[0] = 0x60, ip[5] = l4_length, ip[6] = protocol, ip[7] = 64;
+      ip[0] = 0x60, ip[6] = protocol, ip[7] = 64;
+      put(ip + 4, l4_length);
       const ip_address client = ip_address::v6({0x20, 1, 0xd, 0xb8, 0, 1});
       std::memcpy(ip + 8, client.bytes.data(), 16);
       std::memcpy(ip + 24, vip(true, 0).bytes.data(), 16);
@@ -59,20 +64,20 @@ class flow_frames {
       length_ = l4_ + l4_length;
     } else {
       type[0] = 0x08;
-      ip[0] = 0x45, ip[3] = static_cast<std::uint8_t>(20 + l4_length), ip[8] = 64;
-      ip[9] = protocol;
+      ip[0] = 0x45, ip[8] = 64, ip[9] = protocol;
+      put(ip + 2, 20u + l4_length);
       for (unsigned i = 0; i < 12; i += 2) {
         std::uint16_t word;
         std::memcpy(&word, ip + i, 2);
         sum_ += word;
       }
       l4_ = l3_ + 20;
-      length_ = l3_ + 46;  // with Ethernet's padding
+      length_ = l3_ + (s.payload < 6 ? 46u : 40u + s.payload);  // Ethernet pads
     }
     std::uint8_t* const l4 = b + l4_;
     l4[3] = service_port;
     if (s.udp) {
-      l4[5] = l4_length;
+      put(l4 + 4, l4_length);
     } else {
       l4[12] = 0x50, l4[13] = flag_ack;
     }

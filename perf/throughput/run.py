@@ -191,10 +191,14 @@ def describe(values):
             "highest": round(max(values), 3)}
 
 
+def cpu_model():
+    lines = Path("/proc/cpuinfo").read_text().split("\n")
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+                "unknown")
+
+
 def conditions(bench):
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().split("\n")
-                if line.startswith("model name")), "unknown")
-    return {"cpu": cpu, "core": bench.arguments.cpu, "cores": os.cpu_count(),
+    return {"cpu": cpu_model(), "core": bench.arguments.cpu, "cores": os.cpu_count(),
             "memory": "2 MB pages" if bench.huge else "4 KB pages",
             "rounds": bench.arguments.rounds, "seconds": bench.arguments.seconds,
             "services": bench.arguments.services, "backends": bench.arguments.backends,
