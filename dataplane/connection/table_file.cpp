@@ -12,17 +12,10 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <linux/mempolicy.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23  // Linux 5.14; Debian 12's glibc has it, older headers do not
-#endif
 
 namespace sluice::connection {
 namespace {
@@ -30,21 +23,6 @@ namespace {
 std::string failure(const std::string& what, const std::string& where, int error) {
   return what + " " + where + ": " + std::generic_category().message(error);
 }
-
-// descriptor: closes on every way out.
-class descriptor {
- public:
-  explicit descriptor(int fd) noexcept : fd_{fd} {}
-  descriptor(const descriptor&) = delete;
-  descriptor& operator=(const descriptor&) = delete;
-  ~descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  [[nodiscard]] int get() const noexcept { return fd_; }
-
- private:
-  int fd_;
-};
 
 // random_words() fills from getrandom(2); at start-up only, so waiting for entropy is fine.
 bool random_words(std::uint64_t* words, std::size_t n) noexcept {
@@ -57,33 +35,6 @@ bool random_words(std::uint64_t* words, std::size_t n) noexcept {
     done += static_cast<std::size_t>(got);
   }
   return true;
-}
-
-// prefer_node() returns 0 or errno.
-int prefer_node(void* at, std::uint64_t size, int node) noexcept {
-  constexpr int max_node = 1023;
-  if (node > max_node) return EINVAL;
-  constexpr unsigned word_bits = 8 * sizeof(unsigned long);
-  std::array<unsigned long, (max_node + 1) / word_bits> mask{};
-  const auto n = static_cast<unsigned>(node);
-  mask[n / word_bits] = 1ul << (n % word_bits);
-  // The kernel reads maxnode - 1 bits.
-  return ::syscall(SYS_mbind, at, size, MPOL_PREFERRED, mask.data(),
-                   static_cast<unsigned long>(max_node) + 2, 0u) == 0
-             ? 0
-             : errno;
-}
-
-// populate() makes every page present and writable; 0 or errno.
-int populate(std::byte* at, std::uint64_t size, std::uint64_t page) noexcept {
-  if (::madvise(at, size, MADV_POPULATE_WRITE) == 0) return 0;
-  if (errno != EINVAL) return errno;
-  // Before Linux 5.14: touch them. fallocate() has made sure that there are pages.
-  for (std::uint64_t i = 0; i < size; i += page) {
-    volatile std::byte* touched = at + i;
-    *touched = std::byte{0};
-  }
-  return 0;
 }
 
 std::string mib(std::uint64_t bytes) {
@@ -104,7 +55,7 @@ std::uint32_t seconds_of(std::uint64_t ns) noexcept {
 // boot_id() is the kernel's name for this boot, zeros where it has none.
 std::array<std::uint64_t, 2> boot_id() noexcept {
   std::array<std::uint64_t, 2> id{};
-  const descriptor fd{::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC)};
+  const file_descriptor fd{::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC)};
   std::array<char, 64> text{};
   if (fd.get() < 0 || ::read(fd.get(), text.data(), text.size() - 1) < 36) return id;
   unsigned digits = 0;
@@ -225,7 +176,7 @@ tl::expected<table_file, std::string> table_file::create_in(const std::string& d
   // A new file, never the old one truncated: whoever still maps that keeps what it has.
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)
     return tl::make_unexpected(failure("connection table: cannot replace", path, errno));
-  const descriptor fd{::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)};
+  const file_descriptor fd{::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)};
   if (fd.get() < 0)
     return tl::make_unexpected(failure("connection table: cannot create", path, errno));
   file.path_ = path;
@@ -288,22 +239,16 @@ tl::expected<table_file, refusal> table_file::adopt_from(const std::string& dire
   const auto system_refuses = [&refuse](const char* what) {
     return refuse(std::string{what} + ": " + std::generic_category().message(errno));
   };
-  const descriptor fd{::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
-  if (fd.get() < 0 && errno == ENOENT) return tl::make_unexpected(refusal{});
-  if (fd.get() < 0) return system_refuses("cannot open");
-  struct stat st {};
-  if (::fstat(fd.get(), &st) != 0) return system_refuses("cannot stat");
-  if (!S_ISREG(st.st_mode)) return refuse("not a file");
-  // Whoever else can write it could lead packets astray; who can read it knows the secret.
-  if (st.st_uid != ::geteuid() || (st.st_mode & 077) != 0)
-    return refuse("not private to this user");
+  const auto found = open_private(path);
+  if (!found) return tl::make_unexpected(found.error());
+  const file_descriptor& fd = found->file;
   const auto layout = layout_of(options);
   if (!layout) return refuse(layout.error());
-  if (static_cast<std::uint64_t>(st.st_size) < sizeof(abi::connection_header))
-    return refuse("cut short: " + std::to_string(st.st_size) + " bytes");
+  if (found->size < sizeof(abi::connection_header))
+    return refuse("cut short: " + std::to_string(found->size) + " bytes");
   abi::connection_header h;
   table_file file;
-  file.size_ = static_cast<std::uint64_t>(st.st_size);
+  file.size_ = found->size;
   void* const at = ::mmap(nullptr, file.size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (at == MAP_FAILED) return system_refuses("cannot map");
   file.data_ = static_cast<std::byte*>(at);

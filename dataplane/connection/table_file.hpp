@@ -27,6 +27,7 @@
 #include <tl/expected.hpp>
 
 #include "dataplane/abi/connection_layout.hpp"
+#include "dataplane/connection/private_file.hpp"
 
 namespace sluice::connection {
 
@@ -42,11 +43,6 @@ struct table_file_options {
 };
 
 enum class table_place : std::uint8_t { hugetlbfs, tmpfs, disk, anonymous };
-
-// refusal: why a table was not adopted. No text: there is no file.
-struct refusal {
-  std::string text;
-};
 
 class table_file {
  public:
