@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from lab import nginx  # noqa: E402
 from lab.checks import run_scenario  # noqa: E402
 from lab.lab import Lab  # noqa: E402
-from lab.process import wait_until  # noqa: E402
 from lab.scene import Scene, vip4, vip6  # noqa: E402
 from lab.sluice import Balancer, Binaries, set_up_backend  # noqa: E402
 from lab.stand import ECHO_PORT, HTTP_HEALTH, TCP_HEALTH  # noqa: E402
@@ -109,13 +108,7 @@ def build(lab, ways, workers):
     balancer.start()
     wanted = services(scene, ways)
     balancer.apply(wanted)
-    for s in wanted:
-        balancer.wait_for_health(s["name"], [b["address"] for b in s["backends"]])
-
-    def resolved():
-        return all(row.get("next_hop", {}).get("state") in ("static", "resolved")
-                   for s in wanted for row in balancer.backends(s["name"]).values())
-    wait_until(resolved, 10, "every backend's next hop", 0.1)
+    balancer.wait_until_usable(wanted)
     return scene, balancer
 
 

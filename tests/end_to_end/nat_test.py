@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from lab.checks import run_scenario  # noqa: E402
 from lab.lab import Lab  # noqa: E402
-from lab.process import wait_until  # noqa: E402
 from lab.scene import VIP_NETS, Scene, host_address, vip4, vip6  # noqa: E402
 from lab.sluice import Balancer  # noqa: E402
 from netns_sockets import EchoServer, tcp_echo, udp_echo  # noqa: E402
@@ -99,13 +98,7 @@ def build(lab):
         EchoServer(lab, "b1", scene.address("b1", v6), PORT)
         EchoServer(lab, "deep", DEEP[v6], PORT)
     balancer.apply(services)
-    for s in services:
-        balancer.wait_for_health(s["name"], [b["address"] for b in s["backends"]])
-
-    def resolved():
-        return all(row.get("next_hop", {}).get("state") in ("static", "resolved")
-                   for s in services for row in balancer.backends(s["name"]).values())
-    wait_until(resolved, 10, "every backend's next hop", 0.1)
+    balancer.wait_until_usable(services)
     return balancer
 
 

@@ -95,11 +95,12 @@ class Balancer:
                 **(controlplane or {}),
             },
         }
-        # The connection tables outlive the data plane; the lab they do not.
+        # The connection tables and NAT sessions outlive the data plane; the lab they do not.
         for place in ("/dev/hugepages", self.run_directory):
             for worker in range(8):
-                self.lab.state.add("files", f"{place}/sluice-{fnv1a(str(self.run_directory))}"
-                                            f".connections.{worker}")
+                for what in ("connections", "nat"):
+                    self.lab.state.add("files", f"{place}/sluice-{fnv1a(str(self.run_directory))}"
+                                                f".{what}.{worker}")
         self.node_file.write_text(yaml.safe_dump(self.node, sort_keys=False))
         self.dataplane = None
         self.controlplane = None
@@ -176,6 +177,17 @@ class Balancer:
             rows = {a: row["health"] for a, row in self.backends(service).items()}
             raise LabError(f"{service}: waited {timeout} s for {sorted(up)} to be up, the others "
                            f"down; there is {rows}") from None
+
+    def wait_until_usable(self, services):
+        """wait_until_usable() waits until every backend of services (as in services.yaml) is up
+        and its next hop is known."""
+        for s in services:
+            self.wait_for_health(s["name"], [b["address"] for b in s["backends"]])
+
+        def resolved():
+            return all(row.get("next_hop", {}).get("state") in ("static", "resolved")
+                       for s in services for row in self.backends(s["name"]).values())
+        wait_until(resolved, 10, "every backend's next hop", 0.1)
 
     # -- what is counted -----------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 """The stand that most scenarios begin with: the scene, backends that serve HTTP and echo lines,
 the balancer with its services applied and every backend healthy."""
 
-from .process import wait_until
 from .scene import Scene, vip4, vip6
 from .sluice import Balancer, Binaries, set_up_backend
 
@@ -65,14 +64,7 @@ class Stand:
                                 f"{self.binaries.bpf / 'decap.bpf.o'} sec xdp")
 
     def wait_until_healthy(self):
-        for s in self.services:
-            self.balancer.wait_for_health(s["name"], [b["address"] for b in s["backends"]])
-
-        def resolved():
-            return all(row.get("next_hop", {}).get("state") in ("static", "resolved")
-                       for s in self.services
-                       for row in self.balancer.backends(s["name"]).values())
-        wait_until(resolved, 10, "every backend's next hop", 0.1)
+        self.balancer.wait_until_usable(self.services)
 
 
 __all__ = ["ECHO_PORT", "HTTP_HEALTH", "TCP_HEALTH", "Stand", "service", "vip4", "vip6"]
