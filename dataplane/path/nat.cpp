@@ -57,14 +57,11 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
     nat_->close(*s);
     s = nullptr;
   }
+  connection_state state;
   if (s != nullptr) {
     const connection::transition t = next(s->state);
-    if (t.step == step::renew) {
-      s->state = t.next;
-      note_begin(*s, p, m);
-    } else if (t.step == step::keep) {
-      s->state = t.next;
-    }
+    if (t.step == step::renew) note_begin(*s, p, m);
+    state = t.step == step::renew || t.step == step::keep ? t.next : s->state;
   } else {
     const connection::transition t = next(connection_state::free);
     if (t.step != step::create) {
@@ -76,7 +73,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
     if (s == nullptr) return nullptr;
     count(counter_id::nat_sessions_opened);
     s->backend = ref;
-    s->state = t.next;
+    state = t.next;
     if (const abi::service_options* o =
             full && tcp_in(m) ? view_.options(static_cast<abi::service_id>(to.service())) : nullptr;
         o != nullptr) {
@@ -89,6 +86,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   s->seen = now_;
   s->in_port = p.in_port;
   std::memcpy(s->client_mac.data(), p.data + 6, s->client_mac.size());
+  nat_table::set_state(*s, state);
   return s;
 }
 

@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "dataplane/abi/flow_hash.h"
+#include "dataplane/connection/private_file.hpp"
 
 namespace sluice {
 
@@ -48,37 +49,42 @@ nat_table::nat_table(const options& o) noexcept
   for (std::uint64_t& w : secret_) w = sluice_mix64((x += 0x9e3779b97f4a7c15ull) ^ o.secret[1]);
   next_port_ = static_cast<unsigned>(secret_[3] % port_count_);
 
-  const std::size_t of_sessions = std::size_t{capacity_} * sizeof(nat_session);
+  const bool in_file = !o.memory.empty();
+  if (in_file && o.memory.size() < capacity_) return;
+  const std::size_t of_sessions = in_file ? 0 : std::size_t{capacity_} * sizeof(nat_session);
   bytes_ = of_sessions + std::size_t{bucket_count_} * sizeof(bucket);
   void* memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return;
-  sessions_ = static_cast<nat_session*>(memory);
+  if (o.numa_node >= 0) connection::prefer_node(memory, bytes_, o.numa_node);
+  mapping_ = memory;
+  sessions_ = in_file ? o.memory.data() : static_cast<nat_session*>(memory);
+  room_ = in_file ? 0 : capacity_;
   buckets_ = reinterpret_cast<bucket*>(static_cast<std::byte*>(memory) + of_sessions);
 }
 
 nat_table::~nat_table() {
-  if (ready()) ::munmap(sessions_, bytes_);
+  if (mapping_ != nullptr) ::munmap(mapping_, bytes_);
 }
 
 void nat_table::clear() noexcept {
-  for (std::uint32_t i = 0; i < high_water_; ++i)
+  for (std::uint32_t i = 0; i < used(); ++i)
     if (sessions_[i].state != connection_state::free) close(sessions_[i]);
 }
 
 bool nat_table::consistent() const noexcept {
-  std::uint32_t used = 0;
+  std::uint32_t live = 0;
   std::uint32_t entries = 0;
-  for (std::uint32_t i = 0; i < high_water_; ++i) {
+  for (std::uint32_t i = 0; i < used(); ++i) {
     const nat_session& s = sessions_[i];
     if (s.state == connection_state::free) continue;
-    ++used;
+    ++live;
     if (find(forward, name(forward, s), s.protocol) != &s) return false;
     if (find(reply, name(reply, s), s.protocol) != &s) return false;
   }
   for (std::uint32_t b = 0; b < bucket_count_; ++b)
     for (const auto& e : buckets_[b].entries) entries += e.load(std::memory_order_relaxed) != 0;
-  return used == size_ && entries == 2 * used;
+  return live == size_ && entries == 2 * live;
 }
 // lint: cold end
 
@@ -156,14 +162,16 @@ bool nat_table::take_source(nat_session& s, std::uint16_t now) noexcept {
   const unsigned addresses = pool_size_[family];
   if (addresses == 0) return false;
   unsigned victim_port = 0;
+  unsigned port = next_port();
   unsigned victim_address = 0;
   for (unsigned i = 0; i < port_attempts; ++i) {
     if (next_address_[family] >= addresses) {  // one port of every address, then the next
       next_address_[family] = 0;
-      if (++next_port_ >= port_count_) next_port_ = 0;
+      if (++port >= port_count_) port = 0;
+      next_port_.store(port, std::memory_order_relaxed);
     }
     s.local = pool_[family][next_address_[family]];
-    s.local_port = be16{static_cast<std::uint16_t>(port_base_ + next_port_ * workers_)};
+    s.local_port = be16{static_cast<std::uint16_t>(port_base_ + port * workers_)};
     nat_session* const other = find(reply, name(reply, s), s.protocol);
     if (other == nullptr) {
       ++next_address_[family];
@@ -172,13 +180,13 @@ bool nat_table::take_source(nat_session& s, std::uint16_t now) noexcept {
     }
     if (victim_ == nullptr && (expired(*other, now) || other->state <= connection_state::syn)) {
       victim_ = other;
-      victim_port = next_port_;
+      victim_port = port;
       victim_address = next_address_[family];
     }
     ++next_address_[family];
   }
   if (victim_ != nullptr) {
-    next_port_ = victim_port;
+    next_port_.store(victim_port, std::memory_order_relaxed);
     next_address_[family] = victim_address;
   }
   return false;
@@ -188,8 +196,8 @@ nat_session* nat_table::enter(const wire::flow_ends& ends, std::uint8_t protocol
                               const ip_address& server, be16 port, bool full, std::uint16_t now,
                               counter_id& why) noexcept {
   victim_ = nullptr;
-  const std::uint32_t number = free_ != none ? free_ : high_water_;
-  if (number >= capacity_) {
+  const std::uint32_t number = free_ != none ? free_ : used();
+  if (number >= room()) {
     why = counter_id::drop_nat_no_room;
     return nullptr;
   }
@@ -228,7 +236,7 @@ nat_session* nat_table::enter(const wire::flow_ends& ends, std::uint8_t protocol
   if (free_ != none) {
     free_ = next;
   } else {
-    ++high_water_;
+    high_water_.store(number + 1, std::memory_order_relaxed);
   }
   ++size_;
   return &s;
@@ -238,7 +246,7 @@ void nat_table::close(nat_session& s) noexcept {
   const std::uint32_t number = number_of(s);
   unlink(forward, name(forward, s), s.protocol, number);
   unlink(reply, name(reply, s), s.protocol, number);
-  s.state = connection_state::free;
+  set_state(s, connection_state::free);
   s.next_free = free_;
   free_ = number;
   --size_;
@@ -246,9 +254,10 @@ void nat_table::close(nat_session& s) noexcept {
 
 nat_session* nat_table::least_valuable(std::uint16_t now) noexcept {
   nat_session* worst = nullptr;
-  for (unsigned i = 0; i < victims_looked_at; ++i) {
+  const std::uint32_t all = used();
+  for (unsigned i = 0; i < std::min(victims_looked_at, all); ++i) {
     nat_session& s = sessions_[hand_];
-    if (++hand_ >= capacity_) hand_ = 0;
+    if (++hand_ >= all) hand_ = 0;
     if (expired(s, now)) return &s;
     if (s.state >= connection_state::closing) continue;
     if (worst == nullptr || s.state < worst->state) worst = &s;
@@ -259,10 +268,11 @@ nat_session* nat_table::least_valuable(std::uint16_t now) noexcept {
 std::uint32_t nat_table::due(std::uint64_t now_ns) noexcept {
   if (swept_ns_ == 0 || now_ns < swept_ns_) swept_ns_ = now_ns;
   const std::uint64_t elapsed = std::min(now_ns - swept_ns_, sweep_round_ns);
-  if (high_water_ == 0 || (elapsed < 1'000'000 && carry_ < sweep_round_ns)) return 0;
+  const std::uint64_t all = used();
+  if (all == 0 || (elapsed < 1'000'000 && carry_ < sweep_round_ns)) return 0;
   swept_ns_ = now_ns;
   // Sessions times nanoseconds; a worker that was stopped for long owes one round at most.
-  carry_ = std::min(carry_ + high_water_ * elapsed, high_water_ * sweep_round_ns);
+  carry_ = std::min(carry_ + all * elapsed, all * sweep_round_ns);
   const auto n =
       static_cast<std::uint32_t>(std::min<std::uint64_t>(carry_ / sweep_round_ns, longest_sweep));
   carry_ -= n * sweep_round_ns;

@@ -4,7 +4,10 @@
 // A session is two cache lines: how the client names the flow (client and VIP), and how the
 // backend does (backend and client, or backend and an address of the pool). An index of
 // one-line buckets finds it by either; two candidate buckets per name, hashed with a secret.
-// Memory is fixed and comes from the kernel zeroed: what was never used costs nothing.
+// Memory is fixed and comes from the kernel zeroed: what was never used costs nothing. The
+// sessions may be in a file that outlives the process (nat_file.hpp); the index never is, but is
+// made again from them (adopt()). A session is whole while its state is not `free`: whoever
+// begins one writes the state last.
 //
 // Source ports of full-nat: of 1024 to 65535, worker i of n takes those whose remainder by n
 // is i, so that a reply says by itself whose it is (owner_of_port()). They are handed out in
@@ -14,13 +17,14 @@
 // old. An established one never does; then the newcomer is refused.
 //
 // Threading: the owning worker's thread, except holds_forward() and holds_reply(), which any
-// worker may ask.
+// worker may ask, and set_room(), used() and next_port(), which are for the housekeeping.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "dataplane/abi/ids.hpp"
@@ -81,6 +85,10 @@ class nat_table {
     unsigned worker{0};  // of `workers`
     unsigned workers{1};
     std::array<std::uint64_t, 2> secret{};
+    // Where the sessions are, instead of memory of its own; outlives the table. Their memory is
+    // touched as far as set_room() says, which is not at all at first.
+    std::span<nat_session> memory{};
+    int numa_node{-1};  // that the index should be on
   };
   static constexpr unsigned first_port = 1024;
   static constexpr std::uint32_t max_sessions = 1u << 28;
@@ -96,7 +104,7 @@ class nat_table {
   // Anything out of range is brought into it. Not ready(): there was no memory, and nothing
   // else may be called.
   explicit nat_table(const options& o) noexcept;
-  [[nodiscard]] bool ready() const noexcept { return sessions_ != nullptr; }
+  [[nodiscard]] bool ready() const noexcept { return buckets_ != nullptr; }
   ~nat_table();
   nat_table(const nat_table&) = delete;
   nat_table& operator=(const nat_table&) = delete;
@@ -127,15 +135,15 @@ class nat_table {
     return static_cast<std::uint32_t>(&s - sessions_);
   }
   [[nodiscard]] const nat_session* at(std::uint32_t number) const noexcept {
-    return number < high_water_ && sessions_[number].state != abi::connection_state::free
+    return number < used() && sessions_[number].state != abi::connection_state::free
                ? sessions_ + number
                : nullptr;
   }
 
   // open() begins a session for a packet of a client: from its ends (not in the table yet) to
   // the backend at `server`:`port`. full: with a source of the pool's. On failure returns
-  // null and says why: nat_no_port, nat_no_room. State, time and the client's next hop are
-  // the caller's to set, at once. `gone(const nat_session&)` sees whoever gives way.
+  // null and says why: nat_no_port, nat_no_room. Time, the client's next hop and, last, the
+  // state are the caller's to set, at once. `gone(const nat_session&)` sees whoever gives way.
   template <class Gone>
   nat_session* open(const wire::flow_ends& ends, std::uint8_t protocol, const ip_address& server,
                     be16 port, bool full, std::uint16_t now, abi::counter_id& why,
@@ -149,7 +157,7 @@ class nat_table {
         close(*other);
       }
     }
-    if (free_ == none && high_water_ == capacity_) {
+    if (free_ == none && used() >= room()) {
       nat_session* victim = least_valuable(now);
       if (victim == nullptr) {
         why = abi::counter_id::drop_nat_no_room;
@@ -168,6 +176,14 @@ class nat_table {
   }
   void close(nat_session& s) noexcept;
 
+  // set_state() is for a session that is complete but for its state: what a process that is
+  // killed leaves behind is whole, or free. Costs no instruction.
+  static void set_state(nat_session& s, abi::connection_state state) noexcept {
+    std::atomic_signal_fence(std::memory_order_release);
+    s.state = state;
+    std::atomic_signal_fence(std::memory_order_release);
+  }
+
   [[nodiscard]] bool expired(const nat_session& s, std::uint16_t now) const noexcept {
     return static_cast<std::uint16_t>(now - s.seen) >
            timeouts_[static_cast<std::size_t>(s.state) & 7u];
@@ -182,7 +198,7 @@ class nat_table {
         gone(s);
         close(s);
       }
-      if (++swept_ >= high_water_) swept_ = 0;
+      if (++swept_ >= used()) swept_ = 0;
     }
   }
 
@@ -200,6 +216,27 @@ class nat_table {
   [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
   [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
   void clear() noexcept;  // slow
+
+  // adopt() takes over the sessions that an earlier process left in the memory, of which there
+  // is `room`: makes the index, drops what is torn and what `keeps` does not want. next_port:
+  // as next_port() was. Once, before anything else. Slow.
+  struct adoption {
+    std::uint32_t dropped{0};  // that `keeps` did not want
+    std::uint32_t torn{0};
+  };
+  adoption adopt(std::uint32_t room, unsigned next_port,
+                 const std::function<bool(const nat_session&)>& keeps);  // lint: cold
+  // set_room() says how many sessions have memory; it never falls. used(): how many have been
+  // taken so far. next_port(): where the search for a source port goes on.
+  void set_room(std::uint32_t sessions) noexcept {
+    room_.store(sessions < capacity_ ? sessions : capacity_, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t used() const noexcept {
+    return high_water_.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] unsigned next_port() const noexcept {
+    return next_port_.load(std::memory_order_relaxed);
+  }
   // consistent() checks that every session is found by both its names, and the count. Slow.
   [[nodiscard]] bool consistent() const noexcept;
 
@@ -232,6 +269,10 @@ class nat_table {
               std::uint32_t number) noexcept;
   [[nodiscard]] nat_session* least_valuable(std::uint16_t now) noexcept;
   [[nodiscard]] std::uint32_t due(std::uint64_t now_ns) noexcept;
+  [[nodiscard]] bool is_whole(const nat_session& s) const noexcept;
+  [[nodiscard]] std::uint32_t room() const noexcept {
+    return room_.load(std::memory_order_relaxed);
+  }
   // The ends that a session is found by.
   static wire::flow_ends name(direction d, const nat_session& s) noexcept {
     return d == forward ? wire::flow_ends{s.client, s.vip, s.client_port, s.vip_port}
@@ -240,11 +281,13 @@ class nat_table {
 
   nat_session* sessions_{nullptr};
   bucket* buckets_{nullptr};
-  std::size_t bytes_{0};  // of both, one mapping
+  void* mapping_{nullptr};  // of the index, and of sessions that are not in a file
+  std::size_t bytes_{0};
   std::uint32_t capacity_;
   std::uint32_t bucket_count_{0};
   std::uint32_t size_{0};
-  std::uint32_t high_water_{0};  // sessions from here on were never used
+  std::atomic<std::uint32_t> high_water_{0};  // sessions from here on were never used
+  std::atomic<std::uint32_t> room_{0};        // sessions from here on have no memory
   std::uint32_t free_{none};
   std::uint32_t hand_{0};   // where the search for a victim goes on
   std::uint32_t swept_{0};  // where sweep() goes on
@@ -255,7 +298,7 @@ class nat_table {
   unsigned workers_;
   unsigned port_base_{0};   // lowest port of this worker
   unsigned port_count_{0};  // how many it has
-  unsigned next_port_{0};
+  std::atomic<unsigned> next_port_{0};
   nat_session* victim_{nullptr};  // take_source() failed; its port comes next
   // The pool by family: [0] IPv4, [1] IPv6.
   std::array<std::array<ip_address, abi::max_pool_addresses>, 2> pool_{};

@@ -95,8 +95,8 @@ tl::expected<void, std::string> data_plane::open() {
   using step = tl::expected<void, std::string> (data_plane::*)();
   for (const step next :
        {&data_plane::open_ports, &data_plane::start_ports, &data_plane::make_peers,
-        &data_plane::look_for_tables, &data_plane::make_tables, &data_plane::make_observations,
-        &data_plane::launch_workers, &data_plane::attach_programs})
+        &data_plane::look_for_tables, &data_plane::make_tables, &data_plane::make_nat_tables,
+        &data_plane::make_observations, &data_plane::launch_workers, &data_plane::attach_programs})
     if (auto done = (this->*next)(); !done) return done;
   attach_telemetry({observations_, &config_, &captures_});
   watchdog_every_ns_ = watchdog_interval_ns() / 2;
@@ -271,15 +271,6 @@ tl::expected<void, std::string> data_plane::look_for_tables() {
 tl::expected<void, std::string> data_plane::launch_workers() {
   const auto count = static_cast<unsigned>(plan_.places.workers.size());
   const limits_config& limits = node_.controlplane.limits;
-  for (unsigned w = 0; w < count; ++w) {
-    const auto& table = *reinterpret_cast<const abi::connection_header*>(tables_[w].data());
-    nat_tables_.push_back(std::make_unique<nat_table>(
-        nat_table::options{nat_table::sessions_for(node_.dataplane.connections),
-                           w,
-                           count,
-                           {table.secret[0], table.secret[1]}}));
-    if (!nat_tables_.back()->ready()) return tl::unexpected{std::string{"no memory for NAT"}};
-  }
   const auto& first = *reinterpret_cast<const abi::connection_header*>(tables_[0].data());
   persistence_ = std::make_unique<persistence_table>(
       std::array<std::uint64_t, 2>{first.secret[0], first.secret[1]}, count);
@@ -377,8 +368,11 @@ void data_plane::close() noexcept {
   if (leave_) {
     for (connection::table_file& table : tables_)
       table.keep_adoptable(config_.instance(), abi::clock_ns(CLOCK_MONOTONIC));
+    for (std::size_t w = 0; w < nat_tables_.size(); ++w)
+      nat_files_[w].note_port(nat_tables_[w]->next_port());
   } else {
     for (connection::table_file& table : tables_) table.remove();
+    for (nat_file& file : nat_files_) file.remove();
   }
   tables_.clear();
   if (eal_) stop_eal();

@@ -16,6 +16,7 @@
 #include "dataplane/abi/worker_state.hpp"
 #include "dataplane/connection/table_file.hpp"
 #include "dataplane/path/flow_owner.hpp"
+#include "dataplane/path/nat_file.hpp"
 #include "dataplane/placement/plan.hpp"
 #include "dataplane/port/device_args.hpp"
 #include "dataplane/port/port.hpp"
@@ -61,7 +62,7 @@ class data_plane {
   int run(const sigset_t& until);
 
   // leave_to_successor() has the end leave what the next data plane takes over: connection
-  // tables, and the XDP programs, which go on forwarding meanwhile.
+  // tables, NAT sessions, and the XDP programs, which go on forwarding meanwhile.
   void leave_to_successor(bool yes) noexcept { leave_ = yes; }
 
   // summary() is one line: ports, workers, memory.
@@ -76,6 +77,8 @@ class data_plane {
   tl::expected<void, std::string> start_ports();
   tl::expected<void, std::string> make_peers();
   tl::expected<void, std::string> make_tables();
+  tl::expected<void, std::string> make_nat_tables();
+  void grow_nat_tables();
   void count_adopted(unsigned worker, const abi::observation_map<std::byte>& map) const;
   tl::expected<void, std::string> make_observations();
   tl::expected<void, std::string> look_for_tables();
@@ -100,7 +103,9 @@ class data_plane {
   std::vector<std::vector<rte_ring*>> peers_;  // [from][to]; null: the same worker
   std::unique_ptr<flow_owner> owner_;
   std::vector<connection::table_file> tables_;
-  std::vector<std::unique_ptr<nat_table>> nat_tables_;  // by worker
+  std::vector<nat_file> nat_files_;                     // by worker
+  std::vector<std::unique_ptr<nat_table>> nat_tables_;  // by worker, in nat_files_
+  bool nat_short_{false};                               // reported: no memory for more
   std::unique_ptr<persistence_table> persistence_;      // all workers'
   abi::mapped_file segment_;
   abi::observation_map<std::byte> observations_;

@@ -52,6 +52,7 @@ void data_plane::tick(std::uint64_t now_ns) {
                   }});
   }
   for (connection::table_file& table : tables_) table.keep_adoptable(config_.instance(), now_ns);
+  grow_nat_tables();
   info.config_instance.set(config_.instance());
   watch_workers(now_ns);
   if (now_ns >= next_statistics_ns_) {
