@@ -26,7 +26,8 @@ tl::expected<void, std::string> data_plane::attach_programs() {
     if (ports_[i].is_af_xdp()) order.push_back(i);
   // All share the first one's maps: those of an earlier data plane, if it has left any, and not
   // the empty ones of a port that it did not have.
-  std::ranges::stable_partition(order, [this](std::size_t i) { return leftovers_[i].found(); });
+  std::stable_partition(order.begin(), order.end(),
+                        [this](std::size_t i) { return leftovers_[i].found(); });
   for (const std::size_t i : order) {
     const std::string& interface = plan_.devices[i].config->interface;
     const auto fail = [&](const std::string& why) {

@@ -98,7 +98,7 @@ class Bench:
                    "--max-rate", a.max_rate, "--resolution", a.resolution,
                    "--ring-bits", a.ring_bits, "--bucket", a.bucket,
                    "--fractions", ",".join(map(str, a.fractions)),
-                   "--json", lab.path("figures.json")]
+                   "--json", lab.path("figures.json"), "--stay"]
         if through != "io":
             command += ["--next-hop", NEXT_HOP]
         if not self.serves:
@@ -115,7 +115,10 @@ class Bench:
         return process
 
     def follow(self, process, other):
-        """follow() shows what traffic says until it ends; returns its figures."""
+        """follow() shows what traffic says until it is done; returns its figures.
+
+        It keeps its memifs: net_memif of DPDK 22.11 unmaps the rings when the other side goes,
+        and who polls them then has a segmentation fault. So `other` must end first."""
         shown = 0
         while True:
             running = process.running()
@@ -123,14 +126,14 @@ class Bench:
             for line in lines[shown:]:
                 self.report("    " + line.removeprefix("traffic: "))
             shown = len(lines)
-            if not running:
+            if not running or "traffic: done" in lines:
                 break
             if not other.running():
                 raise LabError(f"{other.name} ended with {other.popen.returncode}:\n"
                                f"{other.tail()}")
             time.sleep(0.1)
-        if process.wait() != 0:
-            raise LabError(f"traffic:\n{process.tail()}")
+        if not running:
+            raise LabError(f"traffic ended with {process.wait()}:\n{process.tail()}")
         return json.loads(process.lab.path("figures.json").read_text())
 
     def services(self):
@@ -155,11 +158,12 @@ class Bench:
             traffic = self.traffic(lab, row, a.forward) if self.serves else None
             balancer.start()
             balancer.apply(self.services())
-            figures = self.follow(traffic or self.traffic(lab, row, a.forward),
-                                  balancer.dataplane)
+            traffic = traffic or self.traffic(lab, row, a.forward)
+            figures = self.follow(traffic, balancer.dataplane)
             judge(row, figures, balancer.counters())
             end(balancer.dataplane)
             end(balancer.controlplane)
+            end(traffic)
             return figures
 
     def testpmd(self, row):
@@ -178,14 +182,18 @@ class Bench:
                 stdin=subprocess.PIPE)
             if not self.serves:
                 wait_until(lab.path("memif.sock").exists, 30, "testpmd's memif")
-            figures = self.follow(traffic or self.traffic(lab, row, "io"), process)
+            traffic = traffic or self.traffic(lab, row, "io")
+            figures = self.follow(traffic, process)
             process.popen.stdin.close()  # testpmd ends with its input
             end(process)
+            end(traffic)
             return figures
 
 
 def judge(row, figures, counters):
     """judge() refuses figures of something else than established flows."""
+    if figures["wrong"]:
+        raise LabError(f"{row}: {figures['wrong']} packets came back wrong")
     if figures["flat_out"]["received"] == 0:
         raise LabError(f"{row}: nothing came back: {figures['flat_out']}")
     received, hits = counters["rx_packets"], counters["connection_hits"]

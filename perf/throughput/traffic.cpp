@@ -13,6 +13,7 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
@@ -61,6 +62,7 @@ struct wish {
   unsigned bucket{256};
   std::vector<double> fractions{0.1, 0.5, 0.9};
   std::string json;
+  bool stay{};
 };
 
 std::uint32_t ipv4_of(const std::string& text) {
@@ -255,11 +257,6 @@ int run(const wish& w) {
                       pool,
                       stop};
   nlohmann::json out = session{w, runner}.run();
-  for (const std::uint16_t port : ports) {
-    rte_eth_dev_stop(port);
-    rte_eth_dev_close(port);
-  }
-  rte_eal_cleanup();
   if (w.json.empty()) {
     std::puts(out.dump(1).c_str());
   } else {
@@ -267,6 +264,15 @@ int run(const wish& w) {
     file << out.dump(1) << "\n" << std::flush;
     if (!file) throw std::runtime_error{w.json + ": cannot be written"};
   }
+  if (w.stay && !out.contains("error")) {
+    std::fputs("traffic: done\n", stderr);
+    while (!stop) std::this_thread::sleep_for(std::chrono::milliseconds{10});
+  }
+  for (const std::uint16_t port : ports) {
+    rte_eth_dev_stop(port);
+    rte_eth_dev_close(port);
+  }
+  rte_eal_cleanup();
   if (out.contains("error")) {
     std::fprintf(stderr, "traffic: %s\n", out["error"].get<std::string>().c_str());
     return 1;
@@ -320,6 +326,8 @@ int main(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::Range(0.001, 1.0));
   app.add_option("--json", w.json, "the report's file (standard output)");
+  // net_memif of DPDK 22.11 unmaps the rings when the other side goes: who polls ends first.
+  app.add_flag("--stay", w.stay, "keep the memifs until a signal comes");
   CLI11_PARSE(app, argc, argv);
   if (w.zero_copy && (w.role != "client" || w.no_huge)) {
     std::fputs("traffic: --zero-copy needs --role client, and huge pages\n", stderr);

@@ -21,7 +21,7 @@ namespace sluice::cli {
 
 namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t stop_capture = 0;
 
 // telemetry: DPDK's socket; one answer per question.
 class telemetry {
@@ -116,12 +116,12 @@ void run(context& c, const wish& w) {
                                     : w.runtime_dir;
   telemetry data_plane{directory + "/dpdk/eal/dpdk_telemetry.v2"};
   // Before it starts: a signal that comes early ends it as well.
-  std::signal(SIGINT, [](int) { interrupted = 1; });
-  std::signal(SIGTERM, [](int) { interrupted = 1; });
+  std::signal(SIGINT, [](int) { stop_capture = 1; });
+  std::signal(SIGTERM, [](int) { stop_capture = 1; });
   json status = data_plane.capture(what);
   if (status.contains("error")) throw failure{"sluice capture: " + cell_of(status["error"])};
   while (status.value("running", 0) != 0) {
-    if (interrupted != 0) {
+    if (stop_capture != 0) {
       status = data_plane.capture("stop");
       break;
     }
