@@ -18,16 +18,9 @@
 #include <bpf/bpf_helpers.h>
 
 #include "bpf/cursor.h"
+#include "bpf/outer.h"
 #include "dataplane/abi/probe_abi.h"
 
-// abi::forward_mode; the same names as in standin.h.
-#define MODE_DSR_L2 1
-#define MODE_IPIP 2
-#define MODE_GUE 3
-#define MODE_GRE 4
-#define MODE_DSR_DSCP 5
-
-#define OUTER_TTL 64
 #define L3 ((__u32)sizeof(struct ethhdr))
 #define TCP_CHECKSUM 16  // offset in the TCP header
 #define TCP_FLAGS 13
@@ -77,31 +70,8 @@ static __always_inline int failed(void) {
   return count(SLUICE_PROBE_FAILED, TC_ACT_SHOT);
 }
 
-static __always_inline __u32 half_at(const __u8* bytes) {
-  __u32 w;
-  __builtin_memcpy(&w, bytes, sizeof w);
-  return w;
-}
-
 static __always_inline int is_zero(const __u8* address) {
-  return (half_at(address) | half_at(address + 4) | half_at(address + 8) | half_at(address + 12)) ==
-         0;
-}
-
-static __always_inline int is_mapped_v4(const __u8* address) {
-  return (half_at(address) | half_at(address + 4)) == 0 &&
-         half_at(address + 8) == bpf_htonl(0xffff);
-}
-
-static __always_inline void set_ipv4_checksum(struct iphdr* ip) {
-  ip->check = 0;
-  __u32 sum = 0;
-  const __u16* words = (const __u16*)ip;
-#pragma unroll
-  for (int i = 0; i < 10; ++i) sum += words[i];
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  ip->check = (__u16)~sum;
+  return (word_at(address) | word_at(address + 8)) == 0;
 }
 
 // remember() enters the reply that a packet asks for. A probe ends with a reset; what the backend
@@ -142,70 +112,24 @@ static __always_inline int transmit(struct __sk_buff* skb, const struct sluice_p
   return count(SLUICE_PROBE_SENT, (int)bpf_redirect_neigh(t->out_ifindex, &next, sizeof next, 0));
 }
 
-// packet: what the outer header takes from the inner one.
-struct packet {
-  __u32 bytes;  // of the inner IP packet
-  __u32 v6;
-  __u32 entropy;
-  __u8 tos;
-};
-
-// make_shim() writes what is between the outer header and the inner packet.
-static __always_inline void make_shim(__u8* to, __u32 mode, const struct packet* p,
-                                      const struct sluice_probe_target* t) {
-  if (mode == MODE_GUE) {
-    const __be16 words[4] = {bpf_htons(0xc000 | (p->entropy & 0x3fff)), t->gue_port,
-                             bpf_htons(p->bytes + 8), 0};
-    __builtin_memcpy(to, words, sizeof words);
-  } else if (mode == MODE_GRE) {
-    const __be16 words[2] = {0, bpf_htons(p->v6 ? ETH_P_IPV6 : ETH_P_IP)};
-    __builtin_memcpy(to, words, sizeof words);
-  }
-}
-
-// encapsulate() puts in front what the data plane does (dataplane/packet/encapsulate.hpp);
-// `outer` and `shim` are constant sizes.
+// encapsulate() puts the outer header in front; `outer` and `shim` are its constant sizes.
 static __always_inline int encapsulate(struct __sk_buff* skb, const struct sluice_probe_target* t,
-                                       const struct packet* p, __u32 mode, __u32 outer,
-                                       __u32 shim) {
-  const __u8 protocol = mode == MODE_GUE   ? IPPROTO_UDP
-                        : mode == MODE_GRE ? IPPROTO_GRE
-                        : p->v6            ? IPPROTO_IPV6
-                                           : IPPROTO_IPIP;
-  __u8 head[48] = {};
+                                       const struct inner* p, __u32 mode, __u32 outer, __u32 shim) {
+  __u8 head[MAX_OUTER] = {};
   __u64 flags = mode == MODE_GUE   ? BPF_F_ADJ_ROOM_ENCAP_L4_UDP
                 : mode == MODE_GRE ? BPF_F_ADJ_ROOM_ENCAP_L4_GRE
                                    : 0;
   __be16 type;
   if (outer == sizeof(struct iphdr)) {
-    struct iphdr ip = {.version = 4,
-                       .ihl = 5,
-                       .tos = p->tos,
-                       .tot_len = bpf_htons(p->bytes + shim + sizeof(struct iphdr)),
-                       .frag_off = bpf_htons(0x4000),
-                       .ttl = OUTER_TTL,
-                       .protocol = protocol,
-                       .saddr = half_at(t->outer_source + 12),
-                       .daddr = half_at(t->backend + 12)};
-    set_ipv4_checksum(&ip);
-    __builtin_memcpy(head, &ip, sizeof ip);
+    make_outer4(head, mode, p, shim, half_at(t->outer_source + 12), t->backend);
     flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
     type = bpf_htons(ETH_P_IP);
   } else {
-    __u32 label = p->entropy & 0xfffff;
-    if (label == 0) label = 1;
-    const __be32 first = bpf_htonl(6u << 28 | (__u32)p->tos << 20 | label);
-    const __be16 length = bpf_htons(p->bytes + shim);
-    __builtin_memcpy(head, &first, 4);
-    __builtin_memcpy(head + 4, &length, 2);
-    head[6] = protocol;
-    head[7] = OUTER_TTL;
-    __builtin_memcpy(head + 8, t->outer_source, 16);
-    __builtin_memcpy(head + 24, t->backend, 16);
+    make_outer6(head, mode, p, shim, t->outer_source, t->backend);
     flags |= BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
     type = bpf_htons(ETH_P_IPV6);
   }
-  make_shim(head + outer, mode, p, t);
+  make_shim(head + outer, mode, p, t->gue_port);
   if (bpf_skb_adjust_room(skb, (__s32)(outer + shim), BPF_ADJ_ROOM_MAC, flags) != 0 ||
       bpf_skb_store_bytes(skb, L3, head, outer + shim, 0) != 0 ||
       bpf_skb_store_bytes(skb, L3 - sizeof type, &type, sizeof type, 0) != 0)
@@ -214,7 +138,7 @@ static __always_inline int encapsulate(struct __sk_buff* skb, const struct sluic
 }
 
 static __always_inline int forward(struct __sk_buff* skb, const struct sluice_probe_target* t,
-                                   const struct packet* p) {
+                                   const struct inner* p) {
   const int outer4 = is_mapped_v4(t->backend);
   switch (t->mode) {
     case MODE_IPIP:
@@ -260,7 +184,7 @@ static __always_inline int send4(struct __sk_buff* skb, const struct sluice_prob
                           BPF_F_PSEUDO_HDR) != 0 ||
       bpf_skb_store_bytes(skb, L3, &ip, sizeof ip, 0) != 0)
     return failed();
-  const struct packet p = {
+  const struct inner p = {
       .bytes = bpf_ntohs(ip.tot_len), .entropy = bpf_ntohs(ports.source), .tos = ip.tos};
   return forward(skb, t, &p);
 }
@@ -300,10 +224,10 @@ static __always_inline int send6(struct __sk_buff* skb, const struct sluice_prob
   if (replace_checksum6(skb, before, &ip.saddr) != 0 ||
       bpf_skb_store_bytes(skb, L3, &ip, sizeof ip, 0) != 0)
     return failed();
-  const struct packet p = {.bytes = bpf_ntohs(ip.payload_len) + (__u32)sizeof ip,
-                           .v6 = 1,
-                           .entropy = bpf_ntohs(ports.source),
-                           .tos = tos};
+  const struct inner p = {.bytes = bpf_ntohs(ip.payload_len) + (__u32)sizeof ip,
+                          .v6 = 1,
+                          .entropy = bpf_ntohs(ports.source),
+                          .tos = tos};
   return forward(skb, t, &p);
 }
 

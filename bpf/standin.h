@@ -6,20 +6,13 @@
 // dsr-l2, ipip, gue, gre. Included by steer.bpf.c only.
 #pragma once
 
+#include "bpf/outer.h"
 #include "dataplane/abi/flow_hash.h"
 #include "dataplane/abi/standin_abi.h"
 
-// abi::forward_mode, as far as it matters here.
-#define MODE_DSR_L2 1
-#define MODE_IPIP 2
-#define MODE_GUE 3
-#define MODE_GRE 4
-
 #define STANDIN_CANNOT (-1)  // only the data plane can forward it
 
-#define OUTER_TTL 64
-#define MAX_LINK 22   // Ethernet and two tags
-#define MAX_OUTER 48  // IPv6 and UDP
+#define MAX_LINK 22  // Ethernet and two tags
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -103,17 +96,6 @@ static __always_inline __u32 standin_service(const struct sluice_vip_key* destin
     if (i < found->ranges && port >= found->range[i].first && port <= found->range[i].last)
       return found->range[i].service;
   return found->service;
-}
-
-static __always_inline __u64 word_at(const __u8* bytes) {
-  __u64 w;
-  __builtin_memcpy(&w, bytes, sizeof w);
-  return w;
-}
-static __always_inline __u32 half_at(const __u8* bytes) {
-  __u32 w;
-  __builtin_memcpy(&w, bytes, sizeof w);
-  return w;
 }
 
 static __always_inline __u64 flow_hash_of(const struct packet* p, __u32 v6, __u64 seed) {
@@ -228,55 +210,6 @@ static __always_inline void outer_source6(const struct sluice_standin_config* co
   __builtin_memcpy(to + 12, &out, sizeof out);
 }
 
-// make_shim() writes what is between the outer header and the inner packet.
-static __always_inline void make_shim(__u8* to, __u32 mode, const struct task* t,
-                                      const struct sluice_standin_config* config) {
-  if (mode == MODE_GUE) {
-    const __be16 words[4] = {bpf_htons(0xc000 | (t->hash & 0x3fff)), config->gue_port,
-                             bpf_htons(t->ip_bytes + 8), 0};
-    __builtin_memcpy(to, words, sizeof words);
-  } else if (mode == MODE_GRE) {
-    const __be16 words[2] = {0, bpf_htons(t->v6 ? ETH_P_IPV6 : ETH_P_IP)};
-    __builtin_memcpy(to, words, sizeof words);
-  }
-}
-
-static __always_inline void make_outer4(__u8* to, __u32 length, __u8 protocol, const struct task* t,
-                                        __be32 source, const __u8* backend) {
-  struct iphdr ip = {.version = 4,
-                     .ihl = 5,
-                     .tos = t->tos,
-                     .tot_len = bpf_htons(length + sizeof(struct iphdr)),
-                     .frag_off = bpf_htons(0x4000),
-                     .ttl = OUTER_TTL,
-                     .protocol = protocol,
-                     .saddr = source,
-                     .daddr = half_at(backend + 12)};
-  __u32 sum = 0;
-  const __u16* words = (const __u16*)&ip;
-#pragma unroll
-  for (int i = 0; i < 10; ++i) sum += words[i];
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  ip.check = (__u16)~sum;
-  __builtin_memcpy(to, &ip, sizeof ip);
-}
-
-static __always_inline void make_outer6(__u8* to, __u32 length, __u8 next, const struct task* t,
-                                        const struct sluice_standin_config* config,
-                                        const __u8* backend) {
-  __u32 label = (__u32)t->hash & 0xfffff;
-  if (label == 0) label = 1;
-  const __be32 first = bpf_htonl(6u << 28 | (__u32)t->tos << 20 | label);
-  const __be16 bytes = bpf_htons(length);
-  __builtin_memcpy(to, &first, 4);
-  __builtin_memcpy(to + 4, &bytes, 2);
-  to[6] = next;
-  to[7] = OUTER_TTL;
-  outer_source6(config, t->hash, to + 8);
-  __builtin_memcpy(to + 24, backend, 16);
-}
-
 // encapsulate() puts the outer header in front; `outer` and `shim` are its constant sizes.
 static __always_inline int encapsulate(struct xdp_md* ctx, const struct task* t,
                                        const struct sluice_standin_row* row,
@@ -287,16 +220,16 @@ static __always_inline int encapsulate(struct xdp_md* ctx, const struct task* t,
   if ((outer == sizeof(struct iphdr) ? config->prefix4 > 32 : config->prefix6 > 128))
     return failed();
   __u8 head[MAX_OUTER] = {};
-  const __u8 protocol = mode == MODE_GUE   ? IPPROTO_UDP
-                        : mode == MODE_GRE ? IPPROTO_GRE
-                        : t->v6            ? IPPROTO_IPV6
-                                           : IPPROTO_IPIP;
-  if (outer == sizeof(struct iphdr))
-    make_outer4(head, t->ip_bytes + shim, protocol, t, outer_source4(config, t->hash),
-                row->address);
-  else
-    make_outer6(head, t->ip_bytes + shim, protocol, t, config, row->address);
-  make_shim(head + outer, mode, t, config);
+  const struct inner p = {
+      .bytes = t->ip_bytes, .v6 = t->v6, .entropy = (__u32)t->hash, .tos = t->tos};
+  if (outer == sizeof(struct iphdr)) {
+    make_outer4(head, mode, &p, shim, outer_source4(config, t->hash), row->address);
+  } else {
+    __u8 source[16];
+    outer_source6(config, t->hash, source);
+    make_outer6(head, mode, &p, shim, source, row->address);
+  }
+  make_shim(head + outer, mode, &p, config->gue_port);
 
   const __u32 link = t->link;
   __u8 frame[MAX_LINK] = {};
@@ -323,10 +256,6 @@ static __always_inline int readdress(struct xdp_md* ctx, const struct task* t,
   __builtin_memcpy(ethernet->h_dest, row->next_hop, ETH_ALEN);
   __builtin_memcpy(ethernet->h_source, row->out_mac, ETH_ALEN);
   return transmit(ctx, row, t->counter);
-}
-
-static __always_inline int is_mapped_v4(const __u8* address) {
-  return word_at(address) == 0 && half_at(address + 8) == bpf_htonl(0xffff);
 }
 
 // stand_in() decides on a packet with ports to a service; returns the verdict, or

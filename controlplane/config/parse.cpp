@@ -17,6 +17,7 @@ using model::health_kind;
 using model::health_via;
 using model::milliseconds;
 using model::service;
+using yaml::assign;
 using yaml::map_value;
 using yaml::value;
 
@@ -41,12 +42,6 @@ const std::initializer_list<std::pair<std::string_view, model::forward_mode>> fo
     {"gre", model::forward_mode::gre},           {"dsr-l2", model::forward_mode::dsr_l2},
     {"dsr-dscp", model::forward_mode::dsr_dscp}, {"nat", model::forward_mode::nat},
     {"full-nat", model::forward_mode::full_nat}};
-
-template <class T, class Number>
-bool assign(T& out, const std::optional<Number>& v) {
-  if (v) out = static_cast<T>(*v);
-  return v.has_value();
-}
 
 std::optional<ip_address> read_address(const value& v) {
   const auto text = v.text();

@@ -16,6 +16,7 @@ namespace {
 using model::client_address;
 using model::forward_mode;
 using model::service;
+using yaml::assign;
 using yaml::map_value;
 using yaml::value;
 
@@ -25,11 +26,6 @@ constexpr std::uint64_t largest_mss = 65495;
 constexpr std::uint64_t highest_rate = 4'000'000'000;
 constexpr std::chrono::seconds longest_persistence{65535};
 constexpr std::size_t longest_path = 1024;
-
-template <class T, class Number>
-void read_into(T& out, const std::optional<Number>& v) {
-  if (v) out = static_cast<T>(*v);
-}
 
 // no_effect() reports those of the keys that are in the text.
 void no_effect(const map_value& m, std::initializer_list<std::string_view> keys,
@@ -55,9 +51,9 @@ void read_client(const map_value& m, service& out) {
   }
   const auto client = m.find("client-address");
   if (client)
-    read_into(out.client, client->word<client_address>({{"none", client_address::none},
-                                                        {"proxy-v2", client_address::proxy_v2},
-                                                        {"toa", client_address::toa}}));
+    assign(out.client, client->word<client_address>({{"none", client_address::none},
+                                                     {"proxy-v2", client_address::proxy_v2},
+                                                     {"toa", client_address::toa}}));
   if (tcp || out.client == client_address::none) return;
   if (client)
     client->error(std::string{model::to_string(out.client)} +
@@ -97,8 +93,8 @@ void read_persistence(const value& v, model::persistence& out) {
       out.timeout = std::chrono::duration_cast<std::chrono::seconds>(*d);
     }
   }
-  if (const auto n = m->find("ipv4-prefix")) read_into(out.ipv4_prefix, n->integer(1, 32));
-  if (const auto n = m->find("ipv6-prefix")) read_into(out.ipv6_prefix, n->integer(1, 128));
+  if (const auto n = m->find("ipv4-prefix")) assign(out.ipv4_prefix, n->integer(1, 32));
+  if (const auto n = m->find("ipv6-prefix")) assign(out.ipv6_prefix, n->integer(1, 128));
 }
 
 void read_quic(const map_value& m, service& out) {
@@ -113,7 +109,7 @@ void read_quic(const map_value& m, service& out) {
     out.quic_id_length = 0;
   } else if (const auto keys = v->map({"server-id-length"})) {
     if (const auto n = keys->require("server-id-length", "4"))
-      read_into(out.quic_id_length, n->integer(1, 8));
+      assign(out.quic_id_length, n->integer(1, 8));
   }
 }
 
@@ -126,9 +122,9 @@ void read_source_limit(const value& v, model::source_limit& out) {
   if (!m) return;
   const auto rate =
       out.new_connections == 0 ? m->require("new-connections", "100") : m->find("new-connections");
-  if (rate) read_into(out.new_connections, rate->integer(0, highest_rate));
-  if (const auto n = m->find("ipv4-prefix")) read_into(out.ipv4_prefix, n->integer(1, 32));
-  if (const auto n = m->find("ipv6-prefix")) read_into(out.ipv6_prefix, n->integer(1, 128));
+  if (rate) assign(out.new_connections, rate->integer(0, highest_rate));
+  if (const auto n = m->find("ipv4-prefix")) assign(out.ipv4_prefix, n->integer(1, 32));
+  if (const auto n = m->find("ipv6-prefix")) assign(out.ipv6_prefix, n->integer(1, 128));
 }
 
 void read_limits(const map_value& service_map, service& out) {
@@ -143,12 +139,12 @@ void read_limits(const map_value& service_map, service& out) {
   const auto m = v->map({"new-connections", "packets", "syn-flood", "per-source"});
   if (!m) return;
   if (const auto n = m->find("new-connections"))
-    read_into(out.limits.new_connections, n->integer(0, highest_rate));
-  if (const auto n = m->find("packets")) read_into(out.limits.packets, n->integer(0, highest_rate));
+    assign(out.limits.new_connections, n->integer(0, highest_rate));
+  if (const auto n = m->find("packets")) assign(out.limits.packets, n->integer(0, highest_rate));
   if (!tcp)
     no_effect(*m, {"syn-flood"}, protocol_text(out), "protocol: tcp");
   else if (const auto n = m->find("syn-flood"))
-    read_into(out.limits.syn_flood, n->integer(0, highest_rate));
+    assign(out.limits.syn_flood, n->integer(0, highest_rate));
   if (const auto s = m->find("per-source")) read_source_limit(*s, out.limits.per_source);
 }
 
@@ -217,7 +213,7 @@ void read_quic_id(const value& v, model::quic_id& out) {
 void read_options(const map_value& m, service& out) {
   read_client(m, out);
   read_mss(m, out);
-  if (const auto echo = m.find("echo")) read_into(out.echo, echo->boolean());
+  if (const auto echo = m.find("echo")) assign(out.echo, echo->boolean());
   if (const auto persistence = m.find("persistence"))
     read_persistence(*persistence, out.persistence);
   read_quic(m, out);
@@ -231,13 +227,13 @@ void read_backend_options(const map_value& m, model::backend& out) {
     if (port->is_word("none"))
       out.port = 0;
     else
-      read_into(out.port, port->integer(1, 65535, "none"));
+      assign(out.port, port->integer(1, 65535, "none"));
   }
   if (const auto dscp = m.find("dscp")) {
     if (dscp->is_word("none"))
       out.dscp = 0;
     else
-      read_into(out.dscp, dscp->integer(1, 63, "none"));
+      assign(out.dscp, dscp->integer(1, 63, "none"));
   }
   if (const auto id = m.find("quic-id")) read_quic_id(*id, out.quic_id);
 }

@@ -9,6 +9,8 @@
 
 #include "controlplane/health/health_checker.hpp"
 
+#include "dataplane/abi/fnv.hpp"
+
 namespace sluice::health {
 
 bool operator==(const target& a, const target& b) noexcept {
@@ -25,29 +27,30 @@ bool operator==(const target& a, const target& b) noexcept {
 
 std::size_t target_hash::operator()(const target& t) const noexcept {
   // FNV-1a: also the source of each target's place in time, so the same in every process.
-  std::uint64_t h = 0xcbf29ce484222325;
-  const auto mix_byte = [&h](std::uint8_t b) { h = (h ^ b) * 0x100000001b3; };
+  fnv1a digest;
+  const auto mix_byte = [&digest](std::uint8_t b) { digest.add(std::uint64_t{b}); };
   const auto mix = [&](std::uint64_t v) {
     for (int i = 0; i < 8; ++i, v >>= 8) mix_byte(static_cast<std::uint8_t>(v));
   };
-  for (const std::uint8_t b : t.address.bytes) mix_byte(b);
+  digest.add_object(t.address.bytes);
   mix((std::uint64_t{t.port} << 8) | static_cast<std::uint64_t>(t.check.kind));
   mix(static_cast<std::uint64_t>(t.check.interval.count()));
   mix(static_cast<std::uint64_t>(t.check.timeout.count()));
   mix((std::uint64_t{t.check.rise} << 32) | t.check.fall);
   if (t.check.kind == model::health_kind::http) {
-    for (const char c : t.check.path) mix_byte(static_cast<std::uint8_t>(c));
+    digest.add(std::string_view{t.check.path});
     mix_byte(0);
-    for (const char c : t.check.host) mix_byte(static_cast<std::uint8_t>(c));
+    digest.add(std::string_view{t.check.host});
     mix((std::uint64_t{t.check.expect_first} << 16) | t.check.expect_last);
   }
   if (t.path) {
-    for (const std::uint8_t b : t.path->vip.bytes) mix_byte(b);
+    digest.add_object(t.path->vip.bytes);
     mix_byte(static_cast<std::uint8_t>(t.path->mode));
     mix_byte(t.path->dscp);
     mix_byte(static_cast<std::uint8_t>(t.check.via));
   }
   // FNV's low bits are poor for short inputs (murmur3's finalizer mends them).
+  std::uint64_t h = digest.value();
   h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
   h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
   return h ^ (h >> 33);

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "controlplane/maglev/fnv.hpp"
 #include "dataplane/abi/flow_hash.h"
+#include "dataplane/abi/fnv.hpp"
 
 namespace sluice::maglev {
 namespace {

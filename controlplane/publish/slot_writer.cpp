@@ -9,8 +9,8 @@
 #include <set>
 #include <tuple>
 
-#include "controlplane/maglev/fnv.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/fnv.hpp"
 
 namespace sluice::publish {
 namespace {
@@ -289,7 +289,7 @@ std::vector<maglev::member> members_of(const published_service& service) {
 
 std::uint64_t state_digest(const published_state& state,
                            const std::vector<const lookup_table*>& tables) {
-  maglev::fnv1a h;
+  fnv1a h;
   for (std::size_t i = 0; i < state.services.size(); ++i) {
     h.add(state.services[i].name);
     h.add(tables[i] != nullptr ? tables[i]->digest : std::uint64_t{0});

@@ -6,9 +6,9 @@
 
 #include <tbb/parallel_for.h>
 
-#include "controlplane/maglev/fnv.hpp"
 #include "controlplane/publish/unused.hpp"
 #include "controlplane/schedule/schedule.hpp"
+#include "dataplane/abi/fnv.hpp"
 
 namespace sluice::publish {
 namespace {
@@ -26,7 +26,7 @@ std::vector<std::uint32_t> count_slots(std::span<const std::uint16_t> slots, std
 }  // namespace
 
 std::uint64_t table_key::hash() const noexcept {
-  maglev::fnv1a h;
+  fnv1a h;
   h.add(std::uint64_t{size} << 8 | static_cast<std::uint64_t>(kind));
   for (const auto& m : members) {
     h.add(m.id.address.high());

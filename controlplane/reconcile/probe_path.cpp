@@ -30,7 +30,7 @@ constexpr unsigned calls_per_attempt = 100;  // to mend what could not be mended
 // What is sent there gets a tunnel around it, and backends are told to answer in as little.
 constexpr std::uint32_t pair_mtu = 1280;
 
-std::uint32_t fnv1a(const std::string& text) noexcept {
+std::uint32_t short_hash(const std::string& text) noexcept {
   std::uint32_t h = 0x811c9dc5;
   for (const char c : text) h = (h ^ static_cast<std::uint8_t>(c)) * 0x01000193;
   return h == 0 ? 1 : h;
@@ -104,7 +104,7 @@ bool read_mac(const std::string& interface, std::uint8_t (&to)[6]) {
 }  // namespace
 
 probe_path::probe_path(const node_config& node, change_callback on_change)
-    : node_{node}, on_change_{std::move(on_change)}, id_{fnv1a(node.runtime_dir)} {
+    : node_{node}, on_change_{std::move(on_change)}, id_{short_hash(node.runtime_dir)} {
   settings_.near = name_of("slp-", id_);
   settings_.far = name_of("slq-", id_);
   settings_.alias = "sluice: health checks of " + node.runtime_dir;

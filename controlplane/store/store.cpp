@@ -13,6 +13,7 @@
 #include "controlplane/model/text.hpp"
 #include "controlplane/store/sqlite.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/fnv.hpp"
 
 namespace sluice::store {
 namespace {
@@ -40,9 +41,9 @@ CREATE TABLE verdicts (
 
 // checksum() is FNV-1a: SQLite checks its own structure, not the text it holds.
 std::int64_t checksum(std::string_view text) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
-  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
-  return static_cast<std::int64_t>(h);
+  fnv1a h;
+  h.add(text);
+  return static_cast<std::int64_t>(h.value());
 }
 
 using clock = std::chrono::system_clock;

@@ -20,6 +20,7 @@
 #include <type_traits>
 
 #include "dataplane/abi/byteorder.hpp"
+#include "dataplane/abi/fnv.hpp"
 #include "dataplane/abi/ids.hpp"
 #include "dataplane/abi/net_types.hpp"
 #include "dataplane/abi/service_table.hpp"
@@ -125,11 +126,9 @@ inline std::uint64_t connection_checksum(const connection_header& header) noexce
   connection_header h = header;
   h.magic = connection_magic;  // written last
   h.checksum = h.config_instance = h.alive_s = 0;
-  std::array<unsigned char, sizeof h> bytes;
-  std::memcpy(bytes.data(), &h, sizeof h);
-  std::uint64_t hash = 0xcbf29ce484222325ull;
-  for (const unsigned char b : bytes) hash = (hash ^ b) * 0x100000001b3ull;
-  return hash;
+  fnv1a hash;
+  hash.add_object(h);
+  return hash.value();
 }
 
 inline constexpr std::uint64_t max_connection_buckets = std::uint64_t{1} << 32;

@@ -19,17 +19,12 @@
 namespace sluice {
 namespace {
 
+using yaml::assign;
 using yaml::map_value;
 using yaml::value;
 
 constexpr unsigned max_cpu = 1023;
 constexpr std::size_t longest_interface = 15;  // IFNAMSIZ, without the NUL
-
-// assign() puts what a value holds into `out`, which keeps its default otherwise.
-template <class T, class Number>
-void assign(T& out, const std::optional<Number>& v) {
-  if (v) out = static_cast<T>(*v);
-}
 
 bool name_ok(std::string_view name, std::size_t longest) {
   const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };

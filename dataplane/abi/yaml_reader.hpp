@@ -78,6 +78,14 @@ class error_list {
   std::size_t left_out_{};
 };
 
+// assign() puts what a reader has found into `out`, which stays as it is otherwise; returns
+// whether it did.
+template <class T, class Number>
+bool assign(T& out, const std::optional<Number>& v) {
+  if (v) out = static_cast<T>(*v);
+  return v.has_value();
+}
+
 class map_value;
 
 // value: a node, the path to it, and where to report what is wrong with it. Readers

@@ -3,7 +3,6 @@
 #include "dataplane/path/nat_file.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -13,6 +12,8 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "dataplane/abi/fnv.hpp"
 
 namespace sluice {
 
@@ -61,11 +62,9 @@ std::uint64_t nat_file_checksum(const nat_file_header& header) noexcept {
   h.magic = nat_file_magic;  // written last
   h.checksum = 0;
   h.present = h.next_port = 0;
-  std::array<unsigned char, sizeof h> bytes;
-  std::memcpy(bytes.data(), &h, sizeof h);
-  std::uint64_t hash = 0xcbf29ce484222325ull;
-  for (const unsigned char b : bytes) hash = (hash ^ b) * 0x100000001b3ull;
-  return hash;
+  fnv1a hash;
+  hash.add_object(h);
+  return hash.value();
 }
 
 nat_file::nat_file(nat_file&& other) noexcept {

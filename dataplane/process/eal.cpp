@@ -13,7 +13,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <string_view>
 #include <system_error>
+
+#include "dataplane/abi/fnv.hpp"
 
 namespace sluice {
 namespace {
@@ -24,10 +27,10 @@ std::string dpdk_directory;
 
 // FNV-1a of the path.
 std::string runtime_prefix(const std::string& runtime_dir) {
-  std::uint64_t hash = 0xcbf29ce484222325ull;
-  for (const char c : runtime_dir) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  fnv1a hash;
+  hash.add(std::string_view{runtime_dir});
   std::array<char, 17> text{};
-  std::to_chars(text.data(), text.data() + 16, hash, 16);
+  std::to_chars(text.data(), text.data() + 16, hash.value(), 16);
   return std::string{"sluice-"} + text.data();
 }
 
