@@ -2,27 +2,40 @@
 // A source of flows for any DPDK program with a net_null port, preloaded into it
 // (LD_PRELOAD): rte_eth_dev_start() puts a callback on every RX queue of the port that writes
 // the headers of flow_frames.hpp into the buffers that net_null hands out. sluice-dataplane and
-// testpmd so receive the same packets, in the same way, and are measured by the same clock:
-// the source counts what is asked of it from the end of the warm-up on.
+// testpmd so receive the same packets, in the same way, and are measured by the same clock.
 //
-// SLUICE_SOURCE="traffic=hits flows=1000000 services=100 seconds=2 …":
+// SLUICE_SOURCE="traffic=hits flows=1000000 services=100 turns=…":
 //   traffic    hits: each flow's handshake, then established flows at random
 //              random: only the latter, for programs that know no connections
 //              opening: SYNs of flows never seen
 //              flood: handshakes of `flows`, then SYNs of flows never seen
-//              none: net_null's packets as they are
-//   flows, services, v6 (0 or 1), seconds, warm (packets before measuring, at least)
-//   result     a file to write, one per queue: result.0, …
+//              none: packets as they are, also those of net_pcap
+//   flows, services, v6 (0 or 1)
+//   pace       flows that are opened per second, at most (0: as many as go)
+//   passes     of all flows' handshakes (1)
+//   warm       packets before the first turn, at least
+//   turns      where FIFOs are, two for each queue; without, nothing is measured
+//
+// Programs that share a core take turns. A queue says "ready" on its FIFO TURNS.QUEUE.slice and
+// then holds its worker, in the callback, until there is a line on TURNS.QUEUE.turn: "WARM
+// SECONDS". It lets packets pass for WARM seconds, counts those of SECONDS more, says "PACKETS
+// SECONDS CPU", CPU being the seconds of the core that its thread has had, and holds its worker
+// again. Once nobody has TURNS.QUEUE.turn open for writing, packets pass uncounted.
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <rte_cycles.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
+#include <rte_pause.h>
+#include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -40,9 +53,10 @@ struct wish {
   traffic what{traffic::random};
   std::uint32_t flows{1000};
   flow_frames::shape shape{};
-  double seconds{1};
+  double pace{0};
+  unsigned passes{1};
   std::uint64_t warm{1'000'000};
-  std::string result;
+  std::string turns;
 };
 
 [[noreturn]] void refuse(const std::string& what) {
@@ -74,12 +88,14 @@ wish read_wish() {
         w.shape.services = static_cast<std::uint32_t>(std::stoul(value));
       } else if (key == "v6") {
         w.shape.v6 = value == "1";
-      } else if (key == "seconds") {
-        w.seconds = std::stod(value);
+      } else if (key == "pace") {
+        w.pace = std::stod(value);
+      } else if (key == "passes") {
+        w.passes = static_cast<unsigned>(std::stoul(value));
       } else if (key == "warm") {
         w.warm = std::stoull(value);
-      } else if (key == "result") {
-        w.result = value;
+      } else if (key == "turns") {
+        w.turns = value;
       } else {
         refuse(key + ": unknown");
       }
@@ -88,15 +104,62 @@ wish read_wish() {
     }
   }
   if (w.flows == 0 || w.flows > (1u << 26)) refuse("flows: 1 to 67108864");
-  if (w.result.empty()) refuse("result is missing");
   return w;
 }
+
+std::uint64_t cycles(double seconds) {
+  return static_cast<std::uint64_t>(seconds * static_cast<double>(rte_get_tsc_hz()));
+}
+
+// turn_keeper is one queue's pair of FIFOs.
+class turn_keeper {
+ public:
+  turn_keeper(const std::string& turns, unsigned queue) {
+    if (turns.empty()) return;
+    const std::string name = turns + "." + std::to_string(queue);
+    // Whoever gives the turns has both open already.
+    turn_ = ::open((name + ".turn").c_str(), O_RDONLY | O_CLOEXEC);
+    slice_ = ::open((name + ".slice").c_str(), O_WRONLY | O_CLOEXEC);
+    if (turn_ < 0 || slice_ < 0) refuse(name + ".turn and .slice: " + std::strerror(errno));
+  }
+  turn_keeper(const turn_keeper&) = delete;
+  turn_keeper& operator=(const turn_keeper&) = delete;
+  ~turn_keeper() {
+    if (turn_ >= 0) ::close(turn_);
+    if (slice_ >= 0) ::close(slice_);
+  }
+
+  void say(const char* text) const noexcept {
+    if (::write(slice_, text, std::strlen(text)) < 0) std::perror("flow source: a slice is lost");
+  }
+
+  // wait() waits for a turn; false: there will be none.
+  bool wait(double& warm, double& seconds) const noexcept {
+    if (turn_ < 0) return false;
+    std::array<char, 64> line{};
+    for (std::size_t n = 0; n + 1 < line.size(); ++n) {
+      ssize_t got;
+      while ((got = ::read(turn_, &line[n], 1)) < 0 && errno == EINTR) {
+      }
+      if (got != 1) return false;
+      if (line[n] == '\n') break;
+    }
+    char* rest = nullptr;
+    warm = std::strtod(line.data(), &rest);
+    seconds = std::strtod(rest, nullptr);
+    return seconds > 0;
+  }
+
+ private:
+  int turn_{-1};
+  int slice_{-1};
+};
 
 // source is one queue's, and its worker's alone.
 class source {
  public:
   source(const wish& w, unsigned queue)
-      : wish_{w}, frames_{w.shape}, pick_{w.flows, queue + 1}, queue_{queue} {
+      : wish_{w}, frames_{w.shape}, pick_{w.flows, queue + 1}, turns_{w.turns, queue} {
     if (w.what == traffic::hits || w.what == traffic::flood) stage_ = stage::handshakes;
   }
 
@@ -106,11 +169,15 @@ class source {
         open(packets, n);
         return;
       case stage::warm:
-        if (given_ >= wish_.warm) begin();
+        if (given_ >= wish_.warm) {
+          if (!wish_.turns.empty()) turns_.say("ready\n");
+          take_turn();
+        }
         break;
+      case stage::turn:
       case stage::measure:
-        // Looking at the clock once in some 32,000 packets costs nothing.
-        if ((++calls_ & 1023) == 0) look();
+        // Looking at the clock once in some 2,000 packets costs next to nothing.
+        if ((++calls_ & 63) == 0) look();
         break;
       case stage::done:
         break;
@@ -135,7 +202,7 @@ class source {
   }
 
  private:
-  enum class stage : std::uint8_t { handshakes, warm, measure, done };
+  enum class stage : std::uint8_t { handshakes, warm, turn, measure, done };
   static constexpr std::uint32_t first_unseen = 1u << 27;
 
   // open() sends the SYNs of up to 32 flows in a row, then their ACKs.
@@ -147,40 +214,62 @@ class source {
       at_ = 0;
       if (acks_) group_ += 32;
       acks_ = !acks_;
-      if (group_ >= wish_.flows && !acks_) stage_ = stage::warm;
+      if (group_ < wish_.flows || acks_) continue;
+      if (++passed_ >= wish_.passes)
+        stage_ = stage::warm;
+      else
+        group_ = 0;
+      begun_ = 0;
     }
+    if (wish_.pace <= 0) return;
+    if (begun_ == 0) begun_ = rte_rdtsc();
+    while (rte_rdtsc() - begun_ < cycles(group_ / wish_.pace)) rte_pause();
   }
 
-  void begin() noexcept {
-    stage_ = stage::measure;
-    given_ = 0;
-    begun_ = rte_rdtsc();
-    end_ =
-        begun_ + static_cast<std::uint64_t>(wish_.seconds * static_cast<double>(rte_get_tsc_hz()));
+  static double cpu_seconds() noexcept {
+    timespec t{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+  }
+
+  void take_turn() noexcept {
+    double warm = 0;
+    if (!turns_.wait(warm, seconds_)) {
+      stage_ = stage::done;
+      return;
+    }
+    stage_ = stage::turn;
+    end_ = rte_rdtsc() + cycles(warm);
   }
 
   void look() noexcept {
     const std::uint64_t now = rte_rdtsc();
     if (now < end_) return;
-    stage_ = stage::done;
-    const double seconds =
-        static_cast<double>(now - begun_) / static_cast<double>(rte_get_tsc_hz());
-    const std::string name = wish_.result + "." + std::to_string(queue_);
-    const std::string unfinished = name + ".new";
-    std::FILE* file = std::fopen(unfinished.c_str(), "w");
-    if (file == nullptr) return;
-    std::fprintf(file, "{\"queue\": %u, \"packets\": %llu, \"seconds\": %.6f}\n", queue_,
-                 static_cast<unsigned long long>(given_), seconds);
-    std::fclose(file);
-    std::rename(unfinished.c_str(), name.c_str());
+    const double cpu = cpu_seconds();
+    if (stage_ == stage::turn) {
+      stage_ = stage::measure;
+      given_ = 0;
+      begun_ = now;
+      begun_cpu_ = cpu;
+      end_ = now + cycles(seconds_);
+      return;
+    }
+    std::array<char, 80> line{};
+    std::snprintf(line.data(), line.size(), "%llu %.9f %.9f\n",
+                  static_cast<unsigned long long>(given_),
+                  static_cast<double>(now - begun_) / static_cast<double>(rte_get_tsc_hz()),
+                  cpu - begun_cpu_);
+    turns_.say(line.data());
+    take_turn();
   }
 
   const wish wish_;
   flow_frames frames_;
   flow_picker pick_;
-  unsigned queue_;
+  turn_keeper turns_;
   stage stage_{stage::warm};
   bool acks_{false};
+  unsigned passed_{0};
   std::uint32_t group_{0};
   std::uint32_t at_{0};
   std::uint32_t unseen_{0};
@@ -188,6 +277,8 @@ class source {
   std::uint64_t calls_{0};
   std::uint64_t begun_{0};
   std::uint64_t end_{0};
+  double begun_cpu_{0};
+  double seconds_{0};
 };
 
 std::vector<std::unique_ptr<source>> sources;
@@ -200,9 +291,11 @@ std::uint16_t on_receive(std::uint16_t /*port*/, std::uint16_t /*queue*/, rte_mb
 
 void attach(std::uint16_t port) {
   rte_eth_dev_info info{};
-  if (rte_eth_dev_info_get(port, &info) != 0 || std::strcmp(info.driver_name, "net_null") != 0)
-    return;
+  if (rte_eth_dev_info_get(port, &info) != 0) return;
   const wish w = read_wish();
+  const char* const driver = w.what == traffic::none && !w.turns.empty() ? "net_pcap" : "net_null";
+  if (std::strcmp(info.driver_name, driver) != 0 && std::strcmp(info.driver_name, "net_null") != 0)
+    return;
   for (std::uint16_t queue = 0; queue < info.nb_rx_queues; ++queue) {
     sources.push_back(std::make_unique<source>(w, queue));
     if (rte_eth_add_rx_callback(port, queue, on_receive, sources.back().get()) == nullptr)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from lab.lab import Lab  # noqa: E402
 from lab.process import LabError, wait_until  # noqa: E402
 from lab.sluice import Balancer, Binaries  # noqa: E402
-from run import TESTPMD, build_type, cpu_model, end, free_huge_mib  # noqa: E402
+from machine import TESTPMD, end, free_huge_mib, machine, missing  # noqa: E402
 
 NEXT_HOP = "02:00:00:00:00:01"
 ENCAP_SOURCE = "192.0.2.10"
@@ -241,11 +241,11 @@ def show(figures):
 
 def measure(bench, names, report):
     a = bench.arguments
-    facts = {"cpu": cpu_model(), "cores": [a.main_cpu, a.cpu], "zero_copy": bench.zero_copy,
-             "memory": "2 MB pages" if bench.huge else "4 KB pages", "trial_seconds": a.seconds,
-             "loss_allowed": a.loss, "ring": 1 << a.ring_bits, "services": a.services,
-             "backends": a.backends, "kernel": os.uname().release,
-             "load": round(os.getloadavg()[0], 1), "build": build_type(bench.binaries.build)}
+    facts = machine(bench.binaries.build) | {
+        "cores": [a.main_cpu, a.cpu], "zero_copy": bench.zero_copy,
+        "memory": "2 MB pages" if bench.huge else "4 KB pages", "trial_seconds": a.seconds,
+        "loss_allowed": a.loss, "ring": 1 << a.ring_bits, "services": a.services,
+        "backends": a.backends}
     figures = []
     for name in names:
         report(f"  {name}")
@@ -306,12 +306,9 @@ def read_arguments():
         parser.error(f"{TESTPMD} is not installed (tools/setup brings it)")
     if arguments.cpu == arguments.main_cpu or (os.cpu_count() or 1) < 2:
         parser.error("two cores are needed, --cpu and --main-cpu")
-    needed = ["perf/throughput/traffic", "dataplane/sluice-dataplane",
-              "controlplane/sluice-controlplane", "tools/cli/sluice"]
-    for name in needed:
-        if not (arguments.build / name).exists():
-            parser.error(f"{arguments.build}/{name} is not built: ninja -C {arguments.build} "
-                         + " ".join(needed))
+    if text := missing(arguments.build, "perf/throughput/traffic", "dataplane/sluice-dataplane",
+                       "controlplane/sluice-controlplane", "tools/cli/sluice"):
+        parser.error(text)
     return arguments
 
 

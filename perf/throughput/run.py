@@ -3,13 +3,16 @@
 """Packets per second of one worker of sluice-dataplane, beside dpdk-testpmd on the same core.
 
 Both run over a net_null port whose packets a preloaded source writes (flow_source.cpp): every
-program gets the same flows, and is measured by the same clock. They take turns, round by round;
-medians, the lowest and the highest of the rounds are shown, and the median of the rounds' ratios.
+program gets the same flows, and is measured by the same clock. What is compared is alive at the
+same time and takes turns on the core, a slice each, round by round; medians, the lowest and the
+highest of the rounds are shown, and the median of the rounds' ratios. Rates are per second that
+the thread has had the core (contestants.py).
 Root; a core that nobody else uses. Nothing but this machine's memory and CPU is touched.
 
-    run.py                          all rows (about 12 minutes)
-    run.py --quick                  two rounds of half a second
+    run.py                          all rows (about 4 minutes)
+    run.py --quick                  three rounds of a tenth of a second
     run.py path.ipip.v4.1M          rows by name
+    run.py --sweep flows            cost by flows; also services, backends (perf/plot draws them)
     run.py --json FILE              one object per figure
 """
 
@@ -17,9 +20,7 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,15 +29,19 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 from lab.lab import Lab  # noqa: E402
-from lab.process import LabError, wait_until  # noqa: E402
+from lab.process import LabError  # noqa: E402
+from contestants import Sluice, Testpmd  # noqa: E402
+from machine import TESTPMD, free_huge_mib, machine, missing  # noqa: E402
 
-TESTPMD = "dpdk-testpmd"
 K, M = 1000, 1000 * 1000
+TARGETS = ("perf/throughput/libflow_source.so", "dataplane/sluice-dataplane",
+           "tests/end_to_end/plane_tool")
 
 
 def row(name, flows, traffic="hits", mode="ipip", v6=False, connections=None, **more):
     return {"name": name, "flows": flows, "traffic": traffic, "mode": mode, "v6": v6,
-            "connections": connections or max(flows, 1024), "reference": "csum", **more}
+            "services": 100, "backends": 100, "connections": connections or max(flows, 1024),
+            "reference": "csum", **more}
 
 
 ROWS = [
@@ -47,7 +52,8 @@ ROWS = [
     row("path.ipip.v4.10M", 10 * M),
     row("path.ipip.v6.1M", M, v6=True),
     row("path.dsr-l2.v4.1M", M, mode="dsr-l2"),
-    row("path.nat.v4.1M", M, mode="nat", connections=4 * M),
+    # Four connections are provided for each session of NAT (nat_table::sessions_for()).
+    row("path.nat.v4.1M", M, mode="nat", connections=5 * M),
     row("path.new_flows", M, traffic="opening", warm=3 * M),
     # More handshakes than there is room for, so that every bucket is full.
     row("path.synflood", 2 * M, traffic="flood", connections=M),
@@ -57,133 +63,69 @@ ROWS = [
 TESTPMD_ROWS = [("testpmd.null", "io", "none"), ("testpmd.io", "io", "random"),
                 ("testpmd.macswap", "macswap", "random"), ("testpmd.5tswap", "5tswap", "random"),
                 ("testpmd.csum", "csum", "random")]
-
-
-def free_huge_mib():
-    path = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
-    return 2 * int(path.read_text()) if path.exists() else 0
+# Cost against the number of flows, services and backends of a service. Half of the latter are
+# with established flows, half with new ones, for which a backend is looked up in the service's table.
+SWEEPS = {
+    "flows": [row(f"sweep.flows.{n}", n) for n in
+              (1, 10, 100, K, 10 * K, 30 * K, 100 * K, 300 * K, M, 3 * M, 10 * M)],
+    "services": [row(f"sweep.services.{n}{suffix}", 100 * K, traffic=traffic, services=n, backends=10,
+                     table_size=1021, warm=300 * K, swept=n)
+                 for traffic, suffix in (("hits", ""), ("opening", ".new"))
+                 for n in (1, 4, 16, 64, 256, 1024, 4096)],
+    "backends": [row(f"sweep.backends.{n}{suffix}", 100 * K, traffic=traffic, backends=n,
+                     warm=300 * K)
+                 for traffic, suffix in (("hits", ""), ("opening", ".new"))
+                 for n in (1, 3, 10, 30, 100, 300, 1000)],
+}
 
 
 class Bench:
     def __init__(self, lab, arguments):
         self.lab, self.arguments = lab, arguments
-        self.build = Path(arguments.build).resolve()
-        self.huge = not arguments.no_huge and free_huge_mib() >= 256
+        self.build = arguments.build.resolve()
+        self.huge = not arguments.no_huge and free_huge_mib() >= 384
         self.count = 0
 
-    def source(self, r, traffic, result):
-        v6 = 1 if r["v6"] else 0
-        text = (f"traffic={traffic} flows={r['flows']} services={self.arguments.services} v6={v6} "
-                f"seconds={self.arguments.seconds} warm={r.get('warm', M)} result={result}")
-        return {"SLUICE_SOURCE": text,
-                "LD_PRELOAD": str(self.build / "perf" / "throughput" / "libflow_source.so")}
-
-    def result(self, process, path, queues):
-        """result() waits for the source's own figures; returns millions of packets a second."""
-        files = [Path(f"{path}.{q}") for q in range(queues)]
-
-        def there():
-            if not process.running():
-                raise LabError(f"{process.name} ended with {process.popen.returncode}:\n"
-                               f"{process.tail()}")
-            return all(f.exists() for f in files)
-        wait_until(there, self.arguments.seconds + 120, f"figures of {process.name}")
-        figures = [json.loads(f.read_text()) for f in files]
-        for f in files:
-            f.unlink()
-        return sum(f["packets"] / f["seconds"] for f in figures) / 1e6
-
-    def testpmd(self, mode, r, traffic):
-        self.count += 1
-        path = self.lab.path("testpmd", "result")
-        size = 74 if r["v6"] else 60
-        memory = ["--in-memory"] if self.huge else ["--no-huge", "-m", "256", "--no-shconf"]
-        process = self.lab.start(
-            None, f"testpmd{self.count}",
-            [TESTPMD, "--lcores", f"0@{self.arguments.main_cpu},1@{self.arguments.cpu}", *memory,
-             "--no-pci", "--no-telemetry", "--log-level=error", f"--file-prefix=perf{os.getpid()}",
-             f"--vdev=net_null0,size={size}", "--", f"--forward-mode={mode}", "--nb-cores=1",
-             "--port-topology=loop", "--total-num-mbufs=16384", "--no-lsc-interrupt"],
-            env=self.source(r, traffic, path), stdin=subprocess.PIPE)
-        try:
-            return self.result(process, path, 1)
-        finally:
-            process.popen.stdin.close()  # testpmd ends with its input
-            end(process)
-
-    def services(self, r):
+    def conditions(self):
         a = self.arguments
-        lines = ["services:"]
-        for s in range(a.services):
-            vip = f"'2001:db8:f::{s:x}'" if r["v6"] else f"198.18.{s >> 8}.{s & 255}"
-            lines += [f"  - name: s{s}", f"    address: {vip}", "    protocol: tcp",
-                      "    port: 80", f"    forward: {r['mode']}", "    backends:"]
-            for b in range(a.backends):
-                n = s * a.backends + b
-                address = (f"'2001:db8:2::{n:x}'" if r["v6"] else
-                           f"172.{16 + (n >> 16)}.{n >> 8 & 255}.{n & 255}")
-                lines.append(f"      - {{address: {address}}}")
-        return "\n".join(lines) + "\n"
+        return machine(self.build) | {
+            "core": a.cpu, "memory": "2 MB pages" if self.huge else "4 KB pages",
+            "rounds": a.rounds * a.sittings, "sittings": a.sittings, "seconds": a.seconds}
 
-    def sluice(self, r, workers=1):
-        self.count += 1
+
+class Race:
+    """Contestants of one core, a slice each in turn."""
+
+    def __init__(self, bench, report):
+        self.arguments, self.report = bench.arguments, report
+        self.rates, self.taken = {}, []
+
+    def sit(self, starters):
+        """sit() starts them one by one, and then goes round by round."""
+        contestants = []
         a = self.arguments
-        name = f"sluice{self.count}"
-        path = self.lab.path("sluice", "result")
-        run_dir = self.lab.path(name, "run")
-        run_dir.mkdir(mode=0o755)
-        node = self.lab.path(name, "node.yaml")
-        services = self.lab.path(name, "services.yaml")
-        services.write_text(self.services(r))
-        cpus = [a.cpu] if workers == 1 else [a.cpu, a.main_cpu]
-        size = 74 if r["v6"] else 60
-        node.write_text(
-            f"node: {{name: t, runtime-dir: {run_dir}}}\n"
-            f"dataplane:\n  workers: [{', '.join(map(str, cpus))}]\n  idle: busy\n"
-            f"  hugepages: {'auto' if self.huge else 'off'}\n  connections: {r['connections']}\n"
-            "  encap-source: {ipv4: 192.0.2.10, ipv6: '2001:db8:9::1'}\n"
-            "  next-hop: {up0: '02:00:00:00:00:01'}\n"
-            f"  ports: [{{name: up0, device: 'net_null0,size={size}', twin: false}}]\n")
-        tool = self.build / "tests" / "end_to_end" / "plane_tool"
-        self.lab.run(None, [tool, "publish", node, services])
-        process = self.lab.start(None, name,
-                                 [self.build / "dataplane" / "sluice-dataplane", "--node", node],
-                                 env=self.source(r, r["traffic"], path))
         try:
-            rate = self.result(process, path, workers)
-            show = json.loads(self.lab.run(None, [tool, "show", node]).stdout)
-            self.judge(r, show)
-            return rate
+            for start in starters:
+                contestants.append(start())
+                contestants[-1].wait_until_ready()
+            for number in range(a.rounds):
+                # There and back again: a drift of the machine's speed shall favour nobody.
+                for c in contestants[::-1 if number % 2 else 1]:
+                    # What the other one has put into the caches goes first.
+                    rate, taken = c.measure(max(0.1, a.seconds / 2), a.seconds)
+                    self.rates.setdefault(c.label, []).append(rate)
+                    self.taken.append(taken)
+            for c in contestants:
+                if isinstance(c, Sluice):
+                    c.judge()
         finally:
-            end(process)
-            shutil.rmtree(run_dir, ignore_errors=True)
+            for c in reversed(contestants):
+                c.close()
 
-    @staticmethod
-    def judge(r, show):
-        """judge() refuses a figure of something else than its name says."""
-        counters = {}
-        for worker in show["workers"]:
-            for key, value in worker.get("counters", {}).items():
-                counters[key] = counters.get(key, 0) + value
-        received, sent = counters.get("rx_packets", 0), counters.get("tx_packets", 0)
-        hits = counters.get("connection_hits", 0)
-        # Between two counters that are read while they are written a burst may be missing.
-        if sent < 0.999 * received:
-            drops = {k: v for k, v in counters.items() if k.startswith("drop_")}
-            raise LabError(f"{r['name']}: {received} packets in, {sent} out; {drops}")
-        if r["traffic"] == "hits" and hits + r["flows"] * 2.2 * len(show["workers"]) < received:
-            raise LabError(f"{r['name']}: {hits} hits of {received} packets")
-        if r["traffic"] == "opening" and counters.get("connections_opened", 0) < 0.99 * received:
-            raise LabError(f"{r['name']}: {counters}")
-
-
-def end(process):
-    if process.running():
-        process.signal(signal.SIGINT)
-    try:
-        process.wait(20)
-    except LabError:
-        process.kill()
+    def show(self):
+        for label, rates in self.rates.items():
+            self.report(f"    {label:24}{statistics.median(rates):8.2f} Mpps "
+                        f"({min(rates):.2f} to {max(rates):.2f})")
 
 
 def describe(values):
@@ -191,94 +133,93 @@ def describe(values):
             "highest": round(max(values), 3)}
 
 
-def cpu_model():
-    lines = Path("/proc/cpuinfo").read_text().split("\n")
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
-                "unknown")
-
-
-def conditions(bench):
-    return {"cpu": cpu_model(), "core": bench.arguments.cpu, "cores": os.cpu_count(),
-            "memory": "2 MB pages" if bench.huge else "4 KB pages",
-            "rounds": bench.arguments.rounds, "seconds": bench.arguments.seconds,
-            "services": bench.arguments.services, "backends": bench.arguments.backends,
-            "kernel": os.uname().release, "load": round(os.getloadavg()[0], 1),
-            "build": build_type(bench.build)}
-
-
-def build_type(build):
-    options = build / "meson-info" / "intro-buildoptions.json"
-    if not options.exists():
-        return "unknown"
-    known = {o["name"]: o["value"] for o in json.loads(options.read_text())}
-    return f"{known['buildtype']}, -O{known['optimization']} (what runs per packet: -O3)"
+def figure_of(name, race, label, reference, facts, **more):
+    """figure_of() is the object of a figure, as perf/run's."""
+    figure = {"name": name, "unit": "Mpps", **describe(race.rates[label])}
+    if reference:
+        others = describe(race.rates[reference[0]])
+        ratios = describe([a / b for a, b in zip(race.rates[label], race.rates[reference[0]])])
+        figure |= {"reference": reference[1], "reference_value": others["value"],
+                   "reference_lowest": others["lowest"], "reference_highest": others["highest"],
+                   "ratio": ratios["value"], "ratio_lowest": ratios["lowest"],
+                   "ratio_highest": ratios["highest"]}
+    taken = round(statistics.mean(race.taken), 3)
+    return figure | {"conditions": facts | {"core_taken": taken} | more}
 
 
 def measure(bench, rows, report):
-    """measure() goes round by round over all rows, each beside its reference."""
+    """measure() has each row race against its reference; returns the figures."""
     a = bench.arguments
-    kept = {}
-
-    def take(name, value):
-        kept.setdefault(name, []).append(value)
-        report(f"    {name:24}{value:8.2f} Mpps")
-        return value
-    ratios = {}
-    for number in range(a.rounds):
-        report(f"  round {number + 1} of {a.rounds}")
-        standard = row("testpmd", M)
-        for name, mode, traffic in TESTPMD_ROWS:
-            if a.references:
-                take(name, bench.testpmd(mode, standard, traffic))
-        for r in rows:
-            if r.get("workers", 1) > (os.cpu_count() or 1):
-                continue
-            ours = take(r["name"], bench.sluice(r, r.get("workers", 1)))
-            if r["reference"] == "1worker":
-                other = bench.sluice(r)
-            else:
-                other = bench.testpmd(r["reference"], r, "random")
-            take(f"{r['name']}/{r['reference']}", other)
-            ratios.setdefault(r["name"], []).append(ours / other)
-    facts = conditions(bench)
+    facts = bench.conditions()
     figures = []
-    for name, values in kept.items():
-        if "/" in name:
+    if a.references:
+        report("  testpmd")
+        race = Race(bench, report)
+        standard = row("testpmd", M)
+        names = {}
+
+        def starter(name, mode, traffic):
+            def start():
+                c = Testpmd(bench, mode, standard, traffic)
+                c.label = name
+                return c
+            return start
+        for name, mode, traffic in TESTPMD_ROWS:
+            names[name] = starter(name, mode, traffic)
+        for _ in range(a.sittings):
+            race.sit(list(names.values()))
+        race.show()
+        figures += [figure_of(name, race, name, None, facts) for name in names]
+    for r in rows:
+        workers = r.get("workers", 1)
+        if workers > (os.cpu_count() or 1):
             continue
-        figure = {"name": name, "unit": "Mpps", **describe(values), "conditions": facts}
-        r = next((r for r in rows if r["name"] == name), None)
-        if r:
-            others = describe(kept[f"{name}/{r['reference']}"])
-            figure |= {"reference": "one worker" if r["reference"] == "1worker"
-                       else f"testpmd {r['reference']}",
-                       "reference_value": others["value"], "reference_lowest": others["lowest"],
-                       "reference_highest": others["highest"],
-                       "ratio": round(statistics.median(ratios[name]), 3)}
-        figures.append(figure)
+        report(f"  {r['name']}")
+        race = Race(bench, report)
+        starters = [lambda r=r: Sluice(bench, r, workers)]
+        if r["reference"] == "1worker":
+            starters.append(lambda r=r: Sluice(bench, r | {"workers": 1}))
+            label, reference = f"sluice-{workers}workers", ("sluice", "one worker")
+        else:
+            starters.append(lambda r=r: Testpmd(bench, r["reference"], r, "random"))
+            label, reference = "sluice", (f"testpmd-{r['reference']}", f"testpmd {r['reference']}")
+        if a.sweep:
+            starters.append(lambda r=r: Testpmd(bench, "io", r, "random"))
+        for _ in range(a.sittings):
+            race.sit(starters)
+        race.show()
+        more = {"services": r["services"], "backends": r["backends"], "flows": r["flows"]}
+        if a.sweep:
+            more["io_mpps"] = describe(race.rates["testpmd-io"])["value"]
+        figures.append(figure_of(r["name"], race, label, reference, facts, **more))
     return figures
 
 
 def show(figures):
-    print(f"{'Mpps on one core':24}{'median':>8}{'lowest':>8}{'highest':>8}"
-          f"   {'reference':16}{'median':>8}{'ratio':>8}")
+    print(f"{'Mpps on one core':28}{'median':>8}{'lowest':>8}{'highest':>8}"
+          f"   {'reference':16}{'median':>8}{'ratio':>8}  from   to")
     for f in figures:
-        line = f"{f['name']:24}{f['value']:8.2f}{f['lowest']:8.2f}{f['highest']:8.2f}"
+        line = f"{f['name']:28}{f['value']:8.2f}{f['lowest']:8.2f}{f['highest']:8.2f}"
         if "reference" in f:
-            line += f"   {f['reference']:16}{f['reference_value']:8.2f}{f['ratio']:8.2f}"
+            line += (f"   {f['reference']:16}{f['reference_value']:8.2f}{f['ratio']:8.2f}"
+                     f"{f['ratio_lowest']:6.2f}{f['ratio_highest']:6.2f}")
         print(line)
 
 
-def main():
+def read_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names, or parts of names; all")
-    parser.add_argument("--build", default=ROOT / "build", help="the build directory")
-    parser.add_argument("--seconds", type=float, help="of each measurement (2)")
-    parser.add_argument("--rounds", type=int, help="(5)")
+    parser.add_argument("--build", type=Path, default=ROOT / "build", help="the build directory")
+    parser.add_argument("--seconds", type=float, help="of each slice (0.25)")
+    parser.add_argument("--rounds", type=int, help="of a sitting (8)")
+    parser.add_argument("--sittings", type=int, help="how often all is started afresh (2)")
     parser.add_argument("--quick", action="store_true",
-                        help="two rounds of half a second, unless they are given")
-    parser.add_argument("--services", type=int, default=100)
-    parser.add_argument("--backends", type=int, default=100, help="of each service")
+                        help="one sitting, three rounds, slices of 0.1 s, unless they are given")
+    parser.add_argument("--sweep", choices=tuple(SWEEPS))
+    parser.add_argument("--services", type=int, help="instead of the rows' own (100)")
+    parser.add_argument("--backends", type=int, help="of each service, likewise (100)")
+    parser.add_argument("--flows", type=int, help="likewise")
     parser.add_argument("--cpu", type=int, default=(os.cpu_count() or 1) - 1,
                         help="the core that is measured (the last one)")
     parser.add_argument("--main-cpu", type=int, default=0, help="where everything else runs")
@@ -288,45 +229,53 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--list", action="store_true", help="the rows' names")
     arguments = parser.parse_args()
-    rows = [r for r in ROWS if not arguments.rows or any(w in r["name"] for w in arguments.rows)]
+    if arguments.sweep:
+        arguments.references = False
+    for name, quick, usual in (("seconds", 0.1, 0.25), ("rounds", 3, 8), ("sittings", 1, 2)):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, quick if arguments.quick else usual)
+    arguments.wanted = [
+        r | {k: getattr(arguments, k) for k in ("services", "backends", "flows")
+             if getattr(arguments, k)}
+        for r in SWEEPS.get(arguments.sweep, ROWS)
+        if not arguments.rows or any(w in r["name"] for w in arguments.rows)]
     if arguments.list:
-        print("\n".join(r["name"] for r in rows))
-        return 0
-    if not rows:
+        return arguments
+    if not arguments.wanted:
         parser.error("no row has such a name (--list)")
-    if arguments.rounds is None:
-        arguments.rounds = 2 if arguments.quick else 5
-    if arguments.seconds is None:
-        arguments.seconds = 0.5 if arguments.quick else 2.0
-    if arguments.rounds < 1 or arguments.seconds <= 0:
-        parser.error("--rounds and --seconds are at least 1 and above 0")
+    if arguments.rounds < 1 or arguments.sittings < 1 or arguments.seconds <= 0:
+        parser.error("--rounds and --sittings are at least 1, --seconds above 0")
     if os.geteuid() != 0:
         parser.error("root is needed: DPDK's memory, and cores of one's own")
     if shutil.which(TESTPMD) is None:
         parser.error(f"{TESTPMD} is not installed (tools/setup brings it)")
-    needed = ["perf/throughput/libflow_source.so", "dataplane/sluice-dataplane",
-              "tests/end_to_end/plane_tool"]
-    for name in needed:
-        if not (Path(arguments.build) / name).exists():
-            parser.error(f"{arguments.build}/{name} is not built: ninja -C {arguments.build} "
-                         + " ".join(needed))
+    if text := missing(arguments.build, *TARGETS):
+        parser.error(text)
+    return arguments
+
+
+def main():
+    arguments = read_arguments()
+    if arguments.list:
+        print("\n".join(r["name"] for r in arguments.wanted))
+        return 0
     began = time.monotonic()
     with Lab("perf") as lab:
         bench = Bench(lab, arguments)
         if not bench.huge:
             print("note: 4 KB pages" + ("" if arguments.no_huge else
-                  ", for there are not 256 MiB of free 2 MB pages; figures of many flows suffer"))
+                  ", for there are not 384 MiB of free 2 MB pages; figures of many flows suffer"))
         if os.getloadavg()[0] > 0.5:
-            print(f"note: load {os.getloadavg()[0]:.1f}: somebody else uses this machine; the "
-                  "figures are good for nothing but to see that this works")
+            print(f"note: load {os.getloadavg()[0]:.1f}: somebody else uses this machine; ratios of "
+                  "programs that take turns bear it better than rates do")
         try:
-            figures = measure(bench, rows, lambda text: print(text, flush=True))
+            figures = measure(bench, arguments.wanted, lambda text: print(text, flush=True))
         except LabError as error:
             print(f"run.py: {error}", file=sys.stderr)
             return 1
     print()
     show(figures)
-    print(f"\n{conditions(bench)}\n{time.monotonic() - began:.0f} s")
+    print(f"\n{figures[-1]['conditions']}\n{time.monotonic() - began:.0f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
