@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// The packet path against its reference model: random bursts, tables that change between them,
+// a clock that goes on. Every packet's verdict and frame, all counters, and the connections have
+// to be the same.
+//
+//   reference_test --packets 10000000 --seed 7
+//
+// Half of the packets go through a connection table with plenty of room, half through one in
+// which buckets overflow; with each instruction set that the processor has.
+#include <gtest/gtest.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <ostream>
+#include <random>
+
+#include "tests/reference/dice.hpp"
+#include "tests/reference/estate.hpp"
+#include "tests/reference/traffic.hpp"
+#include "tests/reference/world.hpp"
+
+namespace sluice::reference {
+namespace {
+
+using sluice::connection::best_instruction_set;
+using sluice::connection::instruction_set;
+
+struct {
+  std::uint64_t packets{1'000'000};
+  std::uint64_t seed{1};
+} settings;
+
+struct kind_of_run {
+  const char* name;
+  instruction_set instructions;
+  bool crowded;
+};
+
+constexpr std::array<kind_of_run, 6> kinds{{{"scalar", instruction_set::scalar, false},
+                                            {"avx2", instruction_set::avx2, false},
+                                            {"avx512", instruction_set::avx512, false},
+                                            {"scalar_crowded", instruction_set::scalar, true},
+                                            {"avx2_crowded", instruction_set::avx2, true},
+                                            {"avx512_crowded", instruction_set::avx512, true}}};
+
+bool runs_here(const kind_of_run& k) {
+  return k.instructions <= best_instruction_set();
+}
+
+// whole_table() is how many calls of maintain() go once round.
+constexpr unsigned whole_table = 6000;
+
+void PrintTo(const kind_of_run& k, std::ostream* to) {
+  *to << k.name;
+}
+
+class differential : public ::testing::TestWithParam<kind_of_run> {};
+
+TEST_P(differential, PathAndModelAgree) {
+  if (!runs_here(GetParam())) GTEST_SKIP() << "not on this processor";
+  const auto runs =
+      static_cast<std::uint64_t>(std::count_if(kinds.begin(), kinds.end(), runs_here));
+  const std::uint64_t packets = settings.packets / runs;
+  const bool crowded = GetParam().crowded;
+  std::printf("seed %lu, %lu packets\n", static_cast<unsigned long>(settings.seed),
+              static_cast<unsigned long>(packets));
+  dice d{settings.seed * 100 + static_cast<unsigned>(GetParam().instructions) * 2 +
+         (crowded ? 1 : 0)};
+  description estate = first_estate(d);
+  world w{crowded ? 2500u : 100'000u, GetParam().instructions};
+  traffic source{d, crowded ? 1500u : 3000u};
+  w.use(estate);
+  source.serve(estate);
+  // The connections never fill more than this many percent, so that none has to give way to
+  // another but for closed ones, which do so gladly.
+  const std::uint64_t most = crowded ? 50 : 5;
+
+  std::vector<frame> burst;
+  std::uint64_t bursts = 0;
+  for (std::uint64_t done = 0; done < packets; done += burst.size(), ++bursts) {
+    burst.resize(d.chance(20) ? d.between(257, 600) : d.between(1, 256));
+    for (frame& f : burst) {
+      do f = source.next();
+      while (w.unknown(f));
+    }
+    const auto at = [&] { return "burst " + std::to_string(bursts) + ", "; };
+    std::string wrong = w.run(burst);
+    ASSERT_EQ(wrong, "") << at() << "seed " << settings.seed;
+    w.pass(d.below(100'000'000));
+    if (d.chance(20)) w.pass(std::uint64_t{d.between(1, 40)} * 1'000'000'000);
+    if (d.chance(30)) wrong = w.maintain(d.between(1, 20));
+    ASSERT_EQ(wrong, "") << at() << "after maintenance, seed " << settings.seed;
+    if (w.load() > most) {
+      w.pass(1'100'000'000'000);
+      wrong = w.maintain(whole_table);
+      ASSERT_EQ(wrong, "") << at() << "after all have expired, seed " << settings.seed;
+      ASSERT_EQ(w.tracked(), 0u) << at();
+    }
+    if (d.chance(10)) {
+      wrong = w.compare();
+      ASSERT_EQ(wrong, "") << at() << "seed " << settings.seed;
+    }
+    if (d.chance(40)) {
+      change(estate, d);
+      w.use(estate);
+    }
+  }
+  ASSERT_EQ(w.compare(), "");
+  // What was to be seen, was seen.
+  if (packets < 100'000) return;
+  using enum abi::counter_id;
+  for (const abi::counter_id id : {forwarded,
+                                   to_kernel,
+                                   connection_hits,
+                                   connections_opened,
+                                   connections_closed,
+                                   connections_expired,
+                                   connections_moved,
+                                   drop_not_for_us,
+                                   drop_truncated,
+                                   drop_bad_ipv4_header,
+                                   drop_bad_ipv4_checksum,
+                                   drop_bad_ipv6_header,
+                                   drop_bad_l4_header,
+                                   drop_ttl_expired,
+                                   drop_bad_source,
+                                   drop_fragment,
+                                   drop_unsupported_protocol,
+                                   drop_no_service_port,
+                                   drop_no_backend,
+                                   drop_no_next_hop,
+                                   drop_too_big,
+                                   drop_no_headroom,
+                                   drop_bad_table,
+                                   drop_no_tables,
+                                   icmp_echo_answered,
+                                   icmp_too_big_sent,
+                                   mss_clamped,
+                                   drop_bad_icmp}) {
+    EXPECT_GT(w.model().count_of(id), 0u)
+        << abi::counter_infos[static_cast<std::size_t>(id)].name << " did not occur";
+    std::printf("  %-28s %lu\n",
+                std::string{abi::counter_infos[static_cast<std::size_t>(id)].name}.c_str(),
+                static_cast<unsigned long>(w.model().count_of(id)));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(runs, differential, ::testing::ValuesIn(kinds),
+                         [](const auto& i) { return std::string{i.param.name}; });
+
+}  // namespace
+}  // namespace sluice::reference
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  CLI::App app{"The packet path against its reference model."};
+  bool any = false;
+  app.add_option("--packets", sluice::reference::settings.packets, "how many, all runs together");
+  app.add_option("--seed", sluice::reference::settings.seed, "of the random numbers");
+  app.add_flag("--any-seed", any, "another seed every time");
+  CLI11_PARSE(app, argc, argv);
+  if (any) sluice::reference::settings.seed = std::random_device{}();
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// The reference model of the packet path: what dataplane/path/README.md promises, said again
+// without regard to speed. Shares no code with the path, its parsers, its rewriting or its
+// connection table: a map, vectors, and one packet after the other.
+//
+// Not in the model (the driver keeps it out, see unknown()): fragments that go to a service's
+// address, ICMP errors, nat and full-nat, limits and lists, persistence, QUIC, several workers.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "dataplane/abi/counters.hpp"
+#include "dataplane/path/packet.hpp"
+#include "tests/reference/description.hpp"
+#include "tests/reference/frame.hpp"
+
+namespace sluice::reference {
+
+// named: a backend by row and incarnation.
+struct named {
+  unsigned row{0};
+  unsigned incarnation{0};
+  bool operator==(const named&) const = default;
+};
+
+// outcome: what becomes of a frame. Fields that the verdict does not speak of are not compared.
+struct outcome {
+  verdict what{verdict::drop};
+  abi::counter_id reason{abi::counter_id::count_};
+  kernel_reason why{kernel_reason::none};
+  unsigned out_port{0};
+  std::optional<unsigned> service{};
+  std::optional<named> backend{};
+  frame out{};  // in_port apart
+};
+
+// connection_key: VIP's id, client's address and port, VIP's port.
+struct connection_key {
+  unsigned vip{0};
+  address client{};
+  unsigned client_port{0};
+  unsigned vip_port{0};
+  auto operator<=>(const connection_key&) const = default;
+};
+struct connection {
+  named backend{};
+  abi::connection_state state{abi::connection_state::free};
+  std::uint64_t seen{0};  // seconds
+};
+
+struct port {
+  reference::mac mac{};
+  bool has_kernel{false};
+};
+
+struct service_counts {
+  std::uint64_t packets{0}, bytes{0}, opened{0}, dropped{0};
+  bool operator==(const service_counts&) const = default;
+};
+struct backend_counts {
+  std::uint64_t packets{0}, bytes{0}, opened{0}, closed{0};
+  bool operator==(const backend_counts&) const = default;
+};
+
+class path {
+ public:
+  explicit path(std::vector<port> ports) : ports_{std::move(ports)} {}
+
+  // use() takes up tables, which outlive their use.
+  void use(const description& tables) { tables_ = &tables; }
+
+  // unknown() tells that the model has nothing to say on a frame.
+  [[nodiscard]] bool unknown(const frame& f) const;
+
+  // process() decides on a burst. Its packets are independent of each other but for one
+  // thing: those of connections that are known when the burst comes are sent first, then the
+  // others in their order. So what begins a connection and what ends it, in one burst, leaves
+  // the connection as it was begun: without an entry, a FIN or RST goes by the hash.
+  std::vector<outcome> process(const std::vector<frame>& burst, std::uint64_t now_s);
+
+  // forget() removes a connection that the path has removed: because of its age, or because one
+  // that was reset gave way to another in a full bucket. False: neither is so.
+  bool forget(const connection_key& key, std::uint64_t now_s);
+
+  [[nodiscard]] const std::map<connection_key, connection>& connections() const {
+    return connections_;
+  }
+  [[nodiscard]] std::uint64_t count_of(abi::counter_id id) const {
+    return counts_[static_cast<std::size_t>(id)];
+  }
+  [[nodiscard]] const service_counts& service_of(unsigned i) const { return services_.at(i); }
+  [[nodiscard]] const backend_counts& backend_of(unsigned i) const { return backends_.at(i); }
+
+  static constexpr unsigned most_services = 64;
+  static constexpr unsigned most_backends = 256;
+
+ private:
+  struct work {
+    const frame& in;
+    reading r;
+    outcome& out;
+    connection_key key{};
+    std::size_t vip{0};
+  };
+
+  void count(abi::counter_id id) { ++counts_[static_cast<std::size_t>(id)]; }
+  void drop(work& w, abi::counter_id why);
+  void leave(work& w, kernel_reason why, abi::counter_id otherwise);
+  // admit() decides on what is not for a service's port; true: the packet goes on.
+  bool admit(work& w);
+  void icmp(work& w);
+  void echo(work& w);
+  void known(work& w);
+  void newcomer(work& w);
+  // chosen() is the backend by the hash, none after a drop.
+  std::optional<named> chosen(work& w, unsigned service);
+  [[nodiscard]] const backend* row_of(const named& n) const;
+  [[nodiscard]] bool may_go_on(const connection& c, std::size_t vip) const;
+  [[nodiscard]] bool expired(const connection& c) const;
+  void opened(const named& n, bool anew);
+  void closed(const named& n);
+
+  // send.cpp
+  void send(work& w, const named& to);
+  void sent(work& w, const backend& b);
+  octets routed(const work& w, const backend& b);
+  void tell_too_big(work& w, unsigned mtu, unsigned added);
+  void clamp_mss(const work& w, octets& packet, unsigned most);
+  [[nodiscard]] octets framed(const work& w, unsigned type, const octets& packet,
+                              const mac& destination, const mac& source) const;
+
+  std::vector<port> ports_;
+  const description* tables_{nullptr};
+  std::uint64_t now_s_{0};
+  std::map<connection_key, connection> connections_;
+  std::array<std::uint64_t, abi::counter_count> counts_{};
+  std::vector<service_counts> services_{std::vector<service_counts>(most_services)};
+  std::vector<backend_counts> backends_{std::vector<backend_counts>(most_backends)};
+};
+
+// hash_of_flow() and hash_of_source() are the documented flow hash (docs, abi/flow_hash.h).
+std::uint64_t hash_of_flow(std::uint64_t seed, const reading& r);
+std::uint64_t hash_of_source(std::uint64_t seed, const address& source);
+
+}  // namespace sluice::reference

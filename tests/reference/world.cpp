@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/reference/world.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "dataplane/abi/connection_layout.hpp"
+#include "tests/packet/frame_builder.hpp"
+
+namespace sluice::reference {
+namespace {
+
+constexpr std::array<path_port, 2> real_ports{
+    {{{2, 0, 0, 0, 0, 0x01}, true}, {{2, 0, 0, 0, 0, 0x02}, false}}};
+
+sluice::connection::table_file make_file(std::uint64_t connections) {
+  sluice::connection::table_file_options options;
+  options.connections4 = connections;
+  options.connections6 = connections;
+  auto file = sluice::connection::table_file::anonymous(options, {0x1234567, 0x89abcdef});
+  if (!file) throw std::runtime_error{file.error()};
+  reinterpret_cast<abi::connection_header*>(file->data())->clock_base_ns = 0;
+  return std::move(*file);
+}
+
+constexpr std::uint8_t untouched = 0xa5;
+
+}  // namespace
+
+// buffer: memory of one frame, with a margin on both sides of what the path may write to.
+struct world::buffer {
+  static constexpr std::size_t margin = 64;
+  static constexpr std::size_t most_headroom = 128;
+  static constexpr std::size_t front = margin + most_headroom;
+  static constexpr std::size_t room = 4096;
+  alignas(64) std::array<std::uint8_t, front + room + margin> bytes;
+
+  packet put(const frame& f) {
+    std::fill_n(bytes.begin(), front, untouched);
+    std::copy_n(f.bytes.begin(), f.contiguous, bytes.begin() + front);
+    std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(front + f.contiguous), margin,
+                untouched);
+    packet p{};
+    p.data = reinterpret_cast<std::byte*>(bytes.data() + front);
+    p.length = static_cast<std::uint32_t>(f.contiguous);
+    p.total_length = static_cast<std::uint32_t>(f.bytes.size());
+    p.headroom = static_cast<std::uint16_t>(f.headroom);
+    p.in_port = static_cast<std::uint8_t>(f.in_port);
+    return p;
+  }
+  // margins_hold() tells whether nothing was written but the frame and its headroom.
+  [[nodiscard]] bool margins_hold(const frame& f) const {
+    const auto clean = [](std::uint8_t b) { return b == untouched; };
+    const auto end = bytes.begin() + static_cast<std::ptrdiff_t>(front + f.contiguous);
+    return std::all_of(bytes.begin(),
+                       bytes.begin() + static_cast<std::ptrdiff_t>(front - f.headroom), clean) &&
+           std::all_of(end, end + margin, clean);
+  }
+};
+
+world::world(std::uint64_t connections, sluice::connection::instruction_set instructions)
+    : file_{make_file(connections)},
+      table_{file_.data()},
+      services_(path::most_services),
+      backends_(path::most_backends),
+      path_{table_,
+            {counts_.data(), services_.data(), path::most_services, backends_.data(),
+             path::most_backends},
+            real_ports},
+      model_{[] {
+        std::vector<port> ports;
+        for (const path_port& p : real_ports) ports.push_back({p.mac, p.leaves_rest_to_kernel});
+        return ports;
+      }()} {
+  namespace c = sluice::connection;
+  const abi::connection_header& h = file_.header();
+  const std::array<std::uint64_t, 2> secret{h.secret[0], h.secret[1]};
+  table_.v4 = c::flow_map<c::ipv4>{file_.data() + h.offset4, h.buckets4, secret, instructions};
+  table_.v6 = c::flow_map<c::ipv6>{file_.data() + h.offset6, h.buckets6, secret, instructions};
+}
+
+world::~world() = default;
+
+void world::use(const description& estate) {
+  model_.use(estate);
+  if (estate.empty) return path_.set_view({});
+  auto next = std::make_unique<test::table_builder>();
+  fill(estate, *next);
+  path_.set_view(next->view());
+  tables_ = std::move(next);
+}
+
+std::string world::run(const std::vector<frame>& burst) {
+  if (buffers_.size() < burst.size()) buffers_.resize(burst.size());
+  std::vector<packet> packets;
+  for (std::size_t i = 0; i < burst.size(); ++i) packets.push_back(buffers_[i].put(burst[i]));
+  path_.process(packets, now_ns_);
+  // A longer burst is several.
+  for (std::size_t first = 0; first < burst.size(); first += packet_path::max_burst) {
+    const std::size_t n = std::min(burst.size() - first, packet_path::max_burst);
+    const auto at = burst.begin() + static_cast<std::ptrdiff_t>(first);
+    const auto wanted =
+        model_.process({at, at + static_cast<std::ptrdiff_t>(n)}, now_ns_ / 1'000'000'000);
+    for (std::size_t i = 0; i < n; ++i)
+      if (std::string s = check(at[static_cast<std::ptrdiff_t>(i)], wanted[i], packets[first + i],
+                                buffers_[first + i]);
+          !s.empty())
+        return "packet " + std::to_string(first + i) + " of " + std::to_string(burst.size()) +
+               ": " + s;
+  }
+  if (std::string s = forget_gone(); !s.empty()) return s;
+  return compare_counts();
+}
+
+std::string world::check(const frame& in, const outcome& wanted, const packet& got,
+                         const buffer& memory) const {
+  std::string s;
+  const auto differs = [&s](const char* what, auto a, auto b) {
+    if (a == static_cast<decltype(a)>(b)) return;
+    s += std::string{what} + ": the model says " + std::to_string(a) + ", the path " +
+         std::to_string(b) + "\n";
+  };
+  const auto number = [](auto e) { return static_cast<unsigned>(e); };
+  differs("verdict", number(wanted.what), number(got.outcome));
+  if (wanted.what == got.outcome) {
+    if (wanted.what == verdict::drop || wanted.what == verdict::reply)
+      differs("reason", number(wanted.reason), number(got.reason));
+    if (wanted.what == verdict::kernel) differs("why", number(wanted.why), number(got.why));
+    if (wanted.what == verdict::forward || wanted.what == verdict::reply)
+      differs("port", wanted.out_port, unsigned{got.out_port});
+  }
+  differs("service", wanted.service.value_or(number(abi::no_service)), number(got.service));
+  const abi::backend_ref backend =
+      wanted.backend ? abi::backend_ref::make(wanted.backend->row, wanted.backend->incarnation)
+                     : abi::backend_ref{};
+  differs("backend", backend.value, got.backend.value);
+  differs("headroom", wanted.out.headroom, unsigned{got.headroom});
+  differs("contiguous length", wanted.out.contiguous, got.length);
+  differs("length", wanted.out.bytes.size(), got.total_length);
+  const auto* data = reinterpret_cast<const std::uint8_t*>(got.data);
+  const std::uint8_t* const base = memory.bytes.data() + buffer::front;
+  if (data + in.headroom != base + got.headroom) s += "data is not where the headroom ends\n";
+  if (!memory.margins_hold(in)) s += "written outside of the frame and its headroom\n";
+  if (s.empty()) {
+    octets frame{data, data + got.length};
+    const auto rest = in.bytes.begin() + static_cast<std::ptrdiff_t>(in.contiguous);
+    frame.insert(frame.end(), rest, rest + (got.total_length - got.length));
+    if (frame != wanted.out.bytes) s = "the path's frame is\n" + test::hex(frame) + "\n";
+  }
+  if (s.empty()) return s;
+  return s + "frame (" + std::to_string(in.contiguous) + " of " + std::to_string(in.bytes.size()) +
+         " bytes contiguous, headroom " + std::to_string(in.headroom) + ", port " +
+         std::to_string(in.in_port) + ")\n" + test::hex(in.bytes) + "\nthe model's\n" +
+         test::hex(wanted.out.bytes) + "\n";
+}
+
+std::string world::maintain(unsigned times) {
+  for (; times > 0; --times) path_.maintain(now_ns_);
+  if (std::string s = forget_gone(); !s.empty()) return s;
+  return compare_counts();
+}
+
+// forget_gone() removes from the model what the path has removed. When it gets to that is its own
+// affair, but there has to be a reason.
+std::string world::forget_gone() {
+  const auto known = [this](abi::counter_id id) {
+    return counts_[static_cast<std::size_t>(id)].read() == model_.count_of(id);
+  };
+  if (known(abi::counter_id::connections_expired) && known(abi::counter_id::connections_evicted))
+    return "";
+  const auto now = tracked_now();
+  std::vector<connection_key> gone;
+  for (const auto& [key, c] : model_.connections())
+    if (!now.contains(key)) gone.push_back(key);
+  for (const connection_key& key : gone)
+    if (!model_.forget(key, now_ns_ / 1'000'000'000))
+      return "a connection was removed that is neither old nor closed";
+  return "";
+}
+
+std::map<connection_key, connection> world::tracked_now() const {
+  abi::connection_reader reader;
+  if (abi::connection_reader::open(file_.data(), file_.size(), reader) !=
+      abi::connection_reader::status::ok)
+    throw std::logic_error{"the connection table cannot be read"};
+  std::map<connection_key, connection> all;
+  bool twice = false;
+  reader.for_each([&](const abi::connection_view& v) {
+    address client{static_cast<std::uint8_t>(v.source.is_v4() ? 4 : 16), {}};
+    std::copy(v.source.bytes.end() - client.size, v.source.bytes.end(), client.bytes.begin());
+    const connection_key key{static_cast<unsigned>(v.vip), client, v.source_port.host(),
+                             v.destination_port.host()};
+    const connection c{{v.backend.index(), v.backend.incarnation()}, v.state, v.seen};
+    twice = !all.emplace(key, c).second || twice;
+    return true;
+  });
+  if (twice) throw std::logic_error{"a connection is in the table twice"};
+  return all;
+}
+
+std::string world::compare_counts() const {
+  std::string s;
+  for (std::size_t i = 0; i < abi::counter_count; ++i)
+    if (const auto id = static_cast<abi::counter_id>(i); counts_[i].read() != model_.count_of(id))
+      s += std::string{abi::counter_infos[i].name} + ": the model says " +
+           std::to_string(model_.count_of(id)) + ", the path " + std::to_string(counts_[i].read()) +
+           "\n";
+  return s;
+}
+
+std::string world::compare_rows() const {
+  std::string s;
+  for (unsigned i = 0; i < path::most_services; ++i) {
+    const abi::service_counters& c = services_[i];
+    if (service_counts{c.packets.read(), c.bytes.read(), c.opened.read(), c.dropped.read()} !=
+        model_.service_of(i))
+      s += "service " + std::to_string(i) + ": its counters differ\n";
+  }
+  for (unsigned i = 0; i < path::most_backends; ++i) {
+    const abi::backend_counters& c = backends_[i];
+    if (backend_counts{c.packets.read(), c.bytes.read(), c.opened.read(), c.closed.read()} !=
+        model_.backend_of(i))
+      s += "backend " + std::to_string(i) + ": its counters differ\n";
+  }
+  return s;
+}
+
+std::string world::compare() {
+  std::string s = compare_counts() + compare_rows();
+  if (!table_.v4.consistent() || !table_.v6.consistent())
+    s += "the connection table is inconsistent\n";
+  const auto now = tracked_now();
+  if (now.size() != model_.connections().size())
+    s += "the model has " + std::to_string(model_.connections().size()) +
+         " connections, the path " + std::to_string(now.size()) + "\n";
+  for (const auto& [key, c] : model_.connections()) {
+    const auto at = now.find(key);
+    if (at == now.end()) return s + "a connection is not in the table\n";
+    const connection& real = at->second;
+    if (real.backend != c.backend || real.state != c.state || real.seen != (c.seen & 0xffff))
+      return s + "a connection differs: state " + std::to_string(static_cast<int>(c.state)) +
+             " seen " + std::to_string(c.seen & 0xffff) + " backend " +
+             std::to_string(c.backend.row) + ", in the table " +
+             std::to_string(static_cast<int>(real.state)) + " seen " + std::to_string(real.seen) +
+             " backend " + std::to_string(real.backend.row) + "\n";
+  }
+  return s;
+}
+
+}  // namespace sluice::reference

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The packet path and its reference model side by side, under the same frames, tables and clock.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dataplane/abi/worker_state.hpp"
+#include "dataplane/connection/bucket_probe.hpp"
+#include "dataplane/connection/table_file.hpp"
+#include "dataplane/path/packet_path.hpp"
+#include "tests/packet/table_builder.hpp"
+#include "tests/reference/path.hpp"
+
+namespace sluice::reference {
+
+class world {
+ public:
+  // connections: of each family, that fill 80% of the connection table.
+  world(std::uint64_t connections, sluice::connection::instruction_set instructions);
+  ~world();
+  world(const world&) = delete;
+  world& operator=(const world&) = delete;
+
+  void use(const description& estate);
+  [[nodiscard]] bool unknown(const frame& f) const { return model_.unknown(f); }
+  // run() puts a burst through both and compares. All of these return what differs, in words;
+  // "" is nothing.
+  [[nodiscard]] std::string run(const std::vector<frame>& burst);
+  // pass() lets time pass.
+  void pass(std::uint64_t ns) { now_ns_ += ns; }
+  // maintain() has the path remove what is too old, `times` times a few buckets.
+  [[nodiscard]] std::string maintain(unsigned times);
+  // compare() compares all counters and connections.
+  [[nodiscard]] std::string compare();
+
+  [[nodiscard]] std::uint64_t tracked() const { return table_.size(); }
+  // load() is how full the fuller of the two parts of the table is, in percent.
+  [[nodiscard]] std::uint64_t load() const {
+    return std::max(100 * table_.v4.size() / table_.v4.capacity(),
+                    100 * table_.v6.size() / table_.v6.capacity());
+  }
+  [[nodiscard]] const path& model() const { return model_; }
+
+ private:
+  struct buffer;
+  [[nodiscard]] std::string check(const frame& in, const outcome& wanted, const packet& got,
+                                  const buffer& memory) const;
+  [[nodiscard]] std::string compare_counts() const;
+  [[nodiscard]] std::string compare_rows() const;
+  [[nodiscard]] std::string forget_gone();
+  [[nodiscard]] std::map<connection_key, connection> tracked_now() const;
+
+  sluice::connection::table_file file_;
+  sluice::connection::connection_table table_;
+  std::array<abi::counter, abi::counter_capacity> counts_{};
+  std::vector<abi::service_counters> services_;
+  std::vector<abi::backend_counters> backends_;
+  packet_path path_;
+  path model_;
+  std::unique_ptr<test::table_builder> tables_;
+  std::vector<buffer> buffers_;
+  std::uint64_t now_ns_{65'000'000'000'000};  // the table's clock will soon wrap
+};
+
+}  // namespace sluice::reference
