@@ -2,8 +2,11 @@
 #include "controlplane/maglev/maglev.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <numeric>
 
+#include "controlplane/maglev/last_slots.hpp"
 #include "dataplane/abi/flow_hash.h"
 #include "dataplane/abi/fnv.hpp"
 
@@ -46,16 +49,152 @@ bool due_later(const weight_class& a, const weight_class& b) noexcept {
   return left != right ? left > right : a.weight < b.weight;
 }
 
-class taken_slots {
+// How many free slots are few: then finding the nearest of all takes fewer cycles (0.8 per free
+// slot) than walking to it (one per step, size / free steps, and a mispredicted branch).
+std::uint32_t few_slots(std::uint32_t size) noexcept {
+  std::uint32_t few = 1;
+  while (few * few < size) few *= 2;
+  return std::min(few / 2, size);
+}
+
+// population hands out the slots, to each member the next free one of its walk: step by step
+// while every second is free, then eight at a time, and the last few by distance. Each of the
+// three is a loop of its own, with all it needs in registers.
+class population {
  public:
-  explicit taken_slots(std::uint32_t size) : words_((size + 63) / 64) {}
-  [[nodiscard]] bool test(std::uint32_t i) const noexcept {
-    return (words_[i >> 6] >> (i & 63) & 1) != 0;
+  population(std::span<cursor> cursors, std::span<std::uint16_t> table)
+      : table_{table},
+        size_{static_cast<std::uint32_t>(table.size())},
+        few_{few_slots(size_)},
+        free_{size_},
+        cursors_{cursors},
+        strides_(cursors.size()),
+        taken_(size_) {
+    for (std::size_t i = 0; i < cursors.size(); ++i) {
+      std::uint32_t away = 0;
+      for (std::int32_t& s : strides_[i]) {
+        away = step(away, cursors[i].skip, size_);
+        s = static_cast<std::int32_t>(away - size_);
+      }
+    }
   }
-  void set(std::uint32_t i) noexcept { words_[i >> 6] |= std::uint64_t{1} << (i & 63); }
+
+  // turn() gives a slot to each of `members` that has one left to take; true: it has more.
+  bool turn(std::span<const std::uint32_t> members) {
+    bool more = false;
+    while (!members.empty() && free_ != 0) {
+      const std::uint32_t end = free_ > size_ / 2 ? size_ / 2 : free_ > few_ ? few_ : 0;
+      const auto now = members.first(std::min<std::size_t>(members.size(), free_ - end));
+      more |= end == size_ / 2 ? by_steps(now) : end == few_ ? by_strides(now) : by_distance(now);
+      members = members.subspan(now.size());
+      if (end == few_ && free_ == few_) list();
+    }
+    return more;
+  }
 
  private:
-  std::vector<std::uint64_t> words_;
+  using eight = std::array<std::int32_t, 8>;
+
+  static std::uint32_t step(std::uint32_t at, std::uint32_t skip, std::uint32_t size) noexcept {
+    // A comparison would be a branch that nobody can predict.
+    return std::min(at + skip, at + skip - size);
+  }
+  // These end: quotas add up to the size, so a free slot is left, and the walk meets it.
+  bool by_steps(std::span<const std::uint32_t> members) noexcept {
+    const std::uint32_t size = size_;
+    std::uint8_t* const taken = taken_.data();
+    std::uint16_t* const table = table_.data();
+    std::uint32_t given = 0;
+    bool more = false;
+    for (const std::uint32_t who : members) {
+      cursor& c = cursors_[who];
+      if (c.left == 0) continue;
+      std::uint32_t at = c.position;
+      const std::uint32_t skip = c.skip;
+      while (taken[at] != 0) at = step(at, skip, size);
+      taken[at] = 1;
+      table[at] = static_cast<std::uint16_t>(who);
+      c.position = step(at, skip, size);
+      more |= --c.left != 0;
+      ++given;
+    }
+    free_ -= given;
+    return more;
+  }
+  // by_strides() looks at eight steps before it branches: their sums do not wait for each other.
+  bool by_strides(std::span<const std::uint32_t> members) noexcept {
+    const auto size = static_cast<std::int32_t>(size_);
+    std::uint8_t* const taken = taken_.data();
+    std::uint16_t* const table = table_.data();
+    std::uint32_t given = 0;
+    bool more = false;
+    for (const std::uint32_t who : members) {
+      cursor& c = cursors_[who];
+      if (c.left == 0) continue;
+      std::uint32_t at = c.position;
+      if (taken[at] != 0) {
+        const eight& strides = strides_[who];
+        std::array<std::uint32_t, 8> slots;
+        for (;;) {
+          for (std::size_t i = 0; i < 8; ++i) {
+            const std::int32_t sum = static_cast<std::int32_t>(at) + strides[i];
+            slots[i] = static_cast<std::uint32_t>(sum + (sum >> 31 & size));
+          }
+          std::uint8_t all = taken[slots[0]];
+          for (std::size_t i = 1; i < 8; ++i) all &= taken[slots[i]];
+          if (all == 0) break;
+          at = slots[7];
+        }
+        std::uint32_t seen = 0;
+        for (unsigned i = 0; i < 8; ++i) seen |= std::uint32_t{taken[slots[i]]} << i;
+        at = slots[static_cast<std::size_t>(std::countr_one(seen))];
+      }
+      taken[at] = 1;
+      table[at] = static_cast<std::uint16_t>(who);
+      c.position = step(at, c.skip, size_);
+      more |= --c.left != 0;
+      ++given;
+    }
+    free_ -= given;
+    return more;
+  }
+  bool by_distance(std::span<const std::uint32_t> members) noexcept {
+    bool more = false;
+    for (const std::uint32_t who : members) {
+      cursor& c = cursors_[who];
+      if (c.left == 0) continue;
+      const std::uint32_t steps = fewest_steps(slots_, c.position, inverses_[who], size_);
+      const auto at =
+          static_cast<std::uint32_t>((c.position + std::uint64_t{steps} * c.skip) % size_);
+      *std::find(slots_.begin(), slots_.end(), at) = slots_.back();
+      slots_.pop_back();
+      table_[at] = static_cast<std::uint16_t>(who);
+      c.position = step(at, c.skip, size_);
+      more |= --c.left != 0;
+      --free_;
+    }
+    return more;
+  }
+  // list() makes the list of what is left.
+  void list() {
+    slots_.reserve(few_);
+    for (auto i = taken_.begin(); (i = std::find(i, taken_.end(), 0)) != taken_.end(); ++i)
+      slots_.push_back(static_cast<std::uint32_t>(i - taken_.begin()));
+    std::vector<std::uint32_t> skips;
+    skips.reserve(cursors_.size());
+    for (const cursor& c : cursors_) skips.push_back(c.skip);
+    inverses_ = inverse_multipliers(skips, size_);
+  }
+
+  std::span<std::uint16_t> table_;
+  std::uint32_t size_;
+  std::uint32_t few_;
+  std::uint32_t free_;
+  std::span<cursor> cursors_;
+  std::vector<eight> strides_;        // of each member: 1 to 8 steps, less the size
+  std::vector<std::uint8_t> taken_;   // 1 or 0 for each slot, while more than a few are free
+  std::vector<std::uint32_t> slots_;  // the free ones, afterwards
+  std::vector<multiplier> inverses_;  // of the members' skips
 };
 
 tl::expected<void, std::string> check(std::span<const member> members, std::size_t size) {
@@ -138,28 +277,11 @@ tl::expected<void, std::string> build(std::span<const member> members, std::uint
   }
   std::make_heap(due.begin(), due.end(), due_later);
 
-  taken_slots taken{size};
+  population slots{cursors, table};
   while (!due.empty()) {
     std::pop_heap(due.begin(), due.end(), due_later);
     weight_class& turn = due.back();
-    bool more = false;
-    for (std::uint32_t i = turn.first; i < turn.last; ++i) {
-      const std::uint32_t who = order[i];
-      cursor& c = cursors[who];
-      if (c.left == 0) continue;
-      std::uint32_t at = c.position;
-      const std::uint32_t skip = c.skip;
-      const auto next = [size, skip](std::uint32_t p) {
-        p += skip;
-        return p >= size ? p - size : p;
-      };
-      // Ends: quotas add up to the size, so a free slot is left, and the walk meets it.
-      while (taken.test(at)) at = next(at);
-      taken.set(at);
-      table[at] = static_cast<std::uint16_t>(who);
-      c.position = next(at);
-      more |= --c.left != 0;
-    }
+    const bool more = slots.turn(std::span{order}.subspan(turn.first, turn.last - turn.first));
     if (more) {
       turn.turn += 2;
       std::push_heap(due.begin(), due.end(), due_later);
