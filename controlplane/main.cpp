@@ -152,7 +152,7 @@ int serve(const node_config& node) {
   const int signals = signals_to_descriptor();
   if (signals < 0) return fail(std::string{"signalfd: "} + std::generic_category().message(errno));
 
-  auto file = store::state_store::open(settings.state);
+  auto file = store::state_store::open(settings.state, settings.history.revisions);
   if (!file) return fail(file.error());
   const auto keeper = std::make_shared<reconcile::state_keeper>(std::move(*file));
 

@@ -2,7 +2,9 @@
 #include "controlplane/api/changes.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
+#include <variant>
 
 #include "controlplane/config/config.hpp"
 
@@ -39,18 +41,26 @@ int status_of(refusal why) {
   return 500;
 }
 
+// expected_revision() reads If-Match: nothing asked for, or a number; an error: neither.
+tl::expected<std::optional<std::uint64_t>, std::monostate> expected_revision(const request& r) {
+  std::string_view text = r.if_match;
+  if (text.empty() || text == "*") return std::optional<std::uint64_t>{};
+  if (text.size() >= 2 && text.front() == '"' && text.back() == '"')
+    text = text.substr(1, text.size() - 2);
+  const auto number = parse_revision(text);
+  if (!number) return tl::unexpected{std::monostate{}};
+  return std::optional{*number};
+}
+
 reply run(reconcile::controller& c, const request& r, reconcile::edit make) {
   const std::string dry = r.parameter("dry_run").value_or("0");
   if (dry != "0" && dry != "1") return refuse(400, "is 0 or 1", "dry_run");
-  const auto done = c.change({std::move(make), r.author, r.reason, dry == "1"});
+  const auto expected = expected_revision(r);
+  if (!expected)
+    return refuse(400, "is the number of a revision, such as \"12\", or *", "If-Match");
+  const auto done = c.change({std::move(make), r.author, r.reason, dry == "1", *expected});
   if (!done) return refuse(status_of(done.error().why), done.error().errors);
-  json changes = json::array();
-  for (const auto& change : done->changes)
-    changes.push_back({{"kind", std::string{model::to_string(change.kind)}},
-                       {"service", change.service},
-                       {"backend", change.backend ? json(format_ip(*change.backend)) : json()},
-                       {"text", change.text}});
-  return ok({{"revision", done->revision}, {"changes", std::move(changes)}});
+  return ok({{"revision", done->revision}, {"changes", changes_json(done->changes)}});
 }
 
 // file_of() is the name that errors show: what the client calls its file.
@@ -81,12 +91,40 @@ reply edit_backend(reconcile::controller& c, const request& r, const std::string
 
 }  // namespace
 
+json changes_json(const std::vector<model::change>& changes) {
+  json list = json::array();
+  for (const auto& change : changes)
+    list.push_back({{"kind", std::string{model::to_string(change.kind)}},
+                    {"service", change.service},
+                    {"backend", change.backend ? json(format_ip(*change.backend)) : json()},
+                    {"text", change.text}});
+  return list;
+}
+
+std::optional<std::uint64_t> parse_revision(std::string_view text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size() || text.empty()) return std::nullopt;
+  return number;
+}
+
 reply put_config(reconcile::controller& c, const request& r) {
   return run(c, r, [&](const model::desired_state&) -> edited {
     auto parsed = config::parse_services(r.body, file_of(r), c.context());
     if (!parsed) return invalid(std::move(parsed.error()));
     return std::move(*parsed);
   });
+}
+
+reply rollback(reconcile::controller& c, const request& r) {
+  const auto number = parse_revision(r.parameter("revision").value_or(""));
+  if (!number) return refuse(400, "is the number of a revision", "revision");
+  auto old = c.keeper().get(*number);
+  if (!old) return refuse(500, old.error());
+  if (!*old) return no_revision(*number);
+  request named = r;
+  if (named.reason.empty()) named.reason = "rollback to revision " + std::to_string(*number);
+  return run(c, named, [&](const model::desired_state&) -> edited { return (*old)->state; });
 }
 
 reply add_service(reconcile::controller& c, const request& r) {

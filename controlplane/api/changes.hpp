@@ -2,12 +2,26 @@
 // The calls that change the desired state. Each becomes one edit for the controller.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include "controlplane/api/message.hpp"
 #include "controlplane/reconcile/controller.hpp"
 
 namespace sluice::api {
 
+// changes_json() is the list of CHANGE in docs/api.md.
+[[nodiscard]] json changes_json(const std::vector<model::change>& changes);
+// parse_revision() reads a decimal number, nothing else.
+[[nodiscard]] std::optional<std::uint64_t> parse_revision(std::string_view text);
+[[nodiscard]] reply no_revision(std::uint64_t number);
+
 [[nodiscard]] reply put_config(reconcile::controller& c, const request& r);
+// rollback() makes an old revision's state the newest revision.
+[[nodiscard]] reply rollback(reconcile::controller& c, const request& r);
 [[nodiscard]] reply add_service(reconcile::controller& c, const request& r);
 [[nodiscard]] reply patch_service(reconcile::controller& c, const request& r,
                                   const std::string& name);

@@ -25,6 +25,7 @@ struct request {
   std::string body;
   std::string author;
   std::string reason;
+  std::string if_match;  // the header; empty: not there
 
   // parameter() returns the value of a key of the query; nothing when it is not there.
   [[nodiscard]] std::optional<std::string> parameter(const std::string& key) const {
@@ -37,6 +38,7 @@ struct reply {
   int status{200};
   std::string body;
   std::string type{"application/json"};
+  std::string etag{};  // the header; empty: none
 };
 
 [[nodiscard]] reply ok(const json& body);

@@ -2,7 +2,6 @@
 #include "controlplane/api/router.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <exception>
 #include <utility>
 
@@ -11,14 +10,12 @@
 #include "controlplane/api/changes.hpp"
 #include "controlplane/api/connections.hpp"
 #include "controlplane/api/objects.hpp"
+#include "controlplane/api/revisions.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/version.hpp"
 
 namespace sluice::api {
 namespace {
-
-constexpr std::size_t default_history = 100;
-constexpr std::size_t most_history = 100'000;
 
 reply no_such_call() {
   return refuse(404, "there is no such call: see docs/api.md");
@@ -39,11 +36,12 @@ reply router::handle(const request& r) {
     const std::string& what = s[1];
     if (what == "config" && s.size() == 2) return config(r);
     if (what == "services") return services(r);
+    if (what == "history" || what == "diff" || what == "rollback") return revisions(r);
 
     const bool connections_count = what == "connections" && s.size() == 3 && s[2] == "count";
     static constexpr std::array readable{"version",  "status",      "backends", "workers",
                                          "ports",    "nodes",       "stats",    "drops",
-                                         "counters", "connections", "explain",  "history"};
+                                         "counters", "connections", "explain"};
     if ((s.size() != 2 && !connections_count) ||
         std::find(readable.begin(), readable.end(), what) == readable.end())
       return no_such_call();
@@ -53,7 +51,6 @@ reply router::handle(const request& r) {
     if (connections_count) return count_connections(controller_, r);
     if (what == "connections") return list_connections(controller_, r);
     if (what == "explain") return explain(controller_, r);
-    if (what == "history") return history(r);
 
     const view_of_now v = view_of_now::take(controller_);
     const auto xdp = [this] { return reconcile::read_xdp_counters(controller_.node()); };
@@ -86,11 +83,20 @@ reply router::config(const request& r) {
   if (r.method != "GET") return wrong_method(r, "GET or PUT");
   const std::string format = r.parameter("format").value_or("json");
   if (format != "json" && format != "yaml") return refuse(400, "is json or yaml", "format");
-  const auto [revision, state] = controller_.desired();
-  if (format == "yaml") return {200, model::to_yaml(state), "text/yaml"};
+  auto [revision, state] = controller_.desired();
+  if (const auto text = r.parameter("revision")) {
+    auto old = get_revision(controller_, *text, "revision");
+    if (!old) return old.error();
+    revision = old->info.number;
+    state = std::move(old->state);
+  }
+  const std::string etag = "\"" + std::to_string(revision) + "\"";
+  if (format == "yaml") return {200, model::to_yaml(state), "text/yaml", etag};
   json out = {{"revision", revision}};
   out["services"] = model::to_json(state).at("services");
-  return ok(out);
+  reply answer = ok(out);
+  answer.etag = etag;
+  return answer;
 }
 
 reply router::services(const request& r) {
@@ -137,23 +143,15 @@ reply router::service_backends(const request& r) {
   return wrong_method(r, "PATCH or DELETE");
 }
 
-reply router::history(const request& r) {
-  std::size_t limit = default_history;
-  if (const auto text = r.parameter("limit")) {
-    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), limit);
-    if (error != std::errc{} || end != text->data() + text->size() || limit == 0 ||
-        limit > most_history)
-      return refuse(400, "is a number from 1 to " + std::to_string(most_history), "limit");
-  }
-  const auto revisions = controller_.keeper().history(limit);
-  if (!revisions) return refuse(500, revisions.error());
-  json list = json::array();
-  for (const auto& i : *revisions)
-    list.push_back({{"revision", i.number},
-                    {"time", rfc3339(i.time)},
-                    {"author", i.author},
-                    {"reason", i.reason}});
-  return ok({{"revisions", std::move(list)}});
+reply router::revisions(const request& r) {
+  const auto& s = r.segments;
+  const bool one = s.size() == 3 && s[1] == "history";
+  if (s.size() != 2 && !one) return no_such_call();
+  if (s[1] == "rollback")
+    return r.method == "POST" ? rollback(controller_, r) : wrong_method(r, "POST");
+  if (r.method != "GET") return wrong_method(r, "GET");
+  if (one) return show_revision(controller_, s[2]);
+  return s[1] == "diff" ? diff_revisions(controller_, r) : history(controller_, r);
 }
 
 }  // namespace sluice::api

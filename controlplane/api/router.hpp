@@ -20,7 +20,7 @@ class router {
   [[nodiscard]] reply config(const request& r);
   [[nodiscard]] reply services(const request& r);
   [[nodiscard]] reply service_backends(const request& r);
-  [[nodiscard]] reply history(const request& r);
+  [[nodiscard]] reply revisions(const request& r);
 
   reconcile::controller& controller_;
 };

@@ -98,6 +98,7 @@ std::string printable(std::string text) {
 void fill(httplib::Response& to, const reply& from) {
   to.status = from.status;
   to.set_content(from.body, from.type);
+  if (!from.etag.empty()) to.set_header("ETag", from.etag);
 }
 
 request make_request(const httplib::Request& from) {
@@ -107,6 +108,7 @@ request make_request(const httplib::Request& from) {
   for (const auto& [key, value] : from.params) r.query.emplace(key, value);
   r.author = printable(from.get_header_value("X-Sluice-Author").substr(0, max_field));
   r.reason = printable(from.get_header_value("X-Sluice-Reason").substr(0, max_field));
+  r.if_match = from.get_header_value("If-Match").substr(0, max_field);
   return r;
 }
 

@@ -168,6 +168,14 @@ tl::expected<void, std::string> controller::start() {
 
 tl::expected<change_answer, change_error> controller::change(const change_request& request) {
   const std::lock_guard lock{change_mutex_};
+  if (request.expected && *request.expected != revision_)
+    return tl::unexpected{change_error{
+        refusal::conflict,
+        {{{},
+          0,
+          "revision",
+          "is " + std::to_string(revision_) + " by now, not " + std::to_string(*request.expected) +
+              "; see what changed since (GET /v1/diff, sluice diff) and try again"}}}};
   auto next = request.make(desired_);
   if (!next) return tl::unexpected{next.error()};
   model::normalise(*next);
@@ -189,7 +197,8 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
     return tl::unexpected{change_error{refusal::invalid, {{{}, 0, "services", too_much}}}};
   if (request.dry_run) return answer;
 
-  const auto number = keeper_->commit(*next, request.author, request.reason);
+  const auto number = keeper_->commit(*next, request.author, request.reason,
+                                      static_cast<std::uint32_t>(answer.changes.size()));
   if (!number) return tl::unexpected{change_error{refusal::failed, {{{}, 0, {}, number.error()}}}};
   answer.revision = *number;
   revision_ = *number;

@@ -94,6 +94,7 @@ struct change_request {
   std::string author;
   std::string reason;
   bool dry_run{false};
+  std::optional<std::uint64_t> expected;  // refused unless this is the newest revision
 };
 
 struct publish_counters {

@@ -30,9 +30,10 @@ store::result<std::optional<store::revision>> state_keeper::load_latest() {
 
 store::result<store::revision_number> state_keeper::commit(const model::desired_state& state,
                                                            std::string_view author,
-                                                           std::string_view reason) {
+                                                           std::string_view reason,
+                                                           std::uint32_t changes) {
   const std::lock_guard lock{file_mutex_};
-  auto number = file_.commit(state, author, reason);
+  auto number = file_.commit(state, author, reason, changes);
   // The revision is durable; verdicts that nobody asks for are only untidy.
   if (number) (void)file_.forget_verdicts_except(state);
   return number;
@@ -41,6 +42,22 @@ store::result<store::revision_number> state_keeper::commit(const model::desired_
 store::result<std::vector<store::revision_info>> state_keeper::history(std::size_t n) {
   const std::lock_guard lock{file_mutex_};
   return file_.history(n);
+}
+
+store::result<std::optional<store::revision>> state_keeper::get(store::revision_number number) {
+  const std::lock_guard lock{file_mutex_};
+  return file_.get(number);
+}
+
+store::result<store::history_bounds> state_keeper::bounds() {
+  const std::lock_guard lock{file_mutex_};
+  return file_.bounds();
+}
+
+store::result<std::vector<store::revision_record>> state_keeper::records(
+    store::revision_number first, std::size_t n) {
+  const std::lock_guard lock{file_mutex_};
+  return file_.records(first, n);
 }
 
 store::result<std::vector<store::verdict>> state_keeper::load_verdicts() {

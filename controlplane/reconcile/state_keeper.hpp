@@ -29,8 +29,14 @@ class state_keeper {
   [[nodiscard]] store::result<std::optional<store::revision>> load_latest();
   [[nodiscard]] store::result<store::revision_number> commit(const model::desired_state& state,
                                                              std::string_view author,
-                                                             std::string_view reason);
+                                                             std::string_view reason,
+                                                             std::uint32_t changes);
   [[nodiscard]] store::result<std::vector<store::revision_info>> history(std::size_t n);
+  // get() returns nothing when there is no such revision, or no longer.
+  [[nodiscard]] store::result<std::optional<store::revision>> get(store::revision_number number);
+  [[nodiscard]] store::result<store::history_bounds> bounds();
+  [[nodiscard]] store::result<std::vector<store::revision_record>> records(
+      store::revision_number first, std::size_t n);
   [[nodiscard]] store::result<std::vector<store::verdict>> load_verdicts();
 
   // save_later() takes a verdict; it is on disk within about a second. Any thread, never

@@ -57,6 +57,10 @@ class statement {
     // An empty view may hold no pointer, which SQLite would take for NULL.
     sqlite3_bind_text64(handle_, at, v.empty() ? "" : v.data(), v.size(), nullptr, SQLITE_UTF8);
   }
+  void bind_blob(int at, std::string_view v) {
+    sqlite3_bind_blob64(handle_, at, v.empty() ? "" : v.data(), v.size(), nullptr);
+  }
+  void bind_null(int at) { sqlite3_bind_null(handle_, at); }
   int step() { return sqlite3_step(handle_); }
   void reset() { sqlite3_reset(handle_); }
 
@@ -64,6 +68,10 @@ class statement {
   [[nodiscard]] std::int64_t integer(int column) const {
     return sqlite3_column_int64(handle_, column);
   }
+  [[nodiscard]] bool is_null(int column) const {
+    return sqlite3_column_type(handle_, column) == SQLITE_NULL;
+  }
+  // text() is for blobs, too.
   [[nodiscard]] std::string text(int column) const {
     const void* data = sqlite3_column_blob(handle_, column);
     const int size = sqlite3_column_bytes(handle_, column);

@@ -18,16 +18,16 @@
 #include <tl/expected.hpp>
 
 #include "controlplane/model/model.hpp"
+#include "controlplane/store/record.hpp"
 
 namespace sluice::store {
-
-using revision_number = std::uint64_t;  // from 1, without gaps
 
 struct revision_info {
   revision_number number{};
   std::chrono::system_clock::time_point time;  // to the millisecond
   std::string author;
   std::string reason;
+  std::optional<std::uint32_t> changes;  // lines of the difference to the one before
 };
 
 struct revision {
@@ -45,14 +45,24 @@ struct verdict {
   bool operator==(const verdict&) const = default;
 };
 
+// history_bounds: which revisions a file holds, and of which history.
+struct history_bounds {
+  std::string lineage;       // 32 hex digits, made with the file
+  revision_number first{0};  // 0: none
+  revision_number last{0};
+  digest anchor{};  // the chain's digest before `first`
+};
+
 template <class T>
 using result = tl::expected<T, std::string>;  // the error names the file
 
 class state_store {
  public:
   // open() opens or makes the file (its directory must exist). Refuses a file that is
-  // damaged, newer than this version, no Sluice state, or open in another process.
-  [[nodiscard]] static result<state_store> open(const std::string& path);
+  // damaged, newer than this version, no Sluice state, or open in another process. `keep`
+  // revisions at least are kept, up to 100 more; 0: all.
+  [[nodiscard]] static result<state_store> open(const std::string& path, std::size_t keep = 0);
+  [[nodiscard]] const std::string& path() const noexcept;
 
   state_store(state_store&&) noexcept;
   state_store& operator=(state_store&&) noexcept;
@@ -62,11 +72,17 @@ class state_store {
   [[nodiscard]] result<std::optional<revision>> load_latest() const;
   // commit() makes a new revision, durable on return.
   [[nodiscard]] result<revision_number> commit(const model::desired_state& state,
-                                               std::string_view author, std::string_view reason);
+                                               std::string_view author, std::string_view reason,
+                                               std::optional<std::uint32_t> changes = {});
   // history() returns the newest n, newest first.
   [[nodiscard]] result<std::vector<revision_info>> history(std::size_t n) const;
   // get() returns nothing when there is no such revision.
   [[nodiscard]] result<std::optional<revision>> get(revision_number number) const;
+
+  // records() returns at most n revisions as they are stored, from `first` on.
+  [[nodiscard]] result<std::vector<revision_record>> records(revision_number first,
+                                                             std::size_t n) const;
+  [[nodiscard]] result<history_bounds> bounds() const;
 
   // save_verdicts() writes all of these in one transaction, replacing older ones of the
   // same (service, backend). Batch: each call costs one fsync.

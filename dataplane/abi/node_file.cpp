@@ -338,7 +338,7 @@ void read_api(const value& v, controlplane_config& out) {
 }
 
 void read_controlplane(const value& v, controlplane_config& out) {
-  const auto m = v.map({"state", "api", "metrics", "limits"});
+  const auto m = v.map({"state", "api", "metrics", "limits", "history"});
   if (!m) return;
   if (const auto state = m->find("state"))
     if (auto path = absolute_path(*state, PATH_MAX - 32)) out.state = std::move(*path);
@@ -364,6 +364,15 @@ void read_controlplane(const value& v, controlplane_config& out) {
         assign(out.limits.backends, n->integer(1, abi::max_backends));
       if (const auto n = keys->find("table-memory"))
         assign(out.limits.table_memory_mib, n->integer(1, 1u << 20));
+    }
+  }
+  if (const auto history = m->find("history")) {
+    if (const auto keys = history->map({"revisions"})) {
+      const auto n = keys->find("revisions");
+      if (n && n->is_word("all"))
+        out.history.revisions = 0;
+      else if (n)
+        assign(out.history.revisions, n->integer(100, 100'000'000, "all"));
     }
   }
 }

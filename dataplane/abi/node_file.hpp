@@ -72,12 +72,17 @@ struct limits_config {
   std::uint32_t table_memory_mib{512};  // for the lookup tables of one generation
 };
 
+struct history_config {
+  std::uint32_t revisions{10'000};  // kept at least; 0: all
+};
+
 struct controlplane_config {
   std::string state{"/var/lib/sluice/state.db"};
   std::string api_socket;                 // default: runtime_dir/api.sock
   unsigned api_mode{0660};                // permission bits of the socket
   std::optional<ip_port> metrics_listen;  // nothing: off
   limits_config limits;
+  history_config history;
 };
 
 struct node_config {

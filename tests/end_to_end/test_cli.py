@@ -95,18 +95,24 @@ EXPLAIN = ["explain", "--protocol", "tcp", "--source", "192.0.2.7:40000", "--des
            "198.51.100.10:443"]
 VERBS = [["status"], ["get"], ["get", "services"], ["get", "backends"], ["get", "nodes"],
          ["get", "workers"], ["get", "ports"], ["get", "config"], ["history"], ["apply"], ["diff"],
-         ["check"], ["service"], ["service", "add"], ["service", "set"], ["service", "remove"],
+         ["check"], ["rollback"], ["service"], ["service", "add"], ["service", "set"],
+         ["service", "remove"],
          ["backend"], ["backend", "add"], ["backend", "set"], ["backend", "drain"],
          ["backend", "undrain"], ["backend", "remove"], ["stats"], ["drops"], ["connections"],
          ["connections", "count"], ["connections", "list"], ["explain"], ["replay"]]
 SHOWN = [["status"], ["get", "services"], ["get", "services", "web"], ["get", "backends"],
          ["get", "backends", "web"], ["get", "nodes"], ["get", "workers"], ["get", "ports"],
-         ["get", "config"], ["history"], ["stats"], ["stats", "--service", "web"], ["drops"],
+         ["get", "config"], ["history"], ["history", "1"], ["diff", "0"], ["diff", "0", "1"],
+         ["stats"], ["stats", "--service", "web"], ["drops"],
          ["drops", "--all"], ["connections", "count"], ["connections", "count", "--service", "web"],
          ["connections", "list"], ["connections", "list", "--service", "web", "--limit", "5"],
          EXPLAIN]
 WRONG_USAGE = [[], ["no-such"], ["get"], ["get", "no-such"], ["status", "-o", "xml"],
-               ["status", "extra"], ["apply"], ["check"], ["diff", "--no-such"], ["service", "add"],
+               ["status", "extra"], ["apply"], ["check"], ["diff", "--no-such"], ["diff"],
+               ["diff", "x"],
+               ["diff", "1", "-f", "services.yaml"], ["rollback"], ["rollback", "x"],
+               ["history", "x"], ["apply", "-f", "services.yaml", "--if-revision", "x"],
+               ["service", "add"],
                ["service", "set", "web"], ["service", "remove", ""], ["backend", "set", "web",
                                                                       "10.0.1.11"],
                ["backend", "add", "web", ""], ["backend", "add", "web", "10.0.1.9", "--weight", "x"],
@@ -169,7 +175,8 @@ def test_wrong_usage(cli):
 def test_without_daemon(cli):
     """Nobody listens: what needs a daemon says so; what does not works."""
     for words in [*SHOWN, ["apply", "-f", "services.yaml"], ["service", "remove", "web"],
-                  ["backend", "drain", "web", "10.0.1.11"], ["diff", "-f", "services.yaml"]]:
+                  ["backend", "drain", "web", "10.0.1.11"], ["diff", "-f", "services.yaml"],
+                  ["rollback", "1"]]:
         check("is sluice-controlplane running" in cli.run(*words, code=1).stderr,
               f"{words}: says what is missing")
     checked = json.loads(cli.run("check", "-f", "services.yaml", "-o", "json").stdout)

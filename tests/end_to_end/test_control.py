@@ -237,6 +237,19 @@ def test_calls(d):
         ("GET", "/v1/connections?limit=0", None, 400),
         ("GET", "/v1/connections?service=none", None, 404),
         ("GET", "/v1/stats?service=none", None, 404),
+        ("GET", "/v1/history/x", None, 400),
+        ("GET", "/v1/history/0", None, 404),
+        ("GET", "/v1/history/99", None, 404),
+        ("GET", "/v1/history/18446744073709551615", None, 404),
+        ("GET", "/v1/history/1/2", None, 404),
+        ("DELETE", "/v1/history/1", None, 405),
+        ("GET", "/v1/diff", None, 400),
+        ("GET", "/v1/diff?from=1&to=99", None, 404),
+        ("GET", "/v1/config?revision=99", None, 404),
+        ("GET", "/v1/rollback?revision=1", None, 405),
+        ("POST", "/v1/rollback", None, 400),
+        ("POST", "/v1/rollback?revision=-1", None, 400),
+        ("POST", "/v1/rollback?revision=99", None, 404),
         ("GET", "/v1/explain?protocol=icmp", None, 400),
         ("GET", "/v1/explain?protocol=tcp&source=1.2.3.4:5&destination=%5B::1%5D:6", None, 400),
         ("PUT", "/v1/config", "x" * (17 << 20), 413),
@@ -249,7 +262,7 @@ def test_calls(d):
         check(code == expected, f"{method} {path}: {code}, not {expected}: {answer}")
         check(answer["errors"][0]["message"], f"{method} {path}: says why")
     for path in ["services", "backends", "workers", "ports", "nodes", "drops", "counters",
-                 "connections", "history"]:
+                 "connections", "history", "history/1", "diff?from=0&to=1"]:
         check(len(d.get(f"/v1/{path}")) >= 1, path)
     check(d.get("/v1/connections/count")["total"] == 0, "no connections")
     check(d.get("/v1/history")["revisions"][0]["author"] == "me", "author")
@@ -285,6 +298,36 @@ def test_changes(d):
     check(d.get("/v1/services/extra")["port"] == "81", "patched service")
     change("DELETE", "/v1/services/extra")
     check([s["name"] for s in d.get("/v1/services")["services"]] == ["plain", "web"], "names")
+
+    # What was made for another revision is refused, whatever the call.
+    text = d.raw("GET", "/v1/config?format=yaml")[1]
+    for method, path, body in [
+        ("PUT", "/v1/config", SERVICES),
+        ("POST", "/v1/services/web/backends", "{address: 10.77.0.15}"),
+        ("PATCH", "/v1/services/web", "{port: 8081}"),
+        ("DELETE", "/v1/services/web", None),
+        ("POST", "/v1/services/web/backends/10.77.0.11/drain", None),
+        ("POST", "/v1/rollback?revision=1", None),
+    ]:
+        for stale in (f'"{revision - 1}"', f"{revision + 1}", "0"):
+            code, answer = d.call(method, path, body, {"If-Match": stale})
+            check(code == 409 and f"is {revision} by now" in answer["errors"][0]["message"],
+                  f"{method} {path} for revision {stale}: {code} {answer}")
+        code, answer = d.call(method, path, body, {"If-Match": '"x"'})
+        check(code == 400 and answer["errors"][0]["key"] == "If-Match", f"{method} {path}: {answer}")
+    check(d.raw("GET", "/v1/config?format=yaml")[1] == text, "refused changes change nothing")
+    connection = UnixConnection(d.socket)
+    connection.request("GET", "/v1/config")
+    etag = connection.getresponse().headers["ETag"]
+    connection.close()
+    check(etag == f'"{revision}"', f"the ETag is the revision: {etag}")
+    for condition in (etag, "*"):
+        weight = 30 if condition == "*" else 50
+        code, answer = d.call("PATCH", "/v1/services/web/backends/10.77.0.13",
+                              {"weight": weight - 1}, {"If-Match": condition})
+        check(code == 200 and answer["revision"] == revision + 1, f"{condition}: {answer}")
+        revision += 1
+    change("PATCH", "/v1/services/web/backends/10.77.0.13", {"weight": 50})
 
 
 def shares(d):

@@ -94,6 +94,7 @@ std::string client::call(const std::string& method, const std::string& path, con
   }
   request.headers = {{"Host", "localhost"}, {"X-Sluice-Author", user_name()}};
   if (!reason_.empty()) request.headers.emplace("X-Sluice-Reason", percent_encode(reason_));
+  if (!expected_.empty() && method != "GET") request.headers.emplace("If-Match", expected_);
   if (method != "GET") {
     request.body = body;
     request.headers.emplace("Content-Type", "application/yaml");
@@ -128,8 +129,8 @@ std::string client::get_text(std::string_view path, const query& q) {
 json client::put(std::string_view path, const query& q, const std::string& body) {
   return parse_answer(socket_, call("PUT", std::string{path}, q, body));
 }
-json client::post(std::string_view path, const json& body) {
-  return parse_answer(socket_, call("POST", std::string{path}, {}, body.dump()));
+json client::post(std::string_view path, const json& body, const query& q) {
+  return parse_answer(socket_, call("POST", std::string{path}, q, body.dump()));
 }
 json client::patch(std::string_view path, const json& body) {
   return parse_answer(socket_, call("PATCH", std::string{path}, {}, body.dump()));

@@ -46,12 +46,14 @@ class client {
   json get(std::string_view path, const query& q = {});
   std::string get_text(std::string_view path, const query& q = {});
   json put(std::string_view path, const query& q, const std::string& body);
-  json post(std::string_view path, const json& body);
+  json post(std::string_view path, const json& body, const query& q = {});
   json patch(std::string_view path, const json& body);
   json remove(std::string_view path);
 
   [[nodiscard]] const std::string& socket() const noexcept { return socket_; }
   void set_reason(std::string reason) { reason_ = std::move(reason); }
+  // set_expected() has changes refused unless this is the newest revision; empty: never.
+  void set_expected(std::string revision) { expected_ = std::move(revision); }
 
  private:
   std::string call(const std::string& method, const std::string& path, const query& q,
@@ -60,6 +62,7 @@ class client {
   std::string socket_;
   std::chrono::seconds timeout_;
   std::string reason_;
+  std::string expected_;
 };
 
 // percent_encode() makes a name safe as one path segment or query value.

@@ -29,15 +29,21 @@ void add_output(CLI::App& command, context& c);
 // not_empty() refuses "", which would name another object in the API's paths.
 CLI::Validator not_empty();
 
-void register_show(CLI::App& app, context& c);         // status, get, history
+// revision_number() takes what names a revision.
+CLI::Validator revision_number();
+
+void register_show(CLI::App& app, context& c);         // status, get
 void register_counters(CLI::App& app, context& c);     // stats, drops
 void register_connections(CLI::App& app, context& c);  // connections list, count
 void register_files(CLI::App& app, context& c);        // apply, diff, check
+void register_history(CLI::App& app, context& c);      // history, rollback
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay
 void register_capture(CLI::App& app, context& c);      // capture
 
 // print_changes() says what a change did, or would do.
 void print_changes(const context& c, const json& answer, bool dry_run);
+// print_diff() lists changes, one on each line: + added, - removed, ~ changed.
+void print_diff(const context& c, const json& answer);
 
 }  // namespace sluice::cli

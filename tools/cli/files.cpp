@@ -27,6 +27,8 @@ struct file_options {
   std::string node;     // node.yaml to check against
   std::string against;  // diff: another services.yaml
   std::string reason;
+  std::string expected;                // apply: refuse unless this is the newest revision
+  std::vector<std::string> revisions;  // diff
   bool dry_run{false};
 };
 
@@ -72,19 +74,20 @@ json changes_json(const std::vector<model::change>& changes) {
   return json{{"changes", list}};
 }
 
-void print_diff(const context& c, const json& answer) {
-  if (c.output != format::table) return print_object(std::cout, c.output, answer);
-  for (const json& ch : answer.value("changes", json::array())) {
-    const std::string kind = ch.value("kind", "");
-    std::cout << (kind == "added"     ? "+ "
-                  : kind == "removed" ? "- "
-                                      : "~ ")
-              << ch.value("text", "") << "\n";
-  }
-  if (answer.value("changes", json::array()).empty()) std::cout << "no difference\n";
+// diff_revisions() compares two revisions, or one with what is now.
+void diff_revisions(const context& c, const file_options& o) {
+  query q{{"from", o.revisions.front()}};
+  if (o.revisions.size() > 1) q.emplace_back("to", o.revisions[1]);
+  print_diff(c, c.connect().get("/v1/diff", q));
 }
 
 void run_diff(const context& c, const file_options& o) {
+  if (!o.revisions.empty()) {
+    if (!o.file.empty() || !o.against.empty() || !o.node.empty())
+      throw CLI::ValidationError("REVISION", "is given, so there is no file to compare");
+    return diff_revisions(c, o);
+  }
+  if (o.file.empty()) throw CLI::RequiredError("-f FILE, or the number of a revision,");
   if (!o.against.empty()) {
     const auto before = read_state(o.against, o.node);
     print_diff(c, changes_json(model::diff(before, read_state(o.file, o.node))));
@@ -227,6 +230,18 @@ void run_check(const context& c, const file_options& o) {
 
 }  // namespace
 
+void print_diff(const context& c, const json& answer) {
+  if (c.output != format::table) return print_object(std::cout, c.output, answer);
+  for (const json& ch : answer.value("changes", json::array())) {
+    const std::string kind = ch.value("kind", "");
+    std::cout << (kind == "added"     ? "+ "
+                  : kind == "removed" ? "- "
+                                      : "~ ")
+              << ch.value("text", "") << "\n";
+  }
+  if (answer.value("changes", json::array()).empty()) std::cout << "no difference\n";
+}
+
 void print_changes(const context& c, const json& answer, bool dry_run) {
   if (c.output != format::table) return print_object(std::cout, c.output, answer);
   const json changes = answer.value("changes", json::array());
@@ -253,11 +268,15 @@ void register_files(CLI::App& app, context& c) {
       ->type_name("FILE");
   apply->add_flag("--dry-run", o.dry_run, "only say what would change");
   apply->add_option("--reason", o.reason, "kept with the revision")->type_name("TEXT");
+  apply->add_option("--if-revision", o.expected, "refuse if this is no longer the newest revision")
+      ->type_name("N")
+      ->check(revision_number());
   add_output(*apply, c);
   apply->callback([&c] {
     const std::string text = read_file(o.file);
     client api = c.connect();
     api.set_reason(o.reason);
+    api.set_expected(o.expected);
     query q{{"file", shown_name(o.file)}};
     if (o.dry_run) q.emplace_back("dry_run", "1");
     print_changes(c, api.put("/v1/config", q, text), o.dry_run);
@@ -267,10 +286,12 @@ void register_files(CLI::App& app, context& c) {
       "diff",
       "What `apply` of a file would change in the running state. With --against: the\n"
       "difference of two files, without a daemon. Where no daemon runs and no socket is\n"
-      "named, everything is new.\n"
+      "named, everything is new. With REVISION: what has changed since, or up to a second one.\n"
       "Example: sluice diff -f new.yaml --against services.yaml");
+  diff->add_option("REVISION", o.revisions, "one or two revisions; 0: before the first")
+      ->expected(0, 2)
+      ->check(revision_number());
   diff->add_option("-f,--file", o.file, "services.yaml, or - for standard input")
-      ->required()
       ->type_name("FILE");
   diff->add_option("--against", o.against, "compare with this file, not with the running state")
       ->type_name("FILE");

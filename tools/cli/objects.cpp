@@ -64,14 +64,23 @@ struct service_options {
   std::optional<int> table_size;
   std::optional<bool> echo;
   std::vector<std::string> backends;
-  std::string reason;
+  std::string reason, expected;
 };
 
 struct backend_options {
-  std::string service, address, reason;
+  std::string service, address, reason, expected;
   std::optional<int> weight, tier;
   std::optional<std::string> port, dscp, quic_id;
 };
+
+// add_revision_options() gives a change what is kept with it, and what it depends on.
+template <class Options>
+void add_revision_options(CLI::App& sub, Options& o) {
+  sub.add_option("--reason", o.reason, "kept with the revision")->type_name("TEXT");
+  sub.add_option("--if-revision", o.expected, "refuse if this is no longer the newest revision")
+      ->type_name("N")
+      ->check(revision_number());
+}
 
 void add_service_keys(CLI::App& sub, service_options& o) {
   sub.add_option("NAME", o.name, "the service")->required()->check(not_empty());
@@ -95,7 +104,7 @@ void add_service_keys(CLI::App& sub, service_options& o) {
   sub.add_option("--allow-file", o.allow_file, "a file of prefixes on the node, or none");
   sub.add_option("--deny-file", o.deny_file, "a file of prefixes on the node, or none");
   sub.add_option("--health", o.health, "type=http,path=/healthz,port=80,interval=2s,...");
-  sub.add_option("--reason", o.reason, "kept with the revision")->type_name("TEXT");
+  add_revision_options(sub, o);
 }
 
 json service_body(const service_options& o) {
@@ -130,9 +139,11 @@ std::string backend_path(const backend_options& o) {
   return "/v1/services/" + percent_encode(o.service) + "/backends/" + percent_encode(o.address);
 }
 
-client connect(const context& c, const std::string& reason) {
+template <class Options>
+client connect(const context& c, const Options& o) {
   client api = c.connect();
-  api.set_reason(reason);
+  api.set_reason(o.reason);
+  api.set_expected(o.expected);
   return api;
 }
 
@@ -167,7 +178,7 @@ void register_objects(CLI::App& app, context& c) {
       backends.push_back(one);
     }
     if (!backends.empty()) body["backends"] = backends;
-    print_changes(c, connect(c, s.reason).post("/v1/services", body), false);
+    print_changes(c, connect(c, s).post("/v1/services", body), false);
   });
 
   CLI::App* set = service->add_subcommand("set",
@@ -178,17 +189,16 @@ void register_objects(CLI::App& app, context& c) {
   set->callback([&c] {
     const json body = service_body(s);
     if (body.empty()) throw CLI::RequiredError("at least one key to set");
-    print_changes(c, connect(c, s.reason).patch("/v1/services/" + percent_encode(s.name), body),
-                  false);
+    print_changes(c, connect(c, s).patch("/v1/services/" + percent_encode(s.name), body), false);
   });
 
   CLI::App* remove = service->add_subcommand(
       "remove", "Remove a service and all that belongs to it.\nExample: sluice service remove web");
   remove->add_option("NAME", s.name, "the service")->required()->check(not_empty());
-  remove->add_option("--reason", s.reason, "kept with the revision")->type_name("TEXT");
+  add_revision_options(*remove, s);
   add_output(*remove, c);
   remove->callback([&c] {
-    print_changes(c, connect(c, s.reason).remove("/v1/services/" + percent_encode(s.name)), false);
+    print_changes(c, connect(c, s).remove("/v1/services/" + percent_encode(s.name)), false);
   });
 
   static backend_options b;
@@ -208,7 +218,7 @@ void register_objects(CLI::App& app, context& c) {
       a->add_option("--quic-id", b.quic_id,
                     "server id in QUIC connection ids, hexadecimal, or none");
     }
-    a->add_option("--reason", b.reason, "kept with the revision")->type_name("TEXT");
+    add_revision_options(*a, b);
     add_output(*a, c);
     return a;
   };
@@ -224,9 +234,8 @@ void register_objects(CLI::App& app, context& c) {
   sub("add", "Add a backend.\nExample: sluice backend add web 10.0.1.13 --weight 50", true)
       ->callback([&c, body_of_backend] {
         print_changes(c,
-                      connect(c, b.reason)
-                          .post("/v1/services/" + percent_encode(b.service) + "/backends",
-                                body_of_backend(json{{"address", b.address}})),
+                      connect(c, b).post("/v1/services/" + percent_encode(b.service) + "/backends",
+                                         body_of_backend(json{{"address", b.address}})),
                       false);
       });
   sub("set",
@@ -236,26 +245,24 @@ void register_objects(CLI::App& app, context& c) {
       ->callback([&c, body_of_backend] {
         const json body = body_of_backend(json::object());
         if (body.empty()) throw CLI::RequiredError("at least one key to set");
-        print_changes(c, connect(c, b.reason).patch(backend_path(b), body), false);
+        print_changes(c, connect(c, b).patch(backend_path(b), body), false);
       });
   sub("drain",
       "No new connections; those that it has go on.\nExample: sluice backend drain web 10.0.1.13",
       false)
       ->callback([&c] {
-        print_changes(c, connect(c, b.reason).post(backend_path(b) + "/drain", json::object()),
-                      false);
+        print_changes(c, connect(c, b).post(backend_path(b) + "/drain", json::object()), false);
       });
   sub("undrain", "Take new connections again.\nExample: sluice backend undrain web 10.0.1.13",
       false)
       ->callback([&c] {
-        print_changes(c, connect(c, b.reason).post(backend_path(b) + "/undrain", json::object()),
-                      false);
+        print_changes(c, connect(c, b).post(backend_path(b) + "/undrain", json::object()), false);
       });
   sub("remove",
       "Remove a backend; its connections move to others.\n"
       "Example: sluice backend remove web 10.0.1.13",
       false)
-      ->callback([&c] { print_changes(c, connect(c, b.reason).remove(backend_path(b)), false); });
+      ->callback([&c] { print_changes(c, connect(c, b).remove(backend_path(b)), false); });
 }
 
 }  // namespace sluice::cli

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// status, get ..., history: what is there.
+// status, get ...: what is there.
 #include <algorithm>
 #include <iostream>
 
@@ -250,32 +250,23 @@ void register_show(CLI::App& app, context& c) {
 
   CLI::App* config =
       get->add_subcommand("config",
-                          "The desired state, as `apply` takes it (YAML unless -o json).\n"
+                          "The desired state, as `apply` takes it (YAML unless -o json); with\n"
+                          "--revision as it was.\n"
                           "Example: sluice get config > services.yaml");
+  static std::string of_revision;
+  config->add_option("--revision", of_revision, "of this revision; the newest if not given")
+      ->type_name("N")
+      ->check(revision_number());
   add_output(*config, c);
   config->callback([&c] {
+    query q;
+    if (!of_revision.empty()) q.emplace_back("revision", of_revision);
     if (c.output == format::json_text) {
-      print_object(std::cout, c.output, c.connect().get("/v1/config"));
+      print_object(std::cout, c.output, c.connect().get("/v1/config", q));
     } else {
-      std::cout << c.connect().get_text("/v1/config", {{"format", "yaml"}});
+      q.emplace_back("format", "yaml");
+      std::cout << c.connect().get_text("/v1/config", q);
     }
-  });
-
-  CLI::App* history = app.add_subcommand(
-      "history",
-      "Revisions of the desired state, newest first.\nExample: sluice history --limit 5");
-  static int limit = 20;
-  history->add_option("--limit", limit, "how many")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
-  add_output(*history, c);
-  history->callback([&c] {
-    const json answer = c.connect().get("/v1/history", {{"limit", std::to_string(limit)}});
-    if (c.output != format::table) return print_object(std::cout, c.output, answer);
-    print_table(std::cout,
-                {number("REVISION", "revision"), field("TIME", "time"), field("AUTHOR", "author"),
-                 field("REASON", "reason")},
-                answer.value("revisions", json::array()), "no revision yet");
   });
 }
 

@@ -9,10 +9,13 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <set>
 
 #include "controlplane/model/text.hpp"
 #include "controlplane/store/sqlite.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/fnv.hpp"
+#include "dataplane/abi/yaml_reader.hpp"
 
 namespace sluice::store {
 namespace {
@@ -139,7 +142,7 @@ TEST_F(state_store_test, refuses_what_is_not_its_own) {
   EXPECT_EQ(open_error(),
             path() +
                 ": the state file is damaged (file is not a database); move it away and restore a "
-                "backup, or apply services.yaml again");
+                "backup (sluice restore), or apply services.yaml again");
   fs::remove(path());
   {
     std::ofstream{path()};
@@ -155,18 +158,18 @@ TEST_F(state_store_test, refuses_a_newer_file) {
   ASSERT_TRUE(state_store::open(path()));
   {
     database db;
-    ASSERT_TRUE(db.open(path()) && db.run("PRAGMA user_version=2"));
+    ASSERT_TRUE(db.open(path()) && db.run("PRAGMA user_version=3"));
   }
   EXPECT_EQ(open_error(), path() +
-                              ": was written by a newer version (schema 2; this one knows up to "
-                              "1); use that version, or another file");
+                              ": was written by a newer version (schema 3; this one knows up to "
+                              "2); use that version, or another file");
 }
 
 TEST_F(state_store_test, finds_damage) {
   {
     auto s = state_store::open(path());
     ASSERT_TRUE(s) << s.error();
-    for (unsigned i = 0; i < 5; ++i) ASSERT_TRUE(s->commit(numbered(i), "", ""));
+    for (unsigned i = 0; i < 300; ++i) ASSERT_TRUE(s->commit(numbered(i), "", ""));
   }
   const auto size = fs::file_size(path());
   ASSERT_GT(size, 30'000u);
@@ -178,7 +181,7 @@ TEST_F(state_store_test, finds_damage) {
   }
   EXPECT_NE(open_error().find(": the state file is damaged ("), std::string::npos) << open_error();
 
-  // One letter of the text: SQLite does not see that, the checksum does.
+  // One bit of a packed text: SQLite does not see that, the checksum does.
   fs::remove(path());
   {
     auto s = state_store::open(path());
@@ -187,13 +190,166 @@ TEST_F(state_store_test, finds_damage) {
   }
   {
     database db;
-    ASSERT_TRUE(db.open(path()) &&
-                db.run("UPDATE revisions SET state = replace(state, 'weight: 7', 'weight: 9')"));
+    ASSERT_TRUE(db.open(path()) && db.run("UPDATE revisions SET text_digest = zeroblob(32)"));
   }
   auto s = state_store::open(path());
   ASSERT_TRUE(s) << s.error();
   EXPECT_EQ(s->load_latest().error(),
             path() + " revision 1: its checksum does not match; the state file is damaged");
+  EXPECT_FALSE(s->commit(numbered(8), "", "")) << "nothing is built on what is damaged";
+}
+
+TEST_F(state_store_test, packs_revisions_and_reads_any_of_them) {
+  constexpr unsigned n = 350;
+  std::size_t text_bytes = 0;
+  {
+    auto s = state_store::open(path());
+    ASSERT_TRUE(s) << s.error();
+    for (unsigned i = 1; i <= n; ++i) {
+      // Opened again in between: a delta's base is read back from the file.
+      if (i % 60 == 0) {
+        { const auto gone = std::move(*s); }
+        s = state_store::open(path());
+        ASSERT_TRUE(s) << s.error();
+      }
+      text_bytes += model::to_yaml(numbered(i)).size();
+      ASSERT_EQ(s->commit(numbered(i), "a", "", i), i);
+    }
+    EXPECT_EQ(s->bounds()->first, 1u);
+    EXPECT_EQ(s->bounds()->last, n);
+  }
+  auto s = state_store::open(path());
+  ASSERT_TRUE(s) << s.error();
+  std::set<revision_number> keyframes;
+  digest at{};
+  text_reader reader;
+  const auto records = s->records(1, SIZE_MAX).value();
+  ASSERT_EQ(records.size(), n);
+  std::size_t packed = 0;
+  for (const auto& r : records) {
+    const auto text = reader.next(r);
+    ASSERT_TRUE(text) << text.error();
+    EXPECT_EQ(*text, model::to_yaml(numbered(static_cast<unsigned>(r.number))));
+    at = chain(at, r);
+    EXPECT_EQ(r.chain_digest, at);
+    EXPECT_EQ(r.changes, r.number);
+    keyframes.insert(r.keyframe);
+    packed += r.body.size();
+  }
+  EXPECT_GE(keyframes.size(), n / 100);
+  EXPECT_LT(packed * 20, text_bytes) << "texts are packed";
+  for (const unsigned i : {1u, 99u, 100u, 101u, 150u, n})
+    EXPECT_EQ(s->get(i).value()->state, numbered(i)) << i;
+  EXPECT_EQ(s->load_latest().value()->state, numbered(n));
+}
+
+TEST_F(state_store_test, forgets_old_revisions) {
+  const auto open = [&] { return state_store::open(path(), 150); };
+  auto s = open();
+  ASSERT_TRUE(s) << s.error();
+  for (unsigned i = 1; i <= 600; ++i) ASSERT_TRUE(s->commit(numbered(i), "", ""));
+  const auto b = s->bounds().value();
+  EXPECT_EQ(b.last, 600u);
+  EXPECT_GT(b.first, 300u);
+  EXPECT_LE(b.first, 451u);
+  EXPECT_FALSE(s->get(b.first - 1).value());
+  EXPECT_EQ(s->get(b.first).value()->state, numbered(static_cast<unsigned>(b.first)));
+  const auto first = s->records(b.first, 1)->front();
+  EXPECT_EQ(first.keyframe, first.number);
+  EXPECT_EQ(chain(b.anchor, first), first.chain_digest) << "the chain goes on from the anchor";
+  const auto size = fs::file_size(path());
+  for (unsigned i = 601; i <= 900; ++i) ASSERT_TRUE(s->commit(numbered(i), "", ""));
+  { const auto gone = std::move(*s); }
+  EXPECT_LT(fs::file_size(path()), size * 2) << "room is used again";
+  EXPECT_EQ(open()->load_latest().value()->state, numbered(900));
+}
+
+// What the version before wrote: the whole text of each revision.
+void write_schema_1(const std::string& path, unsigned revisions, bool damaged) {
+  std::ofstream{path};
+  database db;
+  ASSERT_TRUE(db.open(path));
+  ASSERT_TRUE(db.run(
+      "PRAGMA application_id=1397511491; PRAGMA user_version=1;"
+      "CREATE TABLE revisions (number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, author TEXT "
+      "NOT NULL, reason TEXT NOT NULL, state TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;"
+      "CREATE TABLE verdicts (service TEXT NOT NULL, backend TEXT NOT NULL, healthy INTEGER NOT "
+      "NULL, since_ms INTEGER NOT NULL, PRIMARY KEY (service, backend)) STRICT, WITHOUT ROWID;"
+      "INSERT INTO verdicts VALUES ('s1', '10.0.0.1', 1, 5);"));
+  for (unsigned i = 1; i <= revisions; ++i) {
+    const std::string text = model::to_yaml(numbered(i));
+    fnv1a h;
+    h.add(text);
+    statement put{db, "INSERT INTO revisions VALUES (?1, ?2, 'root', 'old', ?3, ?4)"};
+    put.bind(1, std::int64_t{i});
+    put.bind(2, std::int64_t{1000 + i});
+    put.bind(3, std::string_view{text});
+    put.bind(4, static_cast<std::int64_t>(h.value()) + (damaged && i == revisions ? 1 : 0));
+    ASSERT_EQ(put.step(), SQLITE_DONE);
+  }
+}
+
+TEST_F(state_store_test, upgrades_a_file_of_the_version_before) {
+  write_schema_1(path(), 250, false);
+  {
+    auto s = state_store::open(path());
+    ASSERT_TRUE(s) << s.error();
+    EXPECT_EQ(s->load_verdicts()->size(), 1u);
+    EXPECT_EQ(s->get(1).value()->state, numbered(1));
+    const auto latest = s->load_latest().value();
+    EXPECT_EQ(latest->state, numbered(250));
+    EXPECT_EQ(latest->info.author, "root");
+    EXPECT_EQ(latest->info.reason, "old");
+    EXPECT_EQ(latest->info.time.time_since_epoch(), std::chrono::milliseconds{1250});
+    EXPECT_FALSE(latest->info.changes);
+    EXPECT_EQ(s->commit(numbered(251), "", ""), 251u);
+  }
+  EXPECT_EQ(state_store::open(path())->get(251).value()->state, numbered(251));
+
+  // One that is damaged stays as it is, for somebody to look at.
+  fs::remove(path());
+  write_schema_1(path(), 3, true);
+  EXPECT_EQ(open_error(),
+            path() + " revision 3: its checksum does not match; the state file is damaged");
+  database db;
+  ASSERT_TRUE(db.open(path()));
+  EXPECT_EQ(db.number("PRAGMA user_version"), 1);
+  EXPECT_EQ(db.number("SELECT count(*) FROM revisions"), 3);
+}
+
+TEST(record, packing_is_bounded_and_undone) {
+  model::desired_state state = numbered(1);
+  std::mt19937 weights{2};
+  for (auto& service : state.services)
+    for (auto& b : service.backends) b.weight = static_cast<std::uint32_t>(weights() % 1000);
+  const std::string base = model::to_yaml(state);
+  state.services[7].backends[3].weight = 1001;
+  const std::string text = model::to_yaml(state);
+  for (const std::string_view b : {std::string_view{}, std::string_view{base}}) {
+    const auto body = pack(text, b);
+    ASSERT_TRUE(body) << body.error();
+    EXPECT_EQ(unpack(*body, b), text);
+    EXPECT_FALSE(unpack(body->substr(0, body->size() - 1), b));
+    EXPECT_FALSE(unpack(body->substr(1), b));
+  }
+  EXPECT_LT(pack(text, base)->size() * 10, pack(text, {})->size()) << "only what changed";
+  EXPECT_EQ(unpack(pack("", {}).value(), {}), "");
+  EXPECT_FALSE(unpack("", {}));
+  EXPECT_FALSE(unpack("no such thing", {}));
+  const auto bomb = pack(std::string(yaml::max_bytes + 1, ' '), {});
+  ASSERT_TRUE(bomb);
+  EXPECT_EQ(unpack(*bomb, {}).error(), "would have more than 16 MiB of text");
+  // The largest text, with another one as large: the dictionary reaches over both.
+  std::string large(yaml::max_bytes, ' ');
+  std::mt19937 rng{1};
+  for (char& c : large) c = static_cast<char>('a' + rng() % 26);
+  std::string changed = large;
+  changed[100] = 'A';
+  changed[large.size() - 100] = 'A';
+  const auto delta = pack(changed, large);
+  ASSERT_TRUE(delta);
+  EXPECT_LT(delta->size(), 100'000u);
+  EXPECT_EQ(unpack(*delta, large), changed);
 }
 
 // A child commits as fast as it can and is killed at a random point. What comes back is
@@ -202,7 +358,7 @@ TEST_F(state_store_test, survives_kill_9) {
   std::mt19937 rng{std::random_device{}()};
   revision_number before = 0;
   unsigned commits = 0;
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 200; ++round) {
     int told[2];
     ASSERT_EQ(pipe(told), 0);
     const pid_t child = fork();
@@ -226,7 +382,7 @@ TEST_F(state_store_test, survives_kill_9) {
     revision_number number = 0;
     EXPECT_EQ(read(told[0], &number, sizeof number), static_cast<ssize_t>(sizeof number));
     last = number;
-    usleep(static_cast<useconds_t>(rng() % 15'000));
+    usleep(static_cast<useconds_t>(rng() % 10'000));
     kill(child, SIGKILL);
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
@@ -250,7 +406,7 @@ TEST_F(state_store_test, survives_kill_9) {
     before = now;
   }
   RecordProperty("commits", static_cast<int>(commits));
-  std::printf("survived 20 kills over %u commits\n", commits);
+  std::printf("survived 200 kills over %u commits\n", commits);
 }
 
 }  // namespace
