@@ -34,6 +34,12 @@ std::optional<unsigned> description::service_of(std::size_t vip, unsigned port) 
   return range ? range : any;
 }
 
+bool description::translates() const {
+  return !empty && std::any_of(services.begin(), services.end(), [](const service& s) {
+    return s.in_use && (s.mode == abi::forward_mode::nat || s.mode == abi::forward_mode::full_nat);
+  });
+}
+
 void fill(const description& from, test::table_builder& to) {
   abi::generation_header& h = to.header();
   h.hash_seed = from.hash_seed;
@@ -46,6 +52,7 @@ void fill(const description& from, test::table_builder& to) {
   h.gue_port = static_cast<std::uint16_t>(from.gue_port);
   h.icmp_rate = 1'000'000'000;  // never reached: limits are for other tests
   std::copy(from.timeouts.begin(), from.timeouts.end(), h.timeouts.begin());
+  for (const address& a : from.pool) to.add_to_pool(to_table(a));
   for (const vip& v : from.vips)
     if (v.in_use)
       to.vip(to_table(v.at), ip_proto{static_cast<std::uint8_t>(v.protocol)}).id =
@@ -84,6 +91,7 @@ void fill(const description& from, test::table_builder& to) {
     row.mode = from.services[b.service].mode;
     row.mtu = static_cast<std::uint16_t>(b.mtu);
     row.dscp = static_cast<std::uint8_t>(b.dscp);
+    row.port = static_cast<std::uint16_t>(b.port);
     row.weight = 1;
   }
 }

@@ -39,6 +39,7 @@ struct backend {
   unsigned out_port{0};
   unsigned mtu{0};  // 0: not known
   unsigned dscp{0};
+  unsigned port{0};  // nat, full-nat: 0: as in the packet
 };
 
 // service: a row. Its number is its place in description::services.
@@ -78,12 +79,15 @@ struct description {
   std::vector<vip> vips{};
   std::vector<service> services{};
   std::vector<backend> backends{};
+  std::vector<address> pool{};  // sources of full-nat
 
   // vip_of() is the place of the VIP that has this address and protocol.
   [[nodiscard]] std::optional<std::size_t> vip_of(const address& at, unsigned protocol) const;
   // service_of() is the number of the service on a port of a VIP: one of just this port, else
   // one of a range, else the one of any port.
   [[nodiscard]] std::optional<unsigned> service_of(std::size_t vip, unsigned port) const;
+  // translates() tells whether there is a service of nat or full-nat.
+  [[nodiscard]] bool translates() const;
 };
 
 void fill(const description& from, test::table_builder& to);

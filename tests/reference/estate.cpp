@@ -9,7 +9,7 @@ namespace {
 using abi::forward_mode;
 using abi::scheduler;
 
-constexpr std::size_t backend_rows = 120;
+constexpr std::size_t backend_rows = 240;
 
 address numbered6(std::uint8_t group, unsigned n) {
   return address6({0x20, 1, 0xd, 0xb8, 0, group, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -39,13 +39,15 @@ void give_way(backend& b, dice& d) {
 void be_backend_of(backend& b, unsigned number, unsigned service, const description& e, dice& d) {
   const reference::service& s = e.services[service];
   const bool vip6 = e.vips[s.vip].at.size == 16;
-  // A service's backends may be of both families, but for dsr-dscp, which cannot.
-  bool v6 = s.mode == forward_mode::dsr_dscp ? vip6 : d.chance(400);
-  if (s.mode == forward_mode::dsr_dscp && d.chance(50)) v6 = !v6;
+  // A service's backends may be of both families, but where the packet itself goes to them.
+  const bool readdresses = s.mode == forward_mode::dsr_dscp || s.mode == forward_mode::nat ||
+                           s.mode == forward_mode::full_nat;
+  const bool v6 = readdresses ? vip6 != d.chance(50) : d.chance(400);
   b.in_use = b.keeps_connections = true;
   b.service = service;
   b.at = backend_address(v6, number);
   b.dscp = d.below(64);
+  b.port = d.chance(500) ? 0 : 8080;
   give_way(b, d);
 }
 
@@ -61,8 +63,8 @@ void members_are(service& s, unsigned number, const description& e, dice& d) {
 }
 
 void choose_sources(description& e, dice& d) {
-  constexpr std::array<unsigned, 5> prefixes4{32, 32, 24, 31, 28};
-  constexpr std::array<unsigned, 6> prefixes6{128, 128, 64, 120, 127, 100};
+  constexpr std::array<unsigned, 5> prefixes4{32, 32, 32, 24, 31};
+  constexpr std::array<unsigned, 8> prefixes6{128, 128, 128, 128, 64, 120, 127, 100};
   e.source4 = {!d.chance(60), address4(192, 0, 2, 16), d.one_of(prefixes4)};
   e.source6 = {!d.chance(60), numbered6(0, 16), d.one_of(prefixes6)};
   e.gue_port = d.chance(500) ? 0 : d.between(1, 65535);
@@ -75,6 +77,7 @@ description first_estate(dice& d) {
   e.hash_seed = d.word();
   e.timeouts = {0, 10, 30, 60, 30, 120, 300, 900};
   choose_sources(e, d);
+  e.pool = {address4(192, 0, 2, 200), address4(192, 0, 2, 201), numbered6(0x99, 1)};
   unsigned id = 0;
   const auto add_vip = [&](const address& at, unsigned protocol) {
     e.vips.push_back({true, id++, at, protocol});
@@ -112,6 +115,13 @@ description first_estate(dice& d) {
     add(datagrams, 5000, 5999, gre);
     add(datagrams, 7000, 7000, dsr_l2);
     add(add_vip(at(13), 6), 443, 443, ipip);
+    const std::size_t inside = add_vip(at(14), 6);
+    add(inside, 80, 80, nat);
+    add(inside, 81, 81, full_nat);
+    add(inside, 8000, 8003, nat);
+    const std::size_t inside_datagrams = add_vip(at(14), 17);
+    add(inside_datagrams, 53, 53, nat);
+    add(inside_datagrams, 54, 60, full_nat);
   }
   e.backends.resize(backend_rows);
   for (unsigned i = 0; i < e.backends.size(); ++i) {
@@ -136,7 +146,7 @@ void change(description& e, dice& d) {
     e.empty = !e.empty;
     return;
   }
-  if (d.chance(100)) choose_sources(e, d);
+  if (d.chance(300)) choose_sources(e, d);
   if (d.chance(50)) e.hash_seed = d.word();
   if (d.chance(100)) {
     for (std::size_t s = 1; s < e.timeouts.size(); ++s)

@@ -15,8 +15,13 @@ bool opens(unsigned flags) {
   return (flags & (syn_bit | fin_bit | rst_bit | ack_bit)) == syn_bit;
 }
 
-// after() is the state of a connection after a client's TCP segment; none: nothing changes,
-// not even the time. free: there is no connection yet.
+// begins_anew(): a SYN where the old connection has ended.
+bool begins_anew(connection_state s, unsigned flags) {
+  return opens(flags) && (s == connection_state::closed || s == connection_state::closing);
+}
+
+}  // namespace
+
 std::optional<connection_state> after(connection_state s, unsigned flags) {
   using enum connection_state;
   const bool is_syn = opens(flags);
@@ -51,31 +56,30 @@ std::optional<connection_state> after(connection_state s, unsigned flags) {
   }
 }
 
-// begins_anew(): a SYN where the old connection has ended.
-bool begins_anew(connection_state s, unsigned flags) {
-  return opens(flags) && (s == connection_state::closed || s == connection_state::closing);
+void path::use(const description& tables) {
+  tables_ = &tables;
+  if (!tables.translates()) return;
+  session_timeouts_ = tables.timeouts;
+  for (std::vector<address>& of_family : pool_) of_family.clear();
+  for (const address& a : tables.pool) pool_[a.size == 4 ? 0 : 1].push_back(a);
 }
-
-}  // namespace
 
 bool path::unknown(const frame& f) const {
   const reading r = read(f);
   if (tables_->empty) return false;
   const bool to_vip = tables_->vip_of(r.destination, 6) || tables_->vip_of(r.destination, 17);
-  if (r.what == kind::first_fragment) return to_vip;
+  const bool translates = tables_->translates();
+  if (r.what == kind::first_fragment) return to_vip || translates;
   if (r.what == kind::fragment) {
     // What may follow a TCP or UDP packet; IPv6 names what the first one begins with.
     const bool follows = r.protocol == 6 || r.protocol == 17 ||
                          (r.version == 6 && (r.protocol == 0 || r.protocol == 43 ||
                                              r.protocol == 60 || r.protocol == 51));
-    return to_vip && follows;
+    return (to_vip || translates) && follows;
   }
   if (r.what == kind::other && r.protocol == (r.version == 4 ? 1u : 58u)) {
-    if (!to_vip) {
-      const tunnel_source& s = r.version == 4 ? tables_->source4 : tables_->source6;
-      return s.configured;  // may be about one of our tunnels
-    }
     if (std::min(f.contiguous, r.l3 + r.ip_length) < r.l4 + 8) return false;
+    // Errors: about a connection, a translation, or one of our tunnels.
     const unsigned type = f.bytes[r.l4];
     return r.version == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
   }
@@ -127,6 +131,8 @@ bool path::admit(work& w) {
   if (tables_->empty) return drop(w, counter_id::drop_no_tables), stop();
   const auto tcp_vip = tables_->vip_of(r.destination, 6);
   const auto udp_vip = tables_->vip_of(r.destination, 17);
+  if (!tcp_vip && !udp_vip && r.what == kind::flow && tables_->translates() && answer(w))
+    return false;
   if (!tcp_vip && !udp_vip)
     return leave(w, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us), stop();
   if (r.what == kind::fault) return drop(w, r.fault), stop();

@@ -4,7 +4,8 @@
 // connection table: a map, vectors, and one packet after the other.
 //
 // Not in the model (the driver keeps it out, see unknown()): fragments that go to a service's
-// address, ICMP errors, nat and full-nat, limits and lists, persistence, QUIC, several workers.
+// address or may be translated, ICMP errors, what full-nat puts into a stream, limits and lists,
+// persistence, QUIC, several workers.
 #pragma once
 
 #include <array>
@@ -54,6 +55,36 @@ struct connection {
   std::uint64_t seen{0};  // seconds
 };
 
+// ends: what tells the packets of a flow, as one side sends them.
+struct ends {
+  unsigned protocol{0};
+  address source{};
+  unsigned source_port{0};
+  address destination{};
+  unsigned destination_port{0};
+  auto operator<=>(const ends&) const = default;
+};
+// session: a translation.
+struct session {
+  ends client{};     // as the client names the flow
+  address server{};  // the other side: where its packets go to, and come from in their new shape
+  unsigned server_port{0};
+  address local{};
+  unsigned local_port{0};
+  bool full{false};
+  named backend{};
+  abi::connection_state state{abi::connection_state::free};
+  std::uint64_t seen{0};
+  unsigned in_port{0};  // where the client's packets come from
+  mac client_mac{};
+
+  // reply() is how the backend names the flow.
+  [[nodiscard]] ends reply() const {
+    return {client.protocol, server, server_port, local, local_port};
+  }
+  bool operator==(const session&) const = default;
+};
+
 struct port {
   reference::mac mac{};
   bool has_kernel{false};
@@ -70,10 +101,12 @@ struct backend_counts {
 
 class path {
  public:
-  explicit path(std::vector<port> ports) : ports_{std::move(ports)} {}
+  // first_port: where full-nat begins to take source ports, from 1024.
+  path(std::vector<port> ports, unsigned first_port)
+      : ports_{std::move(ports)}, next_port_{first_port} {}
 
   // use() takes up tables, which outlive their use.
-  void use(const description& tables) { tables_ = &tables; }
+  void use(const description& tables);
 
   // unknown() tells that the model has nothing to say on a frame.
   [[nodiscard]] bool unknown(const frame& f) const;
@@ -88,9 +121,13 @@ class path {
   // that was reset gave way to another in a full bucket. False: neither is so.
   bool forget(const connection_key& key, std::uint64_t now_s);
 
+  // forget_session() is the same for a translation that is too old.
+  bool forget_session(const ends& client, std::uint64_t now_s);
+
   [[nodiscard]] const std::map<connection_key, connection>& connections() const {
     return connections_;
   }
+  [[nodiscard]] const std::map<ends, session>& sessions() const { return sessions_; }
   [[nodiscard]] std::uint64_t count_of(abi::counter_id id) const {
     return counts_[static_cast<std::size_t>(id)];
   }
@@ -130,7 +167,20 @@ class path {
   void send(work& w, const named& to);
   void sent(work& w, const backend& b);
   octets routed(const work& w, const backend& b);
+  // pass_on() makes the frame that holds the packet instead of the one that came.
+  void pass_on(work& w, const octets& packet, const mac& next_hop, unsigned out_port) const;
   void tell_too_big(work& w, unsigned mtu, unsigned added);
+  // nat.cpp
+  void translate(work& w, const named& to, const backend& b);
+  // session_for() is that of a client's packet, begun if need be; null after a drop.
+  session* session_for(work& w, const named& to, const backend& b);
+  [[nodiscard]] bool take_source(session& s);
+  // answer() decides on a backend's packet; false: it is none.
+  bool answer(work& w);
+  [[nodiscard]] bool session_expired(const session& s) const;
+  void close_session(const ends& client);
+  [[nodiscard]] octets readdressed(const work& w, octets packet, const ends& to) const;
+
   void clamp_mss(const work& w, octets& packet, unsigned most);
   [[nodiscard]] octets framed(const work& w, unsigned type, const octets& packet,
                               const mac& destination, const mac& source) const;
@@ -139,10 +189,24 @@ class path {
   const description* tables_{nullptr};
   std::uint64_t now_s_{0};
   std::map<connection_key, connection> connections_;
+  std::map<ends, session> sessions_;
+  std::map<ends, ends> replies_;  // session::reply() -> session::client
+  std::array<std::uint16_t, 8> session_timeouts_{abi::default_timeouts};
+  std::vector<address> pool_[2];  // IPv4, IPv6
+  std::size_t next_address_[2]{};
+  unsigned next_port_;
   std::array<std::uint64_t, abi::counter_count> counts_{};
   std::vector<service_counts> services_{std::vector<service_counts>(most_services)};
   std::vector<backend_counts> backends_{std::vector<backend_counts>(most_backends)};
 };
+
+// after() is the state of a connection after a client's TCP segment; none: nothing changes,
+// not even the time. free: there is no connection yet.
+std::optional<abi::connection_state> after(abi::connection_state s, unsigned flags);
+
+// corrected() is a checksum after a word that it covers has changed: RFC 1624 equation 3.
+unsigned corrected(unsigned checksum, unsigned before, unsigned after);
+void sum_ipv4_header(octets& packet);
 
 // hash_of_flow() and hash_of_source() are the documented flow hash (docs, abi/flow_hash.h).
 std::uint64_t hash_of_flow(std::uint64_t seed, const reading& r);

@@ -32,18 +32,6 @@ octets part(const octets& b, std::size_t from, std::size_t n) {
   return octets(at, at + static_cast<std::ptrdiff_t>(n));
 }
 
-void sum_ipv4_header(octets& packet) {
-  set16(packet, 10, 0);
-  set16(packet, 10, ~ones_sum(packet, 0, (packet[0] & 15u) * 4u) & 0xffff);
-}
-
-// corrected() is a checksum after a word that it covers has changed: HC' = ~(~HC + ~m + m').
-unsigned corrected(unsigned checksum, unsigned before, unsigned after) {
-  unsigned sum = (~checksum & 0xffff) + (~before & 0xffff) + after;
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
-  return ~sum & 0xffff;
-}
-
 octets ipv4_header(unsigned tos, std::size_t length, unsigned protocol, const address& source,
                    const address& destination) {
   octets h{0x45, static_cast<std::uint8_t>(tos)};
@@ -98,6 +86,17 @@ address source_for(const tunnel_source& s, std::uint64_t hash) {
 }
 
 }  // namespace
+
+void sum_ipv4_header(octets& packet) {
+  set16(packet, 10, 0);
+  set16(packet, 10, ~ones_sum(packet, 0, (packet[0] & 15u) * 4u) & 0xffff);
+}
+
+unsigned corrected(unsigned checksum, unsigned before, unsigned after) {
+  unsigned sum = (~checksum & 0xffff) + (~before & 0xffff) + after;
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+  return ~sum & 0xffff;
+}
 
 std::uint64_t hash_of_flow(std::uint64_t seed, const reading& r) {
   const std::uint64_t ends =
@@ -188,6 +187,7 @@ void path::send(work& w, const named& to) {
   w.out.backend = to;
   if (!b.has_next_hop || b.out_port >= ports_.size()) return drop(w, counter_id::drop_no_next_hop);
   const forward_mode mode = tables_->services.at(b.service).mode;
+  if (mode == forward_mode::nat || mode == forward_mode::full_nat) return translate(w, to, b);
   const bool tunnel =
       mode == forward_mode::ipip || mode == forward_mode::gue || mode == forward_mode::gre;
   const bool outer4 = b.at.size == 4;
@@ -209,18 +209,8 @@ void path::send(work& w, const named& to) {
   const unsigned own_type = r.version == 4 ? 0x0800 : 0x86dd;
   if (!tunnel) {
     if (mode == forward_mode::dsr_dscp) {
-      const std::size_t at = r.version == 4 ? 16 : 24;
-      const octets before = packet;
-      for (std::size_t i = 0; i < b.at.size; ++i) packet[at + i] = b.at.bytes[i];
-      // Its checksum: the pseudo header has another destination now.
-      const std::size_t sum = r.l4 - r.l3 + (r.protocol == 6 ? 16 : 6);
-      unsigned checksum = get16(packet, sum);
-      if (r.protocol == 6 || checksum != 0) {
-        for (std::size_t i = at; i < at + b.at.size; i += 2)
-          checksum = corrected(checksum, get16(before, i), get16(packet, i));
-        if (r.protocol == 17 && checksum == 0) checksum = 0xffff;
-        set16(packet, sum, checksum);
-      }
+      packet =
+          readdressed(w, packet, {r.protocol, r.source, r.source_port, b.at, r.destination_port});
       const unsigned tos = (r.tos & 3u) | b.dscp << 2;
       if (r.version == 4) {
         packet[1] = static_cast<std::uint8_t>(tos);
@@ -230,10 +220,7 @@ void path::send(work& w, const named& to) {
         packet[1] = static_cast<std::uint8_t>((packet[1] & 15u) | (tos & 15u) << 4);
       }
     }
-    octets f = framed(w, own_type, packet, b.next_hop, our_mac);
-    // What is behind the packet stays.
-    append(f, part(w.in.bytes, f.size(), w.in.bytes.size() - f.size()));
-    w.out.out.bytes = std::move(f);
+    pass_on(w, packet, b.next_hop, b.out_port);
     return sent(w, b);
   }
 
@@ -265,6 +252,14 @@ void path::send(work& w, const named& to) {
   w.out.out.contiguous = std::min(w.in.contiguous + added, w.out.out.bytes.size());
   w.out.out.headroom = w.in.headroom - static_cast<unsigned>(added);
   sent(w, b);
+}
+
+void path::pass_on(work& w, const octets& packet, const mac& next_hop, unsigned out_port) const {
+  octets f = framed(w, w.r.version == 4 ? 0x0800 : 0x86dd, packet, next_hop, ports_[out_port].mac);
+  // What is behind the packet stays.
+  append(f, part(w.in.bytes, f.size(), w.in.bytes.size() - f.size()));
+  w.out.out.bytes = std::move(f);
+  w.out.out_port = out_port;
 }
 
 void path::sent(work& w, const backend& b) {
@@ -365,11 +360,8 @@ void path::echo(work& w) {
   if (v4) sum_ipv4_header(packet);
   mac sender;
   std::copy_n(w.in.bytes.begin() + 6, 6, sender.begin());
-  octets f = framed(w, v4 ? 0x0800 : 0x86dd, packet, sender, ports_[w.in.in_port].mac);
-  append(f, part(w.in.bytes, f.size(), w.in.bytes.size() - f.size()));
-  w.out.out.bytes = std::move(f);
+  pass_on(w, packet, sender, w.in.in_port);
   w.out.what = verdict::reply;
-  w.out.out_port = w.in.in_port;
   count(counter_id::icmp_echo_answered);
 }
 

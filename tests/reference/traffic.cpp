@@ -29,7 +29,10 @@ void traffic::begin(flow& f) {
   f = {};
   dice& d = dice_;
   const std::vector<service>& services = estate_->services;
-  const service& s = services[d.below(services.size())];
+  const std::size_t some = d.below(services.size());
+  // Tunnels more than others.
+  const bool again = services[some].mode != abi::forward_mode::ipip && d.chance(300);
+  const service& s = services[again ? d.below(services.size()) : some];
   const vip& v = estate_->vips[s.vip];
   f.v6 = v.at.size == 16;
   f.tcp = v.protocol == 6;
@@ -42,11 +45,33 @@ void traffic::begin(flow& f) {
                               static_cast<std::uint8_t>(d.below(8)), host})
                   : address4(203, 0, static_cast<std::uint8_t>(113 + d.below(8)), host);
   f.client_port = d.chance(30) ? d.below(65536) : d.between(40000, 40063);
+  // A client that uses one port for several flows.
+  if (const flow& other = d.one_of(flows_);
+      d.chance(80) && other.vip.size != 0 && other.v6 == f.v6) {
+    f.client = other.client;
+    f.client_port = other.client_port;
+    if (d.chance(500)) f.vip = other.vip, f.tcp = other.tcp, f.vip_port = other.vip_port ^ 1u;
+  }
   if (d.chance(150)) f.tags = d.between(1, 2);
   for (unsigned i = 0; i < f.tags; ++i) {
     add16(f.before_type, d.chance(800) ? 0x8100 : 0x88a8);
     add16(f.before_type, d.below(65536));
   }
+}
+
+// reply() is what a backend sends: mostly of a flow that there is.
+traffic::flow traffic::reply() {
+  dice& d = dice_;
+  const ends& name = d.one_of(replies_);
+  flow f;
+  f.v6 = name.source.size == 16;
+  f.tcp = name.protocol == 6;
+  f.fresh = false;
+  f.client = name.source;
+  f.vip = name.destination;
+  f.client_port = name.source_port;
+  f.vip_port = d.chance(970) ? name.destination_port : d.below(65536);
+  return f;
 }
 
 octets traffic::segment(flow& f) {
@@ -300,8 +325,10 @@ void traffic::spoil(const flow& f, frame& out) {
 
 frame traffic::next() {
   dice& d = dice_;
-  flow& f = d.one_of(flows_);
-  if (f.vip.size == 0 || d.chance(40)) begin(f);
+  flow answer;
+  if (!replies_.empty() && d.chance(60)) answer = reply();
+  flow& f = answer.vip.size != 0 ? answer : d.one_of(flows_);
+  if (f.vip.size == 0 || (&f != &answer && d.chance(40))) begin(f);
   const bool pings = d.chance(5);
   frame out;
   octets& b = out.bytes;

@@ -2,10 +2,12 @@
 // Random frames: mostly packets of flows that go on, with whatever else may arrive mixed in.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "tests/reference/dice.hpp"
 #include "tests/reference/frame.hpp"
+#include "tests/reference/path.hpp"
 
 namespace sluice::reference {
 
@@ -16,6 +18,8 @@ class traffic {
 
   // serve() says to what services the flows that begin from now on go; it outlives its use.
   void serve(const description& estate) { estate_ = &estate; }
+  // reply_to() says which flows backends may answer, by the names that they have for them.
+  void reply_to(std::vector<ends> names) { replies_ = std::move(names); }
   frame next();
 
  private:
@@ -31,6 +35,7 @@ class traffic {
     octets before_type{};  // the tags
   };
   void begin(flow& f);
+  flow reply();
   octets segment(flow& f);
   octets packet(const flow& f, unsigned protocol, const octets& payload);
   void spoil(const flow& f, frame& out);
@@ -40,6 +45,7 @@ class traffic {
   dice& dice_;
   const description* estate_{nullptr};
   std::vector<flow> flows_;
+  std::vector<ends> replies_;
 };
 
 }  // namespace sluice::reference

@@ -64,15 +64,19 @@ world::world(std::uint64_t connections, sluice::connection::instruction_set inst
       table_{file_.data()},
       services_(path::most_services),
       backends_(path::most_backends),
+      nat_{{.sessions = 65536, .secret = {3, 4}}},
       path_{table_,
             {counts_.data(), services_.data(), path::most_services, backends_.data(),
              path::most_backends},
             real_ports},
       model_{[] {
-        std::vector<port> ports;
-        for (const path_port& p : real_ports) ports.push_back({p.mac, p.leaves_rest_to_kernel});
-        return ports;
-      }()} {
+               std::vector<port> ports;
+               for (const path_port& p : real_ports)
+                 ports.push_back({p.mac, p.leaves_rest_to_kernel});
+               return ports;
+             }(),
+             nat_.next_port()} {
+  path_.use_nat(&nat_);
   namespace c = sluice::connection;
   const abi::connection_header& h = file_.header();
   const std::array<std::uint64_t, 2> secret{h.secret[0], h.secret[1]};
@@ -157,6 +161,13 @@ std::string world::check(const frame& in, const outcome& wanted, const packet& g
 
 std::string world::maintain(unsigned times) {
   for (; times > 0; --times) path_.maintain(now_ns_);
+  const auto translated = sessions_now();
+  std::vector<ends> over;
+  for (const auto& [key, s] : model_.sessions())
+    if (!translated.contains(key)) over.push_back(key);
+  for (const ends& key : over)
+    if (!model_.forget_session(key, now_ns_ / 1'000'000'000))
+      return "a translation was removed before its time";
   if (std::string s = forget_gone(); !s.empty()) return s;
   return compare_counts();
 }
@@ -226,8 +237,48 @@ std::string world::compare_rows() const {
   return s;
 }
 
+std::map<ends, session> world::sessions_now() const {
+  const auto plain = [](const ip_address& a) {
+    address out{static_cast<std::uint8_t>(a.is_v4() ? 4 : 16), {}};
+    std::copy(a.bytes.end() - out.size, a.bytes.end(), out.bytes.begin());
+    return out;
+  };
+  std::map<ends, session> all;
+  for (std::uint32_t i = 0; i < nat_.used(); ++i) {
+    const nat_session* n = nat_.at(i);
+    if (n == nullptr) continue;
+    session s;
+    s.client = {n->protocol, plain(n->client), n->client_port.host(), plain(n->vip),
+                n->vip_port.host()};
+    s.server = plain(n->server);
+    s.server_port = n->server_port.host();
+    s.local = plain(n->local);
+    s.local_port = n->local_port.host();
+    s.full = (n->flags & nat_full) != 0;
+    s.backend = {n->backend.index(), n->backend.incarnation()};
+    s.state = n->state;
+    s.seen = n->seen;
+    s.in_port = n->in_port;
+    s.client_mac = n->client_mac;
+    all[s.client] = s;
+  }
+  return all;
+}
+
+std::string world::compare_sessions() const {
+  const auto now = sessions_now();
+  if (now.size() != model_.sessions().size()) return "not as many translations\n";
+  for (const auto& [key, s] : model_.sessions()) {
+    session wanted = s;
+    wanted.seen &= 0xffff;
+    const auto at = now.find(key);
+    if (at == now.end() || at->second != wanted) return "a translation differs\n";
+  }
+  return nat_.consistent() ? "" : "the table of translations is inconsistent\n";
+}
+
 std::string world::compare() {
-  std::string s = compare_counts() + compare_rows();
+  std::string s = compare_counts() + compare_rows() + compare_sessions();
   if (!table_.v4.consistent() || !table_.v6.consistent())
     s += "the connection table is inconsistent\n";
   const auto now = tracked_now();

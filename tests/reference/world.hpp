@@ -55,12 +55,15 @@ class world {
   [[nodiscard]] std::string compare_rows() const;
   [[nodiscard]] std::string forget_gone();
   [[nodiscard]] std::map<connection_key, connection> tracked_now() const;
+  [[nodiscard]] std::map<ends, session> sessions_now() const;
+  [[nodiscard]] std::string compare_sessions() const;
 
   sluice::connection::table_file file_;
   sluice::connection::connection_table table_;
   std::array<abi::counter, abi::counter_capacity> counts_{};
   std::vector<abi::service_counters> services_;
   std::vector<abi::backend_counters> backends_;
+  nat_table nat_;
   packet_path path_;
   path model_;
   std::unique_ptr<test::table_builder> tables_;
