@@ -135,8 +135,10 @@ class Testpmd(Contestant):
 class Sluice(Contestant):
     """sluice-dataplane with tables that the control plane's library has published."""
 
-    def __init__(self, bench, r, workers=1, device=None, traffic=None):
-        super().__init__(bench, "sluice" if workers == 1 else f"sluice-{workers}workers", workers)
+    def __init__(self, bench, r, device=None, label="sluice"):
+        workers = r.get("workers", 1)
+        super().__init__(bench, "sluice", workers)
+        self.label = label
         a = self.arguments
         self.row = r
         self.run_directory = runtime_directory(self.lab)
@@ -160,7 +162,7 @@ class Sluice(Contestant):
         self.lab.run(None, [self.tool, "publish", self.node, listed], timeout=120)
         self.process = self.lab.start(
             None, self.name, [bench.build / "dataplane" / "sluice-dataplane", "--node", self.node],
-            env=self.source(r, traffic or r["traffic"]))
+            env=self.source(r, r["traffic"]))
 
     def wait_until_ready(self):
         super().wait_until_ready()

@@ -44,6 +44,8 @@ def row(name, flows, traffic="hits", mode="ipip", v6=False, connections=None, **
             "reference": "csum", **more}
 
 
+# 65537 slots for each of so many services would be 512 MiB.
+MANY_SERVICES = {"backends": 10, "table_size": 1021}
 ROWS = [
     row("path.ipip.v4.1flow", 1),
     row("path.ipip.v4.1k", K),
@@ -57,7 +59,11 @@ ROWS = [
     row("path.new_flows", M, traffic="opening", warm=3 * M),
     # More handshakes than there is room for, so that every bucket is full.
     row("path.synflood", 2 * M, traffic="flood", connections=M),
-    row("scaling.2workers", M, workers=2, reference="1worker"),
+    row("scaling.2workers", M, workers=2, reference={"label": "one worker", "workers": 1}),
+    row("growth.services.4096", 100 * K, services=4096, **MANY_SERVICES,
+        reference={"label": "one service", "services": 1}),
+    row("growth.backends.1000", 100 * K, backends=1000,
+        reference={"label": "one backend each", "backends": 1}),
 ]
 # What the reference itself is made of, in the same run.
 TESTPMD_ROWS = [("testpmd.null", "io", "none"), ("testpmd.io", "io", "random"),
@@ -68,8 +74,8 @@ TESTPMD_ROWS = [("testpmd.null", "io", "none"), ("testpmd.io", "io", "random"),
 SWEEPS = {
     "flows": [row(f"sweep.flows.{n}", n) for n in
               (1, 10, 100, K, 10 * K, 30 * K, 100 * K, 300 * K, M, 3 * M, 10 * M)],
-    "services": [row(f"sweep.services.{n}{suffix}", 100 * K, traffic=traffic, services=n, backends=10,
-                     table_size=1021, warm=300 * K, swept=n)
+    "services": [row(f"sweep.services.{n}{suffix}", 100 * K, traffic=traffic, services=n,
+                     warm=300 * K, **MANY_SERVICES)
                  for traffic, suffix in (("hits", ""), ("opening", ".new"))
                  for n in (1, 4, 16, 64, 256, 1024, 4096)],
     "backends": [row(f"sweep.backends.{n}{suffix}", 100 * K, traffic=traffic, backends=n,
@@ -176,13 +182,14 @@ def measure(bench, rows, report):
             continue
         report(f"  {r['name']}")
         race = Race(bench, report)
-        starters = [lambda r=r: Sluice(bench, r, workers)]
-        if r["reference"] == "1worker":
-            starters.append(lambda r=r: Sluice(bench, r | {"workers": 1}))
-            label, reference = f"sluice-{workers}workers", ("sluice", "one worker")
+        starters = [lambda r=r: Sluice(bench, r)]
+        reference = r["reference"]
+        if isinstance(reference, dict):
+            starters.append(lambda r=r: Sluice(bench, r | r["reference"], label=reference["label"]))
+            against = (reference["label"], reference["label"])
         else:
             starters.append(lambda r=r: Testpmd(bench, r["reference"], r, "random"))
-            label, reference = "sluice", (f"testpmd-{r['reference']}", f"testpmd {r['reference']}")
+            against = (f"testpmd-{reference}", f"testpmd {reference}")
         if a.sweep:
             starters.append(lambda r=r: Testpmd(bench, "io", r, "random"))
         for _ in range(a.sittings):
@@ -191,7 +198,7 @@ def measure(bench, rows, report):
         more = {"services": r["services"], "backends": r["backends"], "flows": r["flows"]}
         if a.sweep:
             more["io_mpps"] = describe(race.rates["testpmd-io"])["value"]
-        figures.append(figure_of(r["name"], race, label, reference, facts, **more))
+        figures.append(figure_of(r["name"], race, "sluice", against, facts, **more))
     return figures
 
 
