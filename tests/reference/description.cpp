@@ -92,7 +92,7 @@ void fill(const description& from, test::table_builder& to) {
     row.mtu = static_cast<std::uint16_t>(b.mtu);
     row.dscp = static_cast<std::uint8_t>(b.dscp);
     row.port = static_cast<std::uint16_t>(b.port);
-    row.weight = 1;
+    row.weight = b.weight;
   }
 }
 

@@ -39,7 +39,8 @@ struct backend {
   unsigned out_port{0};
   unsigned mtu{0};  // 0: not known
   unsigned dscp{0};
-  unsigned port{0};  // nat, full-nat: 0: as in the packet
+  unsigned port{0};    // nat, full-nat: 0: as in the packet
+  unsigned weight{1};  // of weighted least connections
 };
 
 // service: a row. Its number is its place in description::services.
@@ -70,7 +71,8 @@ struct tunnel_source {
 };
 
 struct description {
-  bool empty{false};  // no tables at all
+  bool empty{false};               // no tables at all
+  bool counts_connections{false};  // services may be scheduled by least connections
   std::uint64_t hash_seed{42};
   tunnel_source source4{};
   tunnel_source source6{};

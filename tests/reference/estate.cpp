@@ -26,6 +26,9 @@ void refill(service& s, dice& d) {
   s.table.resize(d.one_of(sizes));
   for (std::uint16_t& slot : s.table)
     slot = static_cast<std::uint16_t>(s.members.empty() ? 0 : d.below(s.members.size()));
+  const bool least =
+      s.kind == scheduler::least_connections || s.kind == scheduler::weighted_least_connections;
+  if (least && d.chance(500)) s.table.clear();  // these can do without
 }
 
 void give_way(backend& b, dice& d) {
@@ -48,7 +51,26 @@ void be_backend_of(backend& b, unsigned number, unsigned service, const descript
   b.at = backend_address(v6, number);
   b.dscp = d.below(64);
   b.port = d.chance(500) ? 0 : 8080;
+  b.weight = 1u << d.below(3);
   give_way(b, d);
+}
+
+void choose_kind(service& s, const description& e, dice& d) {
+  constexpr std::array<scheduler, 14> kinds{scheduler::maglev,
+                                            scheduler::maglev,
+                                            scheduler::maglev,
+                                            scheduler::maglev,
+                                            scheduler::maglev,
+                                            scheduler::ring_hash,
+                                            scheduler::partitioned_hash,
+                                            scheduler::source_hash,
+                                            scheduler::round_robin,
+                                            scheduler::weighted_round_robin,
+                                            scheduler::random,
+                                            scheduler::weighted_random,
+                                            scheduler::least_connections,
+                                            scheduler::weighted_least_connections};
+  s.kind = kinds[d.below(e.counts_connections ? 14 : 12)];
 }
 
 void members_are(service& s, unsigned number, const description& e, dice& d) {
@@ -72,8 +94,9 @@ void choose_sources(description& e, dice& d) {
 
 }  // namespace
 
-description first_estate(dice& d) {
+description first_estate(dice& d, bool counts_connections) {
   description e;
+  e.counts_connections = counts_connections;
   e.hash_seed = d.word();
   e.timeouts = {0, 10, 30, 60, 30, 120, 300, 900};
   choose_sources(e, d);
@@ -128,12 +151,9 @@ description first_estate(dice& d) {
     e.backends[i].incarnation = d.below(16);
     if (i < backend_rows - 10) be_backend_of(e.backends[i], i, d.below(e.services.size()), e, d);
   }
-  constexpr std::array<scheduler, 5> kinds{scheduler::maglev, scheduler::maglev,
-                                           scheduler::ring_hash, scheduler::partitioned_hash,
-                                           scheduler::source_hash};
   for (unsigned i = 0; i < e.services.size(); ++i) {
     service& s = e.services[i];
-    s.kind = d.one_of(kinds);
+    choose_kind(s, e, d);
     if (d.chance(400)) s.mss_clamp = d.between(500, 1460);
     s.answers_echo = d.chance(500);
     members_are(s, i, e, d);
@@ -174,6 +194,7 @@ void change(description& e, dice& d) {
   for (service& s : e.services) {
     if (d.chance(s.in_use ? 10 : 300)) s.in_use = !s.in_use;
     if (d.chance(50)) s.mss_clamp = d.chance(500) ? 0 : d.between(500, 1460);
+    if (d.chance(20)) choose_kind(s, e, d);
     if (d.chance(50)) s.answers_echo = !s.answers_echo;
   }
   // A service that is gone has no backends; a VIP without services is none.

@@ -9,7 +9,8 @@ namespace sluice::reference {
 
 // first_estate() has services of all modes without translation, over both families, on exact
 // ports, ranges and any port, some with a narrow way, without next hop, without backends.
-description first_estate(dice& d);
+// counts_connections: least connections is among the schedulers.
+description first_estate(dice& d, bool counts_connections);
 
 // change() makes the next generation: backends go down, come back, are drained, removed, given
 // to other services; tables, ways and options change.

@@ -86,14 +86,15 @@ bool path::unknown(const frame& f) const {
   return false;
 }
 
-std::vector<outcome> path::process(const std::vector<frame>& burst, std::uint64_t now_s) {
+std::vector<outcome> path::process(const std::vector<frame>& burst, std::uint64_t now_s,
+                                   const std::vector<std::optional<named>>& said) {
   now_s_ = now_s;
   std::vector<outcome> out(burst.size());
   std::vector<work> known_ones[2];
   std::vector<work> newcomers[2];
   for (std::size_t i = 0; i < burst.size(); ++i) {
     out[i].out = burst[i];
-    work w{burst[i], read(burst[i]), out[i]};
+    work w{burst[i], read(burst[i]), out[i], said[i]};
     if (!admit(w)) continue;
     w.key = {tables_->vips[w.vip].id, w.r.source, w.r.source_port, w.r.destination_port};
     const std::size_t family = w.r.version == 4 ? 0 : 1;
@@ -163,7 +164,7 @@ void path::known(work& w) {
   }
   const auto service = tables_->service_of(w.vip, w.r.destination_port);
   if (!service) return leave(w, kernel_reason::no_service_port, counter_id::drop_no_service_port);
-  const auto to = chosen(w, *service);
+  const auto to = scheduled(w, *service);
   if (!to) return;
   closed(c.backend);
   opened(*to, anew);
@@ -183,7 +184,7 @@ void path::known(work& w) {
 void path::newcomer(work& w) {
   const auto service = tables_->service_of(w.vip, w.r.destination_port);
   if (!service) return leave(w, kernel_reason::no_service_port, counter_id::drop_no_service_port);
-  const auto to = chosen(w, *service);
+  auto to = by_hash(w, *service);
   if (!to) return;
   const auto first = w.r.protocol == 6 ? after(connection_state::free, w.r.tcp_flags)
                                        : std::optional{connection_state::udp_new};
@@ -192,31 +193,41 @@ void path::newcomer(work& w) {
     w.out.service.reset();
     return known(w);
   }
+  // What began before we saw it goes by the hash: so did its packets that found no entry.
+  if (w.r.protocol != 6 || opens(w.r.tcp_flags)) to = scheduled(w, *service);
+  if (!to) return;
   connections_[w.key] = {*to, *first, now_s_};
   count(counter_id::connections_opened);
   opened(*to, true);
   send(w, *to);
 }
 
-std::optional<named> path::chosen(work& w, unsigned service) {
+std::uint64_t path::hash_for(const work& w, const service& s) const {
+  return s.kind == abi::scheduler::source_hash ? hash_of_source(tables_->hash_seed, w.r.source)
+                                               : hash_of_flow(tables_->hash_seed, w.r);
+}
+
+std::optional<named> path::member(unsigned service, std::size_t place) const {
+  const unsigned row = tables_->services[service].members.at(place);
+  const backend& b = tables_->backends.at(row);
+  if (!b.in_use || b.service != service) return {};
+  return named{row, b.incarnation};
+}
+
+std::optional<named> path::by_hash(work& w, unsigned service) {
   const reference::service& s = tables_->services[service];
   w.out.service = service;
   if (s.members.empty()) {
     drop(w, counter_id::drop_no_backend);
     return {};
   }
-  const std::uint64_t hash = s.kind == abi::scheduler::source_hash
-                                 ? hash_of_source(tables_->hash_seed, w.r.source)
-                                 : hash_of_flow(tables_->hash_seed, w.r);
-  // The upper half of the hash as a fraction of the table.
-  const auto slot = static_cast<std::size_t>((hash >> 32) * s.table.size() >> 32);
-  const unsigned row = s.members.at(s.table.at(slot));
-  const backend& b = tables_->backends.at(row);
-  if (!b.in_use || b.service != service) {
-    drop(w, counter_id::drop_bad_table);
-    return {};
-  }
-  return named{row, b.incarnation};
+  // The upper half of the hash as a fraction of the table, or of the members.
+  const std::uint64_t hash = hash_for(w, s) >> 32;
+  const std::size_t place =
+      s.table.empty() ? hash * s.members.size() >> 32 : s.table.at(hash * s.table.size() >> 32);
+  const auto to = member(service, place);
+  if (!to) drop(w, counter_id::drop_bad_table);
+  return to;
 }
 
 const backend* path::row_of(const named& n) const {

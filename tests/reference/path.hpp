@@ -115,7 +115,10 @@ class path {
   // thing: those of connections that are known when the burst comes are sent first, then the
   // others in their order. So what begins a connection and what ends it, in one burst, leaves
   // the connection as it was begun: without an entry, a FIN or RST goes by the hash.
-  std::vector<outcome> process(const std::vector<frame>& burst, std::uint64_t now_s);
+  // said: the backends that the path has chosen, for schedulers that leave a choice: the model
+  // says whether they may be.
+  std::vector<outcome> process(const std::vector<frame>& burst, std::uint64_t now_s,
+                               const std::vector<std::optional<named>>& said);
 
   // forget() removes a connection that the path has removed: because of its age, or because one
   // that was reset gave way to another in a full bucket. False: neither is so.
@@ -142,6 +145,7 @@ class path {
     const frame& in;
     reading r;
     outcome& out;
+    std::optional<named> said{};
     connection_key key{};
     std::size_t vip{0};
   };
@@ -155,8 +159,17 @@ class path {
   void echo(work& w);
   void known(work& w);
   void newcomer(work& w);
-  // chosen() is the backend by the hash, none after a drop.
-  std::optional<named> chosen(work& w, unsigned service);
+  // by_hash() is the backend of packets without an entry, scheduled() that of a new connection,
+  // or one that is moved. None: after a drop.
+  std::optional<named> by_hash(work& w, unsigned service);
+  std::optional<named> scheduled(work& w, unsigned service);
+  [[nodiscard]] std::uint64_t hash_for(const work& w, const service& s) const;
+  // member() is a backend if the tables agree that it is one of the service's.
+  [[nodiscard]] std::optional<named> member(unsigned service, std::size_t place) const;
+  // schedule.cpp
+  std::optional<named> in_turn(const work& w, unsigned service);
+  [[nodiscard]] std::optional<named> at_random(const work& w, unsigned service) const;
+  [[nodiscard]] std::optional<named> least(const work& w, unsigned service) const;
   [[nodiscard]] const backend* row_of(const named& n) const;
   [[nodiscard]] bool may_go_on(const connection& c, std::size_t vip) const;
   [[nodiscard]] bool expired(const connection& c) const;
@@ -189,6 +202,8 @@ class path {
   const description* tables_{nullptr};
   std::uint64_t now_s_{0};
   std::map<connection_key, connection> connections_;
+  // Round robin: the slots whose turn it may be, by service. The first one is not foretold.
+  std::map<unsigned, std::vector<std::size_t>> turns_;
   std::map<ends, session> sessions_;
   std::map<ends, ends> replies_;  // session::reply() -> session::client
   std::array<std::uint16_t, 8> session_timeouts_{abi::default_timeouts};

@@ -100,12 +100,19 @@ std::string world::run(const std::vector<frame>& burst) {
   std::vector<packet> packets;
   for (std::size_t i = 0; i < burst.size(); ++i) packets.push_back(buffers_[i].put(burst[i]));
   path_.process(packets, now_ns_);
+  std::vector<std::optional<named>> said;
+  for (const packet& p : packets)
+    said.push_back(p.backend.none()
+                       ? std::nullopt
+                       : std::optional{named{p.backend.index(), p.backend.incarnation()}});
   // A longer burst is several.
   for (std::size_t first = 0; first < burst.size(); first += packet_path::max_burst) {
     const std::size_t n = std::min(burst.size() - first, packet_path::max_burst);
     const auto at = burst.begin() + static_cast<std::ptrdiff_t>(first);
+    const auto theirs = said.begin() + static_cast<std::ptrdiff_t>(first);
+    const auto past = static_cast<std::ptrdiff_t>(n);
     const auto wanted =
-        model_.process({at, at + static_cast<std::ptrdiff_t>(n)}, now_ns_ / 1'000'000'000);
+        model_.process({at, at + past}, now_ns_ / 1'000'000'000, {theirs, theirs + past});
     for (std::size_t i = 0; i < n; ++i)
       if (std::string s = check(at[static_cast<std::ptrdiff_t>(i)], wanted[i], packets[first + i],
                                 buffers_[first + i]);
