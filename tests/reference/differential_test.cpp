@@ -91,7 +91,13 @@ TEST_P(differential, PathAndModelAgree) {
       while (w.unknown(f));
     }
     const auto at = [&] { return "burst " + std::to_string(bursts) + ", "; };
-    std::string wrong = w.run(burst);
+    std::string wrong;
+    // What has given way to others in the first part of a long burst the model learns too late.
+    const std::size_t part = crowded ? packet_path::max_burst : burst.size();
+    for (std::size_t first = 0; first < burst.size() && wrong.empty(); first += part)
+      wrong = w.run(
+          {burst.begin() + static_cast<std::ptrdiff_t>(first),
+           burst.begin() + static_cast<std::ptrdiff_t>(std::min(first + part, burst.size()))});
     ASSERT_EQ(wrong, "") << at() << "seed " << settings.seed;
     w.pass(d.below(100'000'000));
     if (d.chance(20)) w.pass(std::uint64_t{d.between(1, 40)} * 1'000'000'000);
