@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Two processes on two cores: traffic (generator and sink) sends over a memif into a running
-sluice-dataplane, with its control plane, and takes back what leaves by a second one.
+sluice-dataplane, with its control plane, and takes back what leaves by a second one; or both are
+joined by vhost-user, the balancer having the virtio devices.
 
 For each row: what gets through flat out, the highest rate without loss (RFC 2544, bisection), and
 the latency at 10, 50 and 90 % of it; beside them the same of dpdk-testpmd in io mode, which only
@@ -9,7 +10,7 @@ passes on. Every packet is checked: next hop, outer header, backend of its servi
 for all of its connection, inner header, order. A packet that is wrong fails the run. Root; two
 cores; all in shared memory and a network namespace made for it.
 
-    memif.py                        six rows (about 15 minutes)
+    memif.py                        all rows (about 40 minutes)
     memif.py --quick                trials of 0.2 seconds, losses allowed: does it work
     memif.py memif.ipip.v4.64.1M    rows by name, or part of it
     memif.py --json FILE            one object per figure
@@ -36,19 +37,21 @@ from machine import TESTPMD, end, free_huge_mib, machine, missing  # noqa: E402
 NEXT_HOP = "02:00:00:00:00:01"
 ENCAP_SOURCE = "192.0.2.10"
 HUGE_MIB = 384  # both processes and the connection table
-SIZES = {"64": [], "imix": ["--imix"]}
+SIZES = {"v4.64": [], "v4.imix": ["--imix"], "v6.84": ["--v6"]}  # the smallest that hold a clock
 FLOWS = {"1flow": 1, "1k": 1000, "1M": 1000 * 1000}
 MODES = ("ipip", "dsr-l2")
+LINKS = ("memif", "vhost")
 PERCENTILES = ("p50", "p99", "p99.9", "max")
 
 
 def rows(arguments):
-    names = [f"memif.{arguments.forward}.v4.{size}.{flows}" for size in SIZES for flows in FLOWS]
+    names = [f"{link}.{arguments.forward}.{size}.{flows}" for link in LINKS for size in SIZES
+             for flows in FLOWS if link == "memif" or size != "v4.imix"]
     return [n for n in names if not arguments.rows or any(w in n for w in arguments.rows)]
 
 
 class Edge:
-    """The balancer's host: a namespace without interfaces, for its ports are memifs."""
+    """The balancer's host: a namespace without interfaces, for its ports need none."""
 
     segments = 1
     ports = {}
@@ -69,31 +72,35 @@ class Bench:
         self.binaries = Binaries(arguments.build)
         self.huge = not arguments.no_huge and free_huge_mib() >= HUGE_MIB
 
-    @property
-    def zero_copy(self):
-        """zero_copy is the side that lends its buffers: a memif's client can."""
+    def zero_copy(self, row):
+        """zero_copy() is the side that lends its buffers: a memif's client can; who has the virtio
+        device does."""
+        if link_of(row) == "vhost":
+            return "balancer"
         return self.arguments.zero_copy if self.huge else "none"
 
-    @property
-    def serves(self):
-        """serves tells whether traffic is the memifs' server, and then starts first."""
-        return self.zero_copy != "generator"
+    def serves(self, row):
+        """serves() tells whether traffic is the memifs' server, and then starts first."""
+        return self.zero_copy(row) != "generator"
 
-    def devices(self, lab):
-        """devices() are the two memifs as the measured program opens them."""
-        role = "client" if self.serves else "server"
-        more = ",zero-copy=yes" if self.zero_copy == "balancer" else ""
-        return [f"net_memif{i},id={i},role={role},socket={lab.path('memif.sock')},"
+    def devices(self, lab, row):
+        """devices() are the two ports as the measured program opens them."""
+        if link_of(row) == "vhost":
+            return [f"net_virtio_user{i},path={lab.path('link.sock')}.{i},"
+                    f"queue_size={1 << self.arguments.ring_bits}" for i in (0, 1)]
+        role = "client" if self.serves(row) else "server"
+        more = ",zero-copy=yes" if self.zero_copy(row) == "balancer" else ""
+        return [f"net_memif{i},id={i},role={role},socket={lab.path('link.sock')},"
                 f"socket-abstract=no,rsize={self.arguments.ring_bits}{more}" for i in (0, 1)]
 
     def traffic(self, lab, row, through):
         a = self.arguments
-        size, flows = row.split(".")[-2:]
+        family, size, flows = row.split(".")[-3:]
         command = [self.binaries.build / "perf" / "throughput" / "traffic",
-                   "--socket", lab.path("memif.sock"), "--cpu", a.main_cpu,
-                   "--role", "server" if self.serves else "client",
+                   "--link", link_of(row), "--socket", lab.path("link.sock"), "--cpu", a.main_cpu,
+                   "--role", "server" if self.serves(row) else "client",
                    "--flows", FLOWS[flows], "--services", a.services, "--backends", a.backends,
-                   "--through", through, *SIZES[size], "--encap-source", ENCAP_SOURCE,
+                   "--through", through, *SIZES[f"{family}.{size}"],
                    "--trial", a.seconds, "--drain", a.drain, "--loss", a.loss,
                    "--max-rate", a.max_rate, "--resolution", a.resolution,
                    "--ring-bits", a.ring_bits, "--bucket", a.bucket,
@@ -101,15 +108,15 @@ class Bench:
                    "--json", lab.path("figures.json"), "--stay"]
         if through != "io":
             command += ["--next-hop", NEXT_HOP]
-        if not self.serves:
+        if not self.serves(row):
             command += ["--zero-copy"]
         if not self.huge:
             command += ["--no-huge"]
         process = lab.start(None, "traffic", command)
-        if self.serves:
+        if self.serves(row):
             # A client's port does not start before there is a server.
-            wait_until(lambda: lab.path("memif.sock").exists() or not process.running(), 30,
-                       "traffic's memif")
+            last = lab.path("link.sock" + (".1" if link_of(row) == "vhost" else ""))
+            wait_until(lambda: last.exists() or not process.running(), 30, "traffic's ports")
             if not process.running():
                 raise LabError(process.tail())
         return process
@@ -136,11 +143,19 @@ class Bench:
             raise LabError(f"traffic ended with {process.wait()}:\n{process.tail()}")
         return json.loads(process.lab.path("figures.json").read_text())
 
-    def services(self):
+    def services(self, row):
         a = self.arguments
-        return [{"name": f"s{s}", "address": f"198.18.{s >> 8}.{s & 255}", "protocol": "tcp",
-                 "port": 80, "forward": a.forward,
-                 "backends": [{"address": f"172.{16 + (n >> 16)}.{n >> 8 & 255}.{n & 255}"}
+        v6 = ".v6." in row
+
+        def vip(s):
+            return f"2001:db8:f::{s:x}" if v6 else f"198.18.{s >> 8}.{s & 255}"
+
+        def backend(n):
+            return (f"2001:db8:2::{n >> 16:x}:{n & 0xffff:x}" if v6 else
+                    f"172.{16 + (n >> 16)}.{n >> 8 & 255}.{n & 255}")
+        return [{"name": f"s{s}", "address": vip(s), "protocol": "tcp", "port": 80,
+                 "forward": a.forward,
+                 "backends": [{"address": backend(n)}
                               for n in range(s * a.backends, (s + 1) * a.backends)]}
                 for s in range(a.services)]
 
@@ -148,16 +163,16 @@ class Bench:
         a = self.arguments
         with Lab("memif") as lab:
             ports = [{"name": name, "device": device, "twin": False}
-                     for name, device in zip(("in", "out"), self.devices(lab))]
+                     for name, device in zip(("in", "out"), self.devices(lab, row))]
             balancer = Balancer(
                 Edge(lab), self.binaries, workers=[a.cpu], idle="busy",
                 hugepages="on" if self.huge else "off",
                 connections=max(1024, FLOWS[row.split(".")[-1]]),
                 dataplane={"ports": ports, "next-hop": {"out": NEXT_HOP}}
                 | ({"eal-args": ["--single-file-segments"]} if self.huge else {}))
-            traffic = self.traffic(lab, row, a.forward) if self.serves else None
+            traffic = self.traffic(lab, row, a.forward) if self.serves(row) else None
             balancer.start()
-            balancer.apply(self.services())
+            balancer.apply(self.services(row))
             traffic = traffic or self.traffic(lab, row, a.forward)
             figures = self.follow(traffic, balancer.dataplane)
             judge(row, figures, balancer.counters())
@@ -169,25 +184,29 @@ class Bench:
     def testpmd(self, row):
         a = self.arguments
         with Lab("memif") as lab:
-            traffic = self.traffic(lab, row, "io") if self.serves else None
+            traffic = self.traffic(lab, row, "io") if self.serves(row) else None
             memory = (["--in-memory", "--single-file-segments"] if self.huge else
                       ["--no-huge", "-m", "128", "--no-shconf"])
             process = lab.start(
                 None, "testpmd",
                 [TESTPMD, "--lcores", f"0@{a.main_cpu},1@{a.cpu}", *memory, "--no-pci",
                  "--no-telemetry", "--log-level=error", "--iova-mode=va",
-                 f"--file-prefix={lab.name}", *(f"--vdev={d}" for d in self.devices(lab)), "--",
+                 f"--file-prefix={lab.name}", *(f"--vdev={d}" for d in self.devices(lab, row)), "--",
                  "--forward-mode=io", "--nb-cores=1", "--port-topology=paired",
                  "--total-num-mbufs=16384", "--no-lsc-interrupt", "--disable-link-check"],
                 stdin=subprocess.PIPE)
-            if not self.serves:
-                wait_until(lab.path("memif.sock").exists, 30, "testpmd's memif")
+            if not self.serves(row):
+                wait_until(lab.path("link.sock").exists, 30, "testpmd's memif")
             traffic = traffic or self.traffic(lab, row, "io")
             figures = self.follow(traffic, process)
             process.popen.stdin.close()  # testpmd ends with its input
             end(process)
             end(traffic)
             return figures
+
+
+def link_of(row):
+    return row.split(".")[0]
 
 
 def judge(row, figures, counters):
@@ -242,7 +261,7 @@ def show(figures):
 def measure(bench, names, report):
     a = bench.arguments
     facts = machine(bench.binaries.build) | {
-        "cores": [a.main_cpu, a.cpu], "zero_copy": bench.zero_copy,
+        "cores": [a.main_cpu, a.cpu],
         "memory": "2 MB pages" if bench.huge else "4 KB pages", "trial_seconds": a.seconds,
         "loss_allowed": a.loss, "ring": 1 << a.ring_bits, "services": a.services,
         "backends": a.backends}
@@ -254,7 +273,8 @@ def measure(bench, names, report):
         if a.references:
             report(f"  {name}: testpmd io")
             reference = bench.testpmd(name)
-        figures += figures_of(name, ours, reference, facts)
+        figures += figures_of(name, ours, reference,
+                              facts | {"buffers_of": bench.zero_copy(name)})
     return figures
 
 
@@ -278,7 +298,7 @@ def read_arguments():
     parser.add_argument("--backends", type=int, default=100, help="of each service")
     parser.add_argument("--zero-copy", choices=("balancer", "generator", "none"),
                         default="balancer",
-                        help="who lends its buffers; the other one copies, in both directions")
+                        help="who lends its buffers over memif; the other one copies, both ways")
     parser.add_argument("--ring-bits", type=int, default=10, help="log2 of a ring's slots (10)")
     parser.add_argument("--bucket", type=int, default=256,
                         help="packets that a generator that was held up may send at once (256)")

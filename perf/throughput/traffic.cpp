@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// traffic: generator and counting sink in one DPDK process, on one core, over two memif ports.
+// traffic: generator and counting sink in one DPDK process, on one core, over two memif ports, or
+// as vhost-user's side of two virtio devices.
 // Sends by the first and expects everything back by the second: from sluice-dataplane, or from any
 // program that forwards. Finds the highest rate without loss and the latency below it.
 // perf/throughput/memif.py starts it together with what it measures.
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -38,6 +40,7 @@ constexpr unsigned buffers = 16384;
 
 struct wish {
   std::string socket;
+  std::string link{"memif"};
   std::string role{"server"};
   bool zero_copy{false};
   bool no_huge{false};
@@ -47,10 +50,11 @@ struct wish {
   std::uint32_t services{100};
   std::uint32_t backends{100};
   way through{way::io};
+  bool v6{false};
   bool imix{false};
   std::string next_hop{"02:00:00:00:00:00"};
-  std::string encap_source{"192.0.2.10"};
-  std::string first_backend{"172.16.0.0"};
+  std::string encap_source;
+  std::string first_backend;
   double trial_seconds{2};
   double drain_seconds{0.5};
   double wait_seconds{60};
@@ -65,19 +69,22 @@ struct wish {
   bool stay{};
 };
 
-std::uint32_t ipv4_of(const std::string& text) {
-  in_addr a{};
-  if (::inet_pton(AF_INET, text.c_str(), &a) != 1)
-    throw std::runtime_error{text + ": no IPv4 address"};
-  return ntohl(a.s_addr);
+ip_address address_of(const std::string& text, bool v6) {
+  std::array<std::uint8_t, 16> b{};
+  if (::inet_pton(v6 ? AF_INET6 : AF_INET, text.c_str(), b.data()) != 1)
+    throw std::runtime_error{text + ": no IPv" + (v6 ? "6" : "4") + " address"};
+  return v6 ? ip_address::v6(b) : ip_address::v4({b[0], b[1], b[2], b[3]});
 }
 
 expectation expected(const wish& w) {
   expectation e;
   e.through = w.through;
   e.backends = w.backends;
-  e.encap_source = ipv4_of(w.encap_source);
-  e.first_backend = ipv4_of(w.first_backend);
+  const auto given = [&w](const std::string& text, const char* v4, const char* v6) {
+    return address_of(!text.empty() ? text : w.v6 ? v6 : v4, w.v6);
+  };
+  e.encap_source = given(w.encap_source, "192.0.2.10", "2001:db8:9::1");
+  e.first_backend = given(w.first_backend, "172.16.0.0", "2001:db8:2::");
   rte_ether_addr mac{};
   if (rte_ether_unformat_addr(w.next_hop.c_str(), &mac) != 0)
     throw std::runtime_error{w.next_hop + ": no MAC address"};
@@ -85,10 +92,10 @@ expectation expected(const wish& w) {
   return e;
 }
 
-// 64-byte frames (with the FCS, that no memory has), or the usual 7:4:1 of 64, 594 and 1498: the
-// largest leaves room for an outer header below an MTU of 1500.
-std::vector<std::uint16_t> payloads(bool imix) {
-  if (!imix) return {6};
+// 64-byte frames (with the FCS, that no memory has; of IPv6 84), or the usual 7:4:1 of 64, 594 and
+// 1498: the largest leaves room for an outer header below an MTU of 1500.
+std::vector<std::uint16_t> payloads(const wish& w) {
+  if (!w.imix) return {6};
   constexpr std::uint16_t small = 6, middle = 594 - 4 - 54, large = 1498 - 4 - 54;
   return {small, middle, small, small, middle, small, large, small, middle, small, middle, small};
 }
@@ -107,22 +114,23 @@ void start_eal(const wish& w) {
     args.insert(args.end(), {"--in-memory", "--single-file-segments"});
   }
   for (const char* id : {"0", "1"})
-    args.push_back(std::string{"--vdev=net_memif"} + id + ",id=" + id + ",role=" + w.role +
-                   ",socket=" + w.socket + ",socket-abstract=no,rsize=" +
-                   std::to_string(w.ring_bits) + (w.zero_copy ? ",zero-copy=yes" : ""));
+    args.push_back(w.link == "vhost"
+                       ? std::string{"--vdev=net_vhost"} + id + ",iface=" + w.socket + "." + id
+                       : std::string{"--vdev=net_memif"} + id + ",id=" + id + ",role=" + w.role +
+                             ",socket=" + w.socket + ",socket-abstract=no,rsize=" +
+                             std::to_string(w.ring_bits) + (w.zero_copy ? ",zero-copy=yes" : ""));
   std::vector<char*> pointers;
   for (std::string& a : args) pointers.push_back(a.data());
   if (rte_eal_init(static_cast<int>(pointers.size()), pointers.data()) < 0)
     throw std::runtime_error{std::string{"DPDK does not start: "} + rte_strerror(rte_errno)};
 }
 
-std::uint16_t start_port(const char* name, rte_mempool* pool) {
+std::uint16_t start_port(const std::string& name, rte_mempool* pool) {
   std::uint16_t port = 0;
-  const auto must = [name](int error, const char* what) {
-    if (error != 0)
-      throw std::runtime_error{std::string{name} + ": " + what + ": " + rte_strerror(-error)};
+  const auto must = [&name](int error, const char* what) {
+    if (error != 0) throw std::runtime_error{name + ": " + what + ": " + rte_strerror(-error)};
   };
-  must(rte_eth_dev_get_port_by_name(name, &port), "is the driver's package installed");
+  must(rte_eth_dev_get_port_by_name(name.c_str(), &port), "is the driver's package installed");
   const rte_eth_conf conf{};
   must(rte_eth_dev_configure(port, 1, 1, &conf), "configure");
   must(rte_eth_rx_queue_setup(port, 0, 1024, SOCKET_ID_ANY, nullptr, pool), "RX queue");
@@ -140,7 +148,7 @@ void wait_for_links(const std::vector<std::uint16_t>& ports, double seconds) {
       rte_eth_link link{};
       if (rte_eth_link_get_nowait(port, &link) == 0 && link.link_status != 0) break;
       if (stop) return;
-      if (rte_rdtsc() > end) throw std::runtime_error{"nobody is at the other end of the memif"};
+      if (rte_rdtsc() > end) throw std::runtime_error{"nobody is at the other end"};
       std::this_thread::sleep_for(std::chrono::milliseconds{5});
     }
 }
@@ -244,8 +252,9 @@ int run(const wish& w) {
       rte_pktmbuf_pool_create("traffic", buffers, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
   if (pool == nullptr)
     throw std::runtime_error{std::string{"packet buffers: "} + rte_strerror(rte_errno)};
-  const std::vector<std::uint16_t> ports{start_port("net_memif0", pool),
-                                         start_port("net_memif1", pool)};
+  const std::string name = "net_" + w.link;
+  const std::vector<std::uint16_t> ports{start_port(name + "0", pool),
+                                         start_port(name + "1", pool)};
   wait_for_links(ports, w.wait_seconds);
   trial_runner runner{{.out_port = ports[0],
                        .in_port = ports[1],
@@ -253,7 +262,7 @@ int run(const wish& w) {
                        .burst = w.burst,
                        .bucket = w.bucket,
                        .drain_seconds = w.drain_seconds},
-                      stamped_frames{w.services, payloads(w.imix), e},
+                      stamped_frames{w.v6, w.services, payloads(w), e},
                       pool,
                       stop};
   nlohmann::json out = session{w, runner}.run();
@@ -287,11 +296,15 @@ int main(int argc, char** argv) {
   using namespace sluice::perf;
   wish w;
   CLI::App app{
-      "Sends by one memif, expects it back by another: loss-free rate (RFC 2544), latency, and "
+      "Sends by one port, expects it back by another: loss-free rate (RFC 2544), latency, and "
       "whether each packet is the right one. Exit code 1: packets were wrong, or none came."};
-  app.add_option("--socket", w.socket, "the memif's; ports have the ids 0 (out) and 1 (in)")
+  app.add_option("--link", w.link, "memif, or vhost: ours is the side that copies")
+      ->check(CLI::IsMember({"memif", "vhost"}));
+  app.add_option("--socket", w.socket,
+                 "memif's, whose ports have the ids 0 (out) and 1 (in); of vhost SOCKET.0 and .1")
       ->required();
-  app.add_option("--role", w.role, "server or client")->check(CLI::IsMember({"server", "client"}));
+  app.add_option("--role", w.role, "server or client (of memif)")
+      ->check(CLI::IsMember({"server", "client"}));
   app.add_flag("--zero-copy", w.zero_copy, "as client: lend the other side our buffers");
   app.add_flag("--no-huge", w.no_huge, "in ordinary memory");
   app.add_option("--cpu", w.cpu, "to run on");
@@ -302,7 +315,8 @@ int main(int argc, char** argv) {
   app.add_option("--through", w.through, "what the other side does: io, dsr-l2, ipip")
       ->transform(CLI::CheckedTransformer(std::map<std::string, way>{
           {"io", way::io}, {"dsr-l2", way::dsr_l2}, {"ipip", way::ipip}}));
-  app.add_flag("--imix", w.imix, "64, 594 and 1498 bytes, 7:4:1, instead of 64");
+  app.add_flag("--v6", w.v6, "IPv6: clients, services, and a tunnel's ends");
+  app.add_flag("--imix", w.imix, "of IPv4: 64, 594 and 1498 bytes, 7:4:1, instead of 64");
   app.add_option("--next-hop", w.next_hop, "MAC address that packets must come back with");
   app.add_option("--encap-source", w.encap_source, "outer source address");
   app.add_option("--first-backend", w.first_backend, "the others follow, service by service");
@@ -329,8 +343,12 @@ int main(int argc, char** argv) {
   // net_memif of DPDK 22.11 unmaps the rings when the other side goes: who polls ends first.
   app.add_flag("--stay", w.stay, "keep the memifs until a signal comes");
   CLI11_PARSE(app, argc, argv);
-  if (w.zero_copy && (w.role != "client" || w.no_huge)) {
-    std::fputs("traffic: --zero-copy needs --role client, and huge pages\n", stderr);
+  if (w.v6 && w.imix) {
+    std::fputs("traffic: --imix is of IPv4\n", stderr);
+    return 2;
+  }
+  if (w.zero_copy && (w.role != "client" || w.no_huge || w.link != "memif")) {
+    std::fputs("traffic: --zero-copy needs memif, --role client, and huge pages\n", stderr);
     return 2;
   }
   for (const int number : {SIGINT, SIGTERM, SIGHUP})
