@@ -98,15 +98,16 @@ TEST_P(differential, PathAndModelAgree) {
       wrong = w.run(
           {burst.begin() + static_cast<std::ptrdiff_t>(first),
            burst.begin() + static_cast<std::ptrdiff_t>(std::min(first + part, burst.size()))});
-    ASSERT_EQ(wrong, "") << at() << "seed " << settings.seed;
+    ASSERT_TRUE(wrong.empty()) << wrong << at() << "seed " << settings.seed;
     w.pass(d.below(100'000'000));
     if (d.chance(20)) w.pass(std::uint64_t{d.between(1, 40)} * 1'000'000'000);
     if (d.chance(30)) wrong = w.maintain(d.between(1, 20));
-    ASSERT_EQ(wrong, "") << at() << "after maintenance, seed " << settings.seed;
+    ASSERT_TRUE(wrong.empty()) << wrong << at() << "after maintenance, seed " << settings.seed;
     if (w.load() > most) {
       w.pass(1'100'000'000'000);
       wrong = w.maintain(whole_table);
-      ASSERT_EQ(wrong, "") << at() << "after all have expired, seed " << settings.seed;
+      ASSERT_TRUE(wrong.empty()) << wrong << at() << "after all have expired, seed "
+                                 << settings.seed;
       ASSERT_EQ(w.tracked(), 0u) << at();
     }
     if (d.chance(30)) {
@@ -116,7 +117,7 @@ TEST_P(differential, PathAndModelAgree) {
     }
     if (d.chance(10)) {
       wrong = w.compare();
-      ASSERT_EQ(wrong, "") << at() << "seed " << settings.seed;
+      ASSERT_TRUE(wrong.empty()) << wrong << at() << "seed " << settings.seed;
     }
     if (d.chance(40)) {
       change(estate, d);
@@ -170,7 +171,9 @@ class everything_occurs : public ::testing::Environment {
                                      nat_sessions_opened,
                                      nat_sessions_closed,
                                      drop_nat_unmatched,
-                                     drop_nat_no_port})
+                                     drop_nat_no_port,
+                                     fragments_followed,
+                                     fragments_waited})
       EXPECT_GT(seen[static_cast<std::size_t>(id)], 0u)
           << abi::counter_infos[static_cast<std::size_t>(id)].name << " did not occur";
   }

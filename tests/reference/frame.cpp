@@ -73,6 +73,7 @@ struct reader {
     r.tos = b[at + 1];
     const unsigned fragment = get16(b, at + 6);
     r.dont_fragment = (fragment & 0x4000) != 0;
+    r.id = get16(b, at + 4);
     const std::size_t header = (b[at] & 15u) * 4u;
     const std::size_t length = get16(b, at + 2);
     if (header < 20) return fault(counter_id::drop_bad_ipv4_header);
@@ -146,6 +147,7 @@ struct reader {
           if (pieces || !possible(offset, more, end - next))
             return fault(counter_id::drop_fragment);
           pieces = true;
+          r.id = get16(b, next - 4) << 16 | get16(b, next - 2);
           if (offset != 0) {
             if (r.hops < 2) return fault(counter_id::drop_ttl_expired);
             r.l4 = next;

@@ -65,7 +65,8 @@ struct reading {
   unsigned source_port{0};
   unsigned destination_port{0};
   unsigned tcp_flags{0};
-  bool plain{true};  // no IP options, no extension headers
+  std::uint32_t id{0};  // of the datagram that a fragment is part of
+  bool plain{true};     // no IP options, no extension headers
 };
 
 reading read(const frame& f);

@@ -32,9 +32,10 @@ octets path::readdressed(const work& w, octets packet, const ends& to) const {
     packet[source + i] = to.source.bytes[i];
     packet[source + size + i] = to.destination.bytes[i];
   }
+  if (r.version == 4) sum_ipv4_header(packet);
+  if (r.what == reading::kind::fragment) return packet;  // its ports and its checksum are elsewhere
   set16(packet, l4, to.source_port);
   set16(packet, l4 + 2, to.destination_port);
-  if (r.version == 4) sum_ipv4_header(packet);
   // The pseudo header has other addresses now.
   const std::size_t sum = l4 + (r.protocol == 6 ? 16 : 6);
   unsigned checksum = get16(packet, sum);

@@ -68,15 +68,9 @@ bool path::unknown(const frame& f) const {
   const reading r = read(f);
   if (tables_->empty) return false;
   const bool to_vip = tables_->vip_of(r.destination, 6) || tables_->vip_of(r.destination, 17);
-  const bool translates = tables_->translates();
-  if (r.what == kind::first_fragment) return to_vip || translates;
-  if (r.what == kind::fragment) {
-    // What may follow a TCP or UDP packet; IPv6 names what the first one begins with.
-    const bool follows = r.protocol == 6 || r.protocol == 17 ||
-                         (r.version == 6 && (r.protocol == 0 || r.protocol == 43 ||
-                                             r.protocol == 60 || r.protocol == 51));
-    return (to_vip || translates) && follows;
-  }
+  // Fragments of a translated flow, or that might be.
+  const bool in_pieces = r.what == kind::first_fragment || r.what == kind::fragment;
+  if (in_pieces && (to_vip ? translates_at(r.destination) : tables_->translates())) return true;
   if (r.what == kind::other && r.protocol == (r.version == 4 ? 1u : 58u)) {
     if (std::min(f.contiguous, r.l3 + r.ip_length) < r.l4 + 8) return false;
     // Errors: about a connection, a translation, or one of our tunnels.
@@ -86,16 +80,24 @@ bool path::unknown(const frame& f) const {
   return false;
 }
 
-std::vector<outcome> path::process(const std::vector<frame>& burst, std::uint64_t now_s,
+std::vector<outcome> path::process(const std::vector<frame>& burst, std::uint64_t now_ns,
                                    const std::vector<std::optional<named>>& said) {
-  now_s_ = now_s;
+  now_ns_ = now_ns;
+  now_s_ = now_ns / 1'000'000'000;
   std::vector<outcome> out(burst.size());
   std::vector<work> known_ones[2];
   std::vector<work> newcomers[2];
+  std::vector<work> firsts;
+  std::vector<work> others;
   for (std::size_t i = 0; i < burst.size(); ++i) {
     out[i].out = burst[i];
     work w{burst[i], read(burst[i]), out[i], said[i]};
     if (!admit(w)) continue;
+    if (w.r.what == kind::fragment) {
+      others.push_back(w);
+      continue;
+    }
+    if (w.r.what == kind::first_fragment) firsts.push_back(w);
     w.key = {tables_->vips[w.vip].id, w.r.source, w.r.source_port, w.r.destination_port};
     const std::size_t family = w.r.version == 4 ? 0 : 1;
     (connections_.contains(w.key) ? known_ones : newcomers)[family].push_back(w);
@@ -104,6 +106,7 @@ std::vector<outcome> path::process(const std::vector<frame>& burst, std::uint64_
     for (work& w : known_ones[family]) known(w);
     for (work& w : newcomers[family]) newcomer(w);
   }
+  settle_fragments(firsts, others);
   return out;
 }
 
@@ -137,7 +140,7 @@ bool path::admit(work& w) {
   if (!tcp_vip && !udp_vip)
     return leave(w, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us), stop();
   if (r.what == kind::fault) return drop(w, r.fault), stop();
-  if (r.what == kind::flow) {
+  if (r.what == kind::flow || r.what == kind::first_fragment) {
     const auto vip = r.protocol == 6 ? tcp_vip : udp_vip;
     if (!vip)
       return leave(w, kernel_reason::no_service_port, counter_id::drop_no_service_port), stop();
@@ -146,6 +149,15 @@ bool path::admit(work& w) {
   }
   const bool is_icmp = r.protocol == (r.version == 4 ? 1u : 58u);
   if (r.what == kind::other && is_icmp) return icmp(w), stop();
+  // IPv6 names what the first fragment begins with.
+  const bool transport = r.protocol == 6 || r.protocol == 17;
+  const bool may_follow = transport || (r.version == 6 && (r.protocol == 0 || r.protocol == 43 ||
+                                                           r.protocol == 51 || r.protocol == 60));
+  if (r.what == kind::fragment && may_follow) {
+    if (transport && !(r.protocol == 6 ? tcp_vip : udp_vip))
+      return leave(w, kernel_reason::no_service_port, counter_id::drop_no_service_port), stop();
+    return true;
+  }
   leave(w, is_icmp ? kernel_reason::icmp : kernel_reason::other_protocol,
         counter_id::drop_unsupported_protocol);
   return false;

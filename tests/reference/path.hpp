@@ -3,8 +3,8 @@
 // without regard to speed. Shares no code with the path, its parsers, its rewriting or its
 // connection table: a map, vectors, and one packet after the other.
 //
-// Not in the model (the driver keeps it out, see unknown()): fragments that go to a service's
-// address or may be translated, ICMP errors, what full-nat puts into a stream, limits and lists,
+// Not in the model (the driver keeps it out, see unknown()): fragments that may be translated,
+// ICMP errors, what full-nat puts into a stream, limits and lists,
 // persistence, QUIC, several workers.
 #pragma once
 
@@ -38,7 +38,8 @@ struct outcome {
   unsigned out_port{0};
   std::optional<unsigned> service{};
   std::optional<named> backend{};
-  frame out{};  // in_port apart
+  frame out{};           // in_port apart
+  std::size_t waits{0};  // held: a number of its own
 };
 
 // connection_key: VIP's id, client's address and port, VIP's port.
@@ -99,6 +100,15 @@ struct backend_counts {
   bool operator==(const backend_counts&) const = default;
 };
 
+// datagram: what its fragments have in common. IPv6: without the protocol.
+struct datagram {
+  address source{};
+  address destination{};
+  std::uint32_t id{0};
+  unsigned protocol{0};
+  auto operator<=>(const datagram&) const = default;
+};
+
 class path {
  public:
   // first_port: where full-nat begins to take source ports, from 1024.
@@ -117,8 +127,15 @@ class path {
   // the connection as it was begun: without an entry, a FIN or RST goes by the hash.
   // said: the backends that the path has chosen, for schedulers that leave a choice: the model
   // says whether they may be.
-  std::vector<outcome> process(const std::vector<frame>& burst, std::uint64_t now_s,
+  std::vector<outcome> process(const std::vector<frame>& burst, std::uint64_t now_ns,
                                const std::vector<std::optional<named>>& said);
+
+  // begin_call() forgets what released() was.
+  void begin_call() { released_.clear(); }
+  // expire_waiting() gives up on fragments that have waited for too long.
+  void expire_waiting(std::uint64_t now_ns);
+  // released() are the fragments that no longer wait, by outcome::waits.
+  [[nodiscard]] const std::map<std::size_t, outcome>& released() const { return released_; }
 
   // forget() removes a connection that the path has removed: because of its age, or because one
   // that was reset gave way to another in a full bucket. False: neither is so.
@@ -183,6 +200,23 @@ class path {
   // pass_on() makes the frame that holds the packet instead of the one that came.
   void pass_on(work& w, const octets& packet, const mac& next_hop, unsigned out_port) const;
   void tell_too_big(work& w, unsigned mtu, unsigned added);
+  // fragments.cpp
+  struct guest {
+    frame in;
+    std::uint64_t since_ns;
+    std::size_t number;
+  };
+  struct first_one {
+    verdict what;
+    std::optional<named> backend;
+    std::uint64_t entered_ns;
+  };
+  static datagram datagram_of(const reading& r);
+  [[nodiscard]] bool translates_at(const address& at) const;
+  void settle_fragments(std::vector<work>& firsts, std::vector<work>& others);
+  [[nodiscard]] const first_one* first_of(const datagram& d) const;
+  void follow(work& w, const first_one& first);
+
   // nat.cpp
   void translate(work& w, const named& to, const backend& b);
   // session_for() is that of a client's packet, begun if need be; null after a drop.
@@ -201,6 +235,12 @@ class path {
   std::vector<port> ports_;
   const description* tables_{nullptr};
   std::uint64_t now_s_{0};
+  std::uint64_t now_ns_{0};
+  std::map<datagram, first_one> firsts_;
+  std::map<datagram, std::vector<guest>> waiting_;
+  std::size_t waiting_count_{0};
+  std::size_t last_number_{0};
+  std::map<std::size_t, outcome> released_;
   std::map<connection_key, connection> connections_;
   // Round robin: the slots whose turn it may be, by service. The first one is not foretold.
   std::map<unsigned, std::vector<std::size_t>> turns_;

@@ -280,6 +280,7 @@ void path::tell_too_big(work& w, unsigned mtu, unsigned added) {
   const reading& r = w.r;
   const bool v4 = r.version == 4;
   if (w.in.in_port >= ports_.size() || !r.dont_fragment) return;
+  if (v4 && r.what == reading::kind::fragment) return;  // RFC 1122 section 3.2.2
   const std::size_t headers = v4 ? 28 : 48;
   if (w.in.headroom < headers) return;
   const std::size_t most = v4 ? 576 : 1280;

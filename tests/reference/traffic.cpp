@@ -200,6 +200,42 @@ octets traffic::packet(const flow& f, unsigned protocol, const octets& payload) 
   return b;
 }
 
+// break_up() makes fragments of an IP packet (RFC 791 section 3.2, RFC 8200 section 4.5). They are
+// sent in any order, some never, some twice.
+void traffic::break_up(const octets& packet) {
+  dice& d = dice_;
+  const bool v4 = packet[0] >> 4 == 4;
+  const std::size_t header = v4 ? (packet[0] & 15u) * 4u : 40;
+  const std::size_t payload = packet.size() - header;
+  const std::uint32_t id = d.below(65536);
+  for (std::size_t from = 0; from < payload;) {
+    const std::size_t left = payload - from;
+    const std::size_t size =
+        std::min<std::size_t>(left, 8 * d.between(d.chance(100) ? 1 : 3, d.chance(500) ? 5 : 60));
+    const bool last = size == left;
+    octets b(packet.begin(), packet.begin() + static_cast<std::ptrdiff_t>(header));
+    if (v4) {
+      set16(b, 2, static_cast<unsigned>(header + size));
+      set16(b, 4, id);
+      set16(b, 6, static_cast<unsigned>(from / 8) | (last ? 0 : 0x2000u));
+      set16(b, 10, 0);
+      set16(b, 10, ~ones_sum(b, 0, header) & 0xffff);
+    } else {
+      set16(b, 4, static_cast<unsigned>(8 + size));
+      add8(b, b[6]);
+      b[6] = 44;
+      add8(b, 0);
+      add16(b, static_cast<unsigned>(from) | (last ? 0 : 1u));
+      add32(b, id);
+    }
+    const auto start = packet.begin() + static_cast<std::ptrdiff_t>(header + from);
+    b.insert(b.end(), start, start + static_cast<std::ptrdiff_t>(size));
+    if (!d.chance(100)) pieces_.push_back(b);
+    if (d.chance(50)) pieces_.push_back(b);
+    from += size;
+  }
+}
+
 octets traffic::ping(const flow& f) {
   dice& d = dice_;
   octets b{static_cast<std::uint8_t>(f.v6 ? 128 : 8), 0};
@@ -336,7 +372,15 @@ frame traffic::next() {
   append(b, f.before_type);
   add16(b, f.v6 ? 0x86dd : 0x0800);
   const std::size_t l3 = b.size();
-  append(b, pings ? packet(f, f.v6 ? 58 : 1, ping(f)) : packet(f, f.tcp ? 6 : 17, segment(f)));
+  octets ip = pings ? packet(f, f.v6 ? 58 : 1, ping(f)) : packet(f, f.tcp ? 6 : 17, segment(f));
+  if (ip.size() > 100 ? d.chance(200) : d.chance(2)) break_up(ip);
+  if (!pieces_.empty() && d.chance(200)) {
+    const std::size_t which = d.below(pieces_.size());
+    ip = pieces_[which];
+    pieces_.erase(pieces_.begin() + static_cast<std::ptrdiff_t>(which));
+    set16(b, l3 - 2, ip[0] >> 4 == 4 ? 0x0800 : 0x86dd);
+  }
+  append(b, ip);
   right_checksum(b, l3);
   if (d.chance(400) && b.size() < 60) b.resize(60, 0xee);
   if (d.chance(100)) spoil(f, out);

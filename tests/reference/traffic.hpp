@@ -40,12 +40,14 @@ class traffic {
   octets packet(const flow& f, unsigned protocol, const octets& payload);
   void spoil(const flow& f, frame& out);
   octets ping(const flow& f);
+  void break_up(const octets& packet);
   octets with_extensions(unsigned protocol, const octets& payload, unsigned& next);
 
   dice& dice_;
   const description* estate_{nullptr};
   std::vector<flow> flows_;
   std::vector<ends> replies_;
+  std::vector<octets> pieces_;  // fragments, as packets, that are still to be sent
 };
 
 }  // namespace sluice::reference

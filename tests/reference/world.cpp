@@ -8,6 +8,18 @@
 #include "dataplane/abi/connection_layout.hpp"
 #include "tests/packet/frame_builder.hpp"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SLUICE_POISON 1
+#endif
+#endif
+#if defined(SLUICE_POISON) || defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, n) (static_cast<void>(at), static_cast<void>(n))
+#define ASAN_UNPOISON_MEMORY_REGION(at, n) (static_cast<void>(at), static_cast<void>(n))
+#endif
+
 namespace sluice::reference {
 namespace {
 
@@ -29,6 +41,7 @@ constexpr std::uint8_t untouched = 0xa5;
 }  // namespace
 
 // buffer: memory of one frame, with a margin on both sides of what the path may write to.
+// AddressSanitizer sees what is read behind the frame.
 struct world::buffer {
   static constexpr std::size_t margin = 64;
   static constexpr std::size_t most_headroom = 128;
@@ -36,11 +49,16 @@ struct world::buffer {
   static constexpr std::size_t room = 4096;
   alignas(64) std::array<std::uint8_t, front + room + margin> bytes;
 
+  ~buffer() { open(); }
+  void open() { ASAN_UNPOISON_MEMORY_REGION(bytes.data(), bytes.size()); }
+
   packet put(const frame& f) {
+    open();
     std::fill_n(bytes.begin(), front, untouched);
     std::copy_n(f.bytes.begin(), f.contiguous, bytes.begin() + front);
     std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(front + f.contiguous), margin,
                 untouched);
+    ASAN_POISON_MEMORY_REGION(bytes.data() + front + f.contiguous, room - f.contiguous);
     packet p{};
     p.data = reinterpret_cast<std::byte*>(bytes.data() + front);
     p.length = static_cast<std::uint32_t>(f.contiguous);
@@ -98,7 +116,11 @@ void world::use(const description& estate) {
 std::string world::run(const std::vector<frame>& burst) {
   if (buffers_.size() < burst.size()) buffers_.resize(burst.size());
   std::vector<packet> packets;
-  for (std::size_t i = 0; i < burst.size(); ++i) packets.push_back(buffers_[i].put(burst[i]));
+  for (std::size_t i = 0; i < burst.size(); ++i) {
+    if (buffers_[i] == nullptr) buffers_[i] = std::make_unique<buffer>();
+    packets.push_back(buffers_[i]->put(burst[i]));
+  }
+  model_.begin_call();
   path_.process(packets, now_ns_);
   std::vector<std::optional<named>> said;
   for (const packet& p : packets)
@@ -111,21 +133,27 @@ std::string world::run(const std::vector<frame>& burst) {
     const auto at = burst.begin() + static_cast<std::ptrdiff_t>(first);
     const auto theirs = said.begin() + static_cast<std::ptrdiff_t>(first);
     const auto past = static_cast<std::ptrdiff_t>(n);
-    const auto wanted =
-        model_.process({at, at + past}, now_ns_ / 1'000'000'000, {theirs, theirs + past});
-    for (std::size_t i = 0; i < n; ++i)
-      if (std::string s = check(at[static_cast<std::ptrdiff_t>(i)], wanted[i], packets[first + i],
-                                buffers_[first + i]);
-          !s.empty())
+    const auto wanted = model_.process({at, at + past}, now_ns_, {theirs, theirs + past});
+    for (std::size_t i = 0; i < n; ++i) {
+      const packet& got = packets[first + i];
+      std::unique_ptr<buffer>& memory = buffers_[first + i];
+      if (std::string s = check(burst[first + i], wanted[i], got, *memory); !s.empty())
         return "packet " + std::to_string(first + i) + " of " + std::to_string(burst.size()) +
                ": " + s;
+      if (got.outcome == verdict::held)
+        if (!held_
+                 .try_emplace(got.place, kept{wanted[i].waits, std::move(memory), burst[first + i]})
+                 .second)
+          return "a place is given away twice";
+    }
   }
+  if (std::string s = check_released(); !s.empty()) return s;
   if (std::string s = forget_gone(); !s.empty()) return s;
   return compare_counts();
 }
 
 std::string world::check(const frame& in, const outcome& wanted, const packet& got,
-                         const buffer& memory) const {
+                         buffer& memory) const {
   std::string s;
   const auto differs = [&s](const char* what, auto a, auto b) {
     if (a == static_cast<decltype(a)>(b)) return;
@@ -152,8 +180,10 @@ std::string world::check(const frame& in, const outcome& wanted, const packet& g
   const auto* data = reinterpret_cast<const std::uint8_t*>(got.data);
   const std::uint8_t* const base = memory.bytes.data() + buffer::front;
   if (data + in.headroom != base + got.headroom) s += "data is not where the headroom ends\n";
+  memory.open();
   if (!memory.margins_hold(in)) s += "written outside of the frame and its headroom\n";
-  if (s.empty()) {
+  // What is held may be released in the same call, and is looked at then.
+  if (s.empty() && got.outcome != verdict::held) {
     octets frame{data, data + got.length};
     const auto rest = in.bytes.begin() + static_cast<std::ptrdiff_t>(in.contiguous);
     frame.insert(frame.end(), rest, rest + (got.total_length - got.length));
@@ -166,8 +196,28 @@ std::string world::check(const frame& in, const outcome& wanted, const packet& g
          test::hex(wanted.out.bytes) + "\n";
 }
 
+std::string world::check_released() {
+  std::size_t seen = 0;
+  for (const packet& p : path_.released()) {
+    const auto at = held_.find(p.place);
+    if (at == held_.end()) return "a fragment is released that was not held";
+    const auto wanted = model_.released().find(at->second.number);
+    if (wanted == model_.released().end()) return "a fragment is released that should wait";
+    if (std::string s = check(at->second.in, wanted->second, p, *at->second.memory); !s.empty())
+      return "a fragment that has waited: " + s;
+    held_.erase(at);
+    ++seen;
+  }
+  return seen == model_.released().size() ? "" : "a fragment should wait no longer";
+}
+
 std::string world::maintain(unsigned times) {
-  for (; times > 0; --times) path_.maintain(now_ns_);
+  for (; times > 0; --times) {
+    model_.begin_call();
+    path_.maintain(now_ns_);
+    model_.expire_waiting(now_ns_);
+    if (std::string s = check_released(); !s.empty()) return s;
+  }
   const auto translated = sessions_now();
   std::vector<ends> over;
   for (const auto& [key, s] : model_.sessions())

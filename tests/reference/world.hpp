@@ -50,9 +50,10 @@ class world {
  private:
   struct buffer;
   [[nodiscard]] std::string check(const frame& in, const outcome& wanted, const packet& got,
-                                  const buffer& memory) const;
+                                  buffer& memory) const;
   [[nodiscard]] std::string compare_counts() const;
   [[nodiscard]] std::string compare_rows() const;
+  [[nodiscard]] std::string check_released();
   [[nodiscard]] std::string forget_gone();
   [[nodiscard]] std::map<connection_key, connection> tracked_now() const;
   [[nodiscard]] std::map<ends, session> sessions_now() const;
@@ -67,7 +68,14 @@ class world {
   packet_path path_;
   path model_;
   std::unique_ptr<test::table_builder> tables_;
-  std::vector<buffer> buffers_;
+  std::vector<std::unique_ptr<buffer>> buffers_;
+  // Fragments that the path has asked to keep, by place: the model's number, and what it is.
+  struct kept {
+    std::size_t number;
+    std::unique_ptr<buffer> memory;
+    frame in;
+  };
+  std::map<std::uint16_t, kept> held_;
   std::uint64_t now_ns_{65'000'000'000'000};  // the table's clock will soon wrap
 };
 
