@@ -10,6 +10,7 @@ import json
 import os
 import select
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -64,8 +65,13 @@ class Contestant:
 
     def source(self, r, traffic):
         """source() is the environment that has the program fed with a row's packets."""
-        text = (f"traffic={traffic} flows={r['flows']} services={r['services']} "
-                f"v6={1 if r['v6'] else 0} warm={r.get('warm', 100_000)} turns={self.stem}")
+        text = (f"flows={r['flows']} services={r['services']} v6={1 if r['v6'] else 0} "
+                f"turns={self.stem}")
+        if r.get("capture"):
+            # Once round, and every flow is known.
+            text += f" traffic=none buffers={r['flows']} warm={2 * r['flows'] + 100_000}"
+        else:
+            text += f" traffic={traffic} warm={r.get('warm', 100_000)}"
         if r["mode"] in ("nat", "full-nat") and traffic in ("hits", "flood"):
             text += f" pace={NAT_PACE} passes=2"  # the second for who was refused nevertheless
         library = self.bench.build / "perf" / "throughput" / "libflow_source.so"
@@ -86,6 +92,7 @@ class Contestant:
         return lines
 
     def wait_until_ready(self):
+        # A large capture takes its time to be read.
         if any(line != "ready" for line in self.hear(180)):
             raise LabError(f"{self.name}: a slice before it was ready")
 
@@ -109,21 +116,19 @@ class Contestant:
 
 
 class Testpmd(Contestant):
-    """dpdk-testpmd in a forwarding mode; device: instead of the net_null of the row's size."""
+    """dpdk-testpmd in a forwarding mode."""
 
-    def __init__(self, bench, mode, r, traffic, device=None, buffers=16384):
+    def __init__(self, bench, mode, r, traffic):
         super().__init__(bench, f"testpmd-{mode}")
-        self.huge = bench.huge
         memory = (["--in-memory"] if bench.huge else
-                  ["--no-huge", "-m", str(256 + buffers // 400), "--no-shconf"])
-        device = device or f"net_null0,size={frame_size(r)}"
+                  ["--no-huge", "-m", str(256 + captured_mib(r)), "--no-shconf"])
         self.process = self.lab.start(
             None, self.name,
             [TESTPMD, "--lcores", f"0@{self.arguments.main_cpu},1@{self.arguments.cpu}", *memory,
              "--no-pci", "--no-telemetry", "--log-level=error",
-             f"--file-prefix={self.lab.name}{self.name}", f"--vdev={device}", "--",
+             f"--file-prefix={self.lab.name}{self.name}", f"--vdev={device_of(bench, r)}", "--",
              f"--forward-mode={mode}", "--nb-cores=1", "--port-topology=loop",
-             f"--total-num-mbufs={buffers}", "--no-lsc-interrupt", "--no-flush-rx"],
+             "--total-num-mbufs=16384", "--no-lsc-interrupt", "--no-flush-rx"],
             env=self.source(r, traffic), stdin=subprocess.PIPE)
 
     def close(self):
@@ -135,7 +140,7 @@ class Testpmd(Contestant):
 class Sluice(Contestant):
     """sluice-dataplane with tables that the control plane's library has published."""
 
-    def __init__(self, bench, r, device=None, label="sluice"):
+    def __init__(self, bench, r, label="sluice"):
         workers = r.get("workers", 1)
         super().__init__(bench, "sluice", workers)
         self.label = label
@@ -146,7 +151,6 @@ class Sluice(Contestant):
         listed = self.lab.path(self.name, "services.yaml")
         listed.write_text(services(r))
         cpus = [a.cpu] if workers == 1 else [a.cpu, a.main_cpu]
-        device = device or f"net_null0,size={frame_size(r)}"
         number = r["services"]
         self.node.write_text(
             f"node: {{name: t, runtime-dir: {self.run_directory}}}\n"
@@ -156,8 +160,9 @@ class Sluice(Contestant):
             f"dataplane:\n  workers: [{', '.join(map(str, cpus))}]\n  idle: busy\n"
             f"  hugepages: {'auto' if bench.huge else 'off'}\n  connections: {r['connections']}\n"
             "  encap-source: {ipv4: 192.0.2.10, ipv6: '2001:db8:9::1'}\n"
-            "  next-hop: {up0: '02:00:00:00:00:01'}\n"
-            f"  ports: [{{name: up0, device: '{device}', twin: false}}]\n")
+            + (f"  memory: {192 + captured_mib(r)}\n" if r.get("capture") else "")
+            + "  next-hop: {up0: '02:00:00:00:00:01'}\n"
+            f"  ports: [{{name: up0, device: '{device_of(bench, r)}', twin: false}}]\n")
         self.tool = bench.build / "tests" / "end_to_end" / "plane_tool"
         self.lab.run(None, [self.tool, "publish", self.node, listed], timeout=120)
         self.process = self.lab.start(
@@ -197,8 +202,38 @@ class Sluice(Contestant):
             Path(file).unlink(missing_ok=True)
 
 
-def frame_size(r):
-    return 74 if r["v6"] else 60
+def device_of(bench, r):
+    if r.get("capture"):
+        return f"net_pcap0,rx_pcap={capture_of(bench, r)},infinite_rx=1"
+    return f"net_null0,size={74 if r['v6'] else 60}"
+
+
+def captured_mib(r):
+    """captured_mib() is what a row's capture takes in packet buffers."""
+    return r["flows"] * 512 >> 20 if r.get("capture") else 0
+
+
+def capture_of(bench, r):
+    """capture_of() returns a capture of one established packet of each flow, made once."""
+    path = bench.lab.path(f"{r['flows']}-{r['services']}.pcap")
+    if path.exists():
+        return path
+    with open(path, "wb") as out:
+        out.write(struct.pack("<IHHiIII", 0xa1b2c3d4, 2, 4, 0, 0, 65535, 1))
+        ethernet = struct.pack("<IIII", 0, 0, 60, 60) + bytes.fromhex("020000000000020000000001" "0800")
+        begin = bytes.fromhex("4500002800000000" "4006")
+        sum_of_begin = sum(struct.unpack("!5H", begin))
+        rest = struct.pack("!HIIBBHHH6x", 80, 0, 0, 0x50, 0x10, 0, 0, 0)
+        for flow in range(r["flows"]):
+            # The flows of flow_frames.hpp.
+            source = 0x0a000000 | flow & 0xffffff
+            to = 0xc6120000 | (flow * 0x9e3779b1 & 0xffffffff) * r["services"] >> 32
+            total = (sum_of_begin + (source >> 16) + (source & 0xffff) + (to >> 16) + (to & 0xffff))
+            total = (total & 0xffff) + (total >> 16)
+            total = (total & 0xffff) + (total >> 16)
+            out.write(ethernet + begin + struct.pack(
+                "!HIIH", ~total & 0xffff, source, to, 0x8000 | flow >> 24 & 0x1f) + rest)
+    return path
 
 
 def table_memory(r):

@@ -14,6 +14,9 @@
 //   pace       flows that are opened per second, at most (0: as many as go)
 //   passes     of all flows' handshakes (1)
 //   warm       packets before the first turn, at least
+//   buffers    more of them in each packet pool, all of them small: net_pcap's infinite_rx keeps
+//   the
+//              whole capture in buffers of the queue's pool
 //   turns      where FIFOs are, two for each queue; without, nothing is measured
 //
 // Programs that share a core take turns. A queue says "ready" on its FIFO TURNS.QUEUE.slice and
@@ -56,6 +59,7 @@ struct wish {
   double pace{0};
   unsigned passes{1};
   std::uint64_t warm{1'000'000};
+  unsigned buffers{0};
   std::string turns;
 };
 
@@ -94,6 +98,8 @@ wish read_wish() {
         w.passes = static_cast<unsigned>(std::stoul(value));
       } else if (key == "warm") {
         w.warm = std::stoull(value);
+      } else if (key == "buffers") {
+        w.buffers = static_cast<unsigned>(std::stoul(value));
       } else if (key == "turns") {
         w.turns = value;
       } else {
@@ -293,9 +299,7 @@ void attach(std::uint16_t port) {
   rte_eth_dev_info info{};
   if (rte_eth_dev_info_get(port, &info) != 0) return;
   const wish w = read_wish();
-  const char* const driver = w.what == traffic::none && !w.turns.empty() ? "net_pcap" : "net_null";
-  if (std::strcmp(info.driver_name, driver) != 0 && std::strcmp(info.driver_name, "net_null") != 0)
-    return;
+  if (std::strcmp(info.driver_name, w.buffers != 0 ? "net_pcap" : "net_null") != 0) return;
   for (std::uint16_t queue = 0; queue < info.nb_rx_queues; ++queue) {
     sources.push_back(std::make_unique<source>(w, queue));
     if (rte_eth_add_rx_callback(port, queue, on_receive, sources.back().get()) == nullptr)
@@ -306,7 +310,19 @@ void attach(std::uint16_t port) {
 }  // namespace
 }  // namespace sluice::perf
 
-// Takes the place of DPDK's, which it calls.
+// Both take the place of DPDK's, which they call.
+extern "C" __attribute__((visibility("default"))) rte_mempool* rte_pktmbuf_pool_create(
+    const char* name, unsigned n, unsigned cache, std::uint16_t privately, std::uint16_t room,
+    int socket) {
+  using create =
+      rte_mempool* (*)(const char*, unsigned, unsigned, std::uint16_t, std::uint16_t, int);
+  static const auto next = reinterpret_cast<create>(dlsym(RTLD_NEXT, "rte_pktmbuf_pool_create"));
+  if (next == nullptr) std::abort();
+  constexpr std::uint16_t small = RTE_PKTMBUF_HEADROOM + 128;
+  const unsigned more = sluice::perf::read_wish().buffers;
+  return next(name, n + more, cache, privately, more != 0 ? small : room, socket);
+}
+
 extern "C" __attribute__((visibility("default"))) int rte_eth_dev_start(std::uint16_t port) {
   using start = int (*)(std::uint16_t);
   static const auto next = reinterpret_cast<start>(dlsym(RTLD_NEXT, "rte_eth_dev_start"));

@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.process import LabError
@@ -11,9 +12,31 @@ from lab.process import LabError
 TESTPMD = "dpdk-testpmd"
 
 
+PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+
+
 def free_huge_mib():
-    path = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+    path = PAGES / "free_hugepages"
     return 2 * int(path.read_text()) if path.exists() else 0
+
+
+@contextmanager
+def huge_pages(mib):
+    """huge_pages() has so much of free 2 MB pages inside the block, as far as the machine gives it;
+    after it there are as many pages as before (not if a signal ends it)."""
+    path = PAGES / "nr_hugepages"
+    before = int(path.read_text()) if path.exists() else 0
+    more = (mib - free_huge_mib() + 1) // 2
+    # No more than a quarter of the memory that nobody uses.
+    spare = next((int(line.split()[1]) >> 13 for line in Path("/proc/meminfo").read_text().split("\n")
+                  if line.startswith("MemAvailable")), 0)
+    if path.exists() and more > 0:
+        path.write_text(str(before + min(more, spare)))
+    try:
+        yield
+    finally:
+        if path.exists() and more > 0:
+            path.write_text(str(before))
 
 
 def cpu_model():

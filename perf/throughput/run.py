@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packets per second of one worker of sluice-dataplane, beside dpdk-testpmd on the same core.
 
-Both run over a net_null port whose packets a preloaded source writes (flow_source.cpp): every
-program gets the same flows, and is measured by the same clock. What is compared is alive at the
+Both run over a net_null port whose packets a preloaded source writes (flow_source.cpp), or read the
+same capture by net_pcap: every program gets the same flows, and is measured by the same clock. What is compared is alive at the
 same time and takes turns on the core, a slice each, round by round; medians, the lowest and the
 highest of the rounds are shown, and the median of the rounds' ratios. Rates are per second that
 the thread has had the core (contestants.py).
 Root; a core that nobody else uses. Nothing but this machine's memory and CPU is touched.
 
-    run.py                          all rows (about 4 minutes)
+    run.py                          all rows (about 5 minutes)
     run.py --quick                  three rounds of a tenth of a second
     run.py path.ipip.v4.1M          rows by name
     run.py --sweep flows            cost by flows; also services, backends (perf/plot draws them)
@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from lab.lab import Lab  # noqa: E402
 from lab.process import LabError  # noqa: E402
-from contestants import Sluice, Testpmd  # noqa: E402
-from machine import TESTPMD, free_huge_mib, machine, missing  # noqa: E402
+from contestants import Sluice, Testpmd, captured_mib  # noqa: E402
+from machine import TESTPMD, free_huge_mib, huge_pages, machine, missing  # noqa: E402
 
 K, M = 1000, 1000 * 1000
 TARGETS = ("perf/throughput/libflow_source.so", "dataplane/sluice-dataplane",
@@ -65,6 +65,10 @@ ROWS = [
     row("growth.backends.1000", 100 * K, backends=1000,
         reference={"label": "one backend each", "backends": 1}),
 ]
+# The same out of a capture in memory, again and again: receiving is a copy, as from a virtual NIC.
+LONG = ("pcap.ipip.v4.1M",)  # --quick leaves it out unless it is named
+ROWS += [row(f"pcap.ipip.v4.{name}", flows, capture=True)
+         for name, flows in (("10k", 10 * K), ("100k", 100 * K), ("1M", M))]
 # What the reference itself is made of, in the same run.
 TESTPMD_ROWS = [("testpmd.null", "io", "none"), ("testpmd.io", "io", "random"),
                 ("testpmd.macswap", "macswap", "random"), ("testpmd.5tswap", "5tswap", "random"),
@@ -89,14 +93,22 @@ class Bench:
     def __init__(self, lab, arguments):
         self.lab, self.arguments = lab, arguments
         self.build = arguments.build.resolve()
-        self.huge = not arguments.no_huge and free_huge_mib() >= 384
+        self.huge = False
         self.count = 0
+
+    def choose_memory(self, r):
+        self.huge = not self.arguments.no_huge and free_huge_mib() >= needed_mib(r)
 
     def conditions(self):
         a = self.arguments
         return machine(self.build) | {
             "core": a.cpu, "memory": "2 MB pages" if self.huge else "4 KB pages",
             "rounds": a.rounds * a.sittings, "sittings": a.sittings, "seconds": a.seconds}
+
+
+def needed_mib(r):
+    """needed_mib() is what a row's programs take of 2 MB pages, all at once."""
+    return 384 + (r["connections"] * 35 >> 20) + 2 * captured_mib(r)
 
 
 class Race:
@@ -156,12 +168,12 @@ def figure_of(name, race, label, reference, facts, **more):
 def measure(bench, rows, report):
     """measure() has each row race against its reference; returns the figures."""
     a = bench.arguments
-    facts = bench.conditions()
     figures = []
     if a.references:
         report("  testpmd")
         race = Race(bench, report)
         standard = row("testpmd", M)
+        bench.choose_memory(standard)
         names = {}
 
         def starter(name, mode, traffic):
@@ -175,12 +187,14 @@ def measure(bench, rows, report):
         for _ in range(a.sittings):
             race.sit(list(names.values()))
         race.show()
+        facts = bench.conditions()
         figures += [figure_of(name, race, name, None, facts) for name in names]
     for r in rows:
         workers = r.get("workers", 1)
         if workers > (os.cpu_count() or 1):
             continue
-        report(f"  {r['name']}")
+        bench.choose_memory(r)
+        report(f"  {r['name']}" + ("" if bench.huge else ": in 4 KB pages"))
         race = Race(bench, report)
         starters = [lambda r=r: Sluice(bench, r)]
         reference = r["reference"]
@@ -195,6 +209,7 @@ def measure(bench, rows, report):
         for _ in range(a.sittings):
             race.sit(starters)
         race.show()
+        facts = bench.conditions()
         more = {"services": r["services"], "backends": r["backends"], "flows": r["flows"]}
         if a.sweep:
             more["io_mpps"] = describe(race.rates["testpmd-io"])["value"]
@@ -219,7 +234,7 @@ def read_arguments():
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names, or parts of names; all")
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="the build directory")
     parser.add_argument("--seconds", type=float, help="of each slice (0.25)")
-    parser.add_argument("--rounds", type=int, help="of a sitting (8)")
+    parser.add_argument("--rounds", type=int, help="of a sitting (6)")
     parser.add_argument("--sittings", type=int, help="how often all is started afresh (2)")
     parser.add_argument("--quick", action="store_true",
                         help="one sitting, three rounds, slices of 0.1 s, unless they are given")
@@ -238,14 +253,15 @@ def read_arguments():
     arguments = parser.parse_args()
     if arguments.sweep:
         arguments.references = False
-    for name, quick, usual in (("seconds", 0.1, 0.25), ("rounds", 3, 8), ("sittings", 1, 2)):
+    for name, quick, usual in (("seconds", 0.1, 0.25), ("rounds", 3, 6), ("sittings", 1, 2)):
         if getattr(arguments, name) is None:
             setattr(arguments, name, quick if arguments.quick else usual)
     arguments.wanted = [
         r | {k: getattr(arguments, k) for k in ("services", "backends", "flows")
              if getattr(arguments, k)}
         for r in SWEEPS.get(arguments.sweep, ROWS)
-        if not arguments.rows or any(w in r["name"] for w in arguments.rows)]
+        if any(w in r["name"] for w in arguments.rows) or not (
+            arguments.rows or arguments.quick and r["name"] in LONG)]
     if arguments.list:
         return arguments
     if not arguments.wanted:
@@ -267,11 +283,11 @@ def main():
         print("\n".join(r["name"] for r in arguments.wanted))
         return 0
     began = time.monotonic()
-    with Lab("perf") as lab:
+    wanted = 0 if arguments.no_huge else max(needed_mib(r) for r in arguments.wanted)
+    with huge_pages(wanted), Lab("perf") as lab:
         bench = Bench(lab, arguments)
-        if not bench.huge:
-            print("note: 4 KB pages" + ("" if arguments.no_huge else
-                  ", for there are not 384 MiB of free 2 MB pages; figures of many flows suffer"))
+        if free_huge_mib() < wanted:
+            print(f"note: there are not {wanted} MiB of free 2 MB pages; figures of many flows suffer")
         if os.getloadavg()[0] > 0.5:
             print(f"note: load {os.getloadavg()[0]:.1f}: somebody else uses this machine; ratios of "
                   "programs that take turns bear it better than rates do")
