@@ -33,7 +33,7 @@ struct {
 
 // Of all runs together.
 std::uint64_t done_packets = 0;
-std::array<std::uint64_t, abi::counter_count> seen{};
+std::array<std::uint64_t, abi::counter_count> occurred{};
 
 struct kind_of_run {
   const char* name;
@@ -41,12 +41,12 @@ struct kind_of_run {
   bool crowded;
 };
 
-constexpr std::array<kind_of_run, 6> kinds{{{"scalar", instruction_set::scalar, false},
-                                            {"avx2", instruction_set::avx2, false},
-                                            {"avx512", instruction_set::avx512, false},
-                                            {"scalar_crowded", instruction_set::scalar, true},
-                                            {"avx2_crowded", instruction_set::avx2, true},
-                                            {"avx512_crowded", instruction_set::avx512, true}}};
+constexpr std::array<kind_of_run, 6> all_runs{{{"scalar", instruction_set::scalar, false},
+                                               {"avx2", instruction_set::avx2, false},
+                                               {"avx512", instruction_set::avx512, false},
+                                               {"scalar_crowded", instruction_set::scalar, true},
+                                               {"avx2_crowded", instruction_set::avx2, true},
+                                               {"avx512_crowded", instruction_set::avx512, true}}};
 
 bool runs_here(const kind_of_run& k) {
   return k.instructions <= best_instruction_set();
@@ -64,7 +64,7 @@ class differential : public ::testing::TestWithParam<kind_of_run> {};
 TEST_P(differential, PathAndModelAgree) {
   if (!runs_here(GetParam())) GTEST_SKIP() << "not on this processor";
   const auto runs =
-      static_cast<std::uint64_t>(std::count_if(kinds.begin(), kinds.end(), runs_here));
+      static_cast<std::uint64_t>(std::count_if(all_runs.begin(), all_runs.end(), runs_here));
   const std::uint64_t packets = settings.packets / runs;
   const bool crowded = GetParam().crowded;
   std::printf("seed %lu, %lu packets\n", static_cast<unsigned long>(settings.seed),
@@ -126,17 +126,17 @@ TEST_P(differential, PathAndModelAgree) {
   }
   ASSERT_EQ(w.compare(), "");
   done_packets += packets;
-  for (std::size_t i = 0; i < seen.size(); ++i)
-    seen[i] += w.model().count_of(static_cast<abi::counter_id>(i));
+  for (std::size_t i = 0; i < occurred.size(); ++i)
+    occurred[i] += w.model().count_of(static_cast<abi::counter_id>(i));
 }
 
 // What was to be seen, was seen.
 class everything_occurs : public ::testing::Environment {
   void TearDown() override {
-    for (std::size_t i = 0; i < seen.size(); ++i)
-      if (seen[i] != 0)
+    for (std::size_t i = 0; i < occurred.size(); ++i)
+      if (occurred[i] != 0)
         std::printf("  %-28s %lu\n", std::string{abi::counter_infos[i].name}.c_str(),
-                    static_cast<unsigned long>(seen[i]));
+                    static_cast<unsigned long>(occurred[i]));
     if (done_packets < 500'000) return;
     using enum abi::counter_id;
     for (const abi::counter_id id : {forwarded,
@@ -174,12 +174,12 @@ class everything_occurs : public ::testing::Environment {
                                      drop_nat_no_port,
                                      fragments_followed,
                                      fragments_waited})
-      EXPECT_GT(seen[static_cast<std::size_t>(id)], 0u)
+      EXPECT_GT(occurred[static_cast<std::size_t>(id)], 0u)
           << abi::counter_infos[static_cast<std::size_t>(id)].name << " did not occur";
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(runs, differential, ::testing::ValuesIn(kinds),
+INSTANTIATE_TEST_SUITE_P(runs, differential, ::testing::ValuesIn(all_runs),
                          [](const auto& i) { return std::string{i.param.name}; });
 
 }  // namespace

@@ -7,7 +7,6 @@ namespace sluice::reference {
 namespace {
 
 using abi::counter_id;
-using kind = reading::kind;
 
 // reader: the frame's first `seen` bytes can be read.
 struct reader {
@@ -22,12 +21,12 @@ struct reader {
     return a;
   }
   reading fault(counter_id why) {
-    r.what = kind::fault;
+    r.what = reading::kind::fault;
     r.fault = why;
     return r;
   }
   reading unreadable(counter_id why) {
-    r.what = kind::unreadable;
+    r.what = reading::kind::unreadable;
     r.fault = why;
     return r;
   }
@@ -57,7 +56,7 @@ struct reader {
     }
     r.source_port = get16(b, r.l4);
     r.destination_port = get16(b, r.l4 + 2);
-    r.what = whole ? kind::flow : kind::first_fragment;
+    r.what = whole ? reading::kind::flow : reading::kind::first_fragment;
     return r;
   }
 
@@ -95,12 +94,12 @@ struct reader {
     if (in_pieces && !possible(offset, more, length - header))
       return fault(counter_id::drop_fragment);
     if (r.protocol != 6 && r.protocol != 17) {
-      r.what = in_pieces ? kind::fragment : kind::other;
+      r.what = in_pieces ? reading::kind::fragment : reading::kind::other;
       return r;
     }
     if (r.hops < 2) return fault(counter_id::drop_ttl_expired);
     if (offset != 0) {
-      r.what = kind::fragment;
+      r.what = reading::kind::fragment;
       return r;
     }
     return transport(!in_pieces);
@@ -151,7 +150,7 @@ struct reader {
           if (offset != 0) {
             if (r.hops < 2) return fault(counter_id::drop_ttl_expired);
             r.l4 = next;
-            r.what = kind::fragment;
+            r.what = reading::kind::fragment;
             return r;
           }
         }
@@ -163,7 +162,7 @@ struct reader {
       if (headers == 8) return fault(counter_id::drop_bad_ipv6_header);  // more than 8 of them
     }
     if (r.protocol != 6 && r.protocol != 17) {
-      r.what = pieces ? kind::fragment : kind::other;
+      r.what = pieces ? reading::kind::fragment : reading::kind::other;
       return r;
     }
     if (r.hops < 2) return fault(counter_id::drop_ttl_expired);
@@ -208,7 +207,7 @@ reading read(const frame& f) {
   in.r.l3 = at;
   if (type != 0x0800 && type != 0x86dd) return in.r;
   if ((f.bytes[0] & 1) != 0) {
-    in.r.what = kind::group;
+    in.r.what = reading::kind::group;
     return in.r;
   }
   return type == 0x0800 ? in.ipv4() : in.ipv6();

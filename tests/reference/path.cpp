@@ -5,7 +5,6 @@ namespace sluice::reference {
 
 using abi::connection_state;
 using abi::counter_id;
-using kind = reading::kind;
 
 namespace {
 
@@ -69,9 +68,10 @@ bool path::unknown(const frame& f) const {
   if (tables_->empty) return false;
   const bool to_vip = tables_->vip_of(r.destination, 6) || tables_->vip_of(r.destination, 17);
   // Fragments of a translated flow, or that might be.
-  const bool in_pieces = r.what == kind::first_fragment || r.what == kind::fragment;
+  const bool in_pieces =
+      r.what == reading::kind::first_fragment || r.what == reading::kind::fragment;
   if (in_pieces && (to_vip ? translates_at(r.destination) : tables_->translates())) return true;
-  if (r.what == kind::other && r.protocol == (r.version == 4 ? 1u : 58u)) {
+  if (r.what == reading::kind::other && r.protocol == (r.version == 4 ? 1u : 58u)) {
     if (std::min(f.contiguous, r.l3 + r.ip_length) < r.l4 + 8) return false;
     // Errors: about a connection, a translation, or one of our tunnels.
     const unsigned type = f.bytes[r.l4];
@@ -93,16 +93,16 @@ std::vector<outcome> path::process(const std::vector<frame>& burst, std::uint64_
     out[i].out = burst[i];
     work w{burst[i], read(burst[i]), out[i], said[i]};
     if (!admit(w)) continue;
-    if (w.r.what == kind::fragment) {
+    if (w.r.what == reading::kind::fragment) {
       others.push_back(w);
       continue;
     }
-    if (w.r.what == kind::first_fragment) firsts.push_back(w);
+    if (w.r.what == reading::kind::first_fragment) firsts.push_back(w);
     w.key = {tables_->vips[w.vip].id, w.r.source, w.r.source_port, w.r.destination_port};
     const std::size_t family = w.r.version == 4 ? 0 : 1;
     (connections_.contains(w.key) ? known_ones : newcomers)[family].push_back(w);
   }
-  for (const std::size_t family : {0, 1}) {
+  for (const std::size_t family : {0u, 1u}) {
     for (work& w : known_ones[family]) known(w);
     for (work& w : newcomers[family]) newcomer(w);
   }
@@ -127,20 +127,20 @@ void path::leave(work& w, kernel_reason why, counter_id otherwise) {
 bool path::admit(work& w) {
   const reading& r = w.r;
   const auto stop = [] { return false; };
-  if (r.what == kind::not_ip)
+  if (r.what == reading::kind::not_ip)
     return leave(w, kernel_reason::not_ip, counter_id::drop_not_for_us), stop();
-  if (r.what == kind::group)
+  if (r.what == reading::kind::group)
     return leave(w, kernel_reason::group_frame, counter_id::drop_not_for_us), stop();
-  if (r.what == kind::unreadable) return drop(w, r.fault), stop();
+  if (r.what == reading::kind::unreadable) return drop(w, r.fault), stop();
   if (tables_->empty) return drop(w, counter_id::drop_no_tables), stop();
   const auto tcp_vip = tables_->vip_of(r.destination, 6);
   const auto udp_vip = tables_->vip_of(r.destination, 17);
-  if (!tcp_vip && !udp_vip && r.what == kind::flow && tables_->translates() && answer(w))
+  if (!tcp_vip && !udp_vip && r.what == reading::kind::flow && tables_->translates() && answer(w))
     return false;
   if (!tcp_vip && !udp_vip)
     return leave(w, kernel_reason::not_for_a_vip, counter_id::drop_not_for_us), stop();
-  if (r.what == kind::fault) return drop(w, r.fault), stop();
-  if (r.what == kind::flow || r.what == kind::first_fragment) {
+  if (r.what == reading::kind::fault) return drop(w, r.fault), stop();
+  if (r.what == reading::kind::flow || r.what == reading::kind::first_fragment) {
     const auto vip = r.protocol == 6 ? tcp_vip : udp_vip;
     if (!vip)
       return leave(w, kernel_reason::no_service_port, counter_id::drop_no_service_port), stop();
@@ -148,12 +148,12 @@ bool path::admit(work& w) {
     return true;
   }
   const bool is_icmp = r.protocol == (r.version == 4 ? 1u : 58u);
-  if (r.what == kind::other && is_icmp) return icmp(w), stop();
+  if (r.what == reading::kind::other && is_icmp) return icmp(w), stop();
   // IPv6 names what the first fragment begins with.
   const bool transport = r.protocol == 6 || r.protocol == 17;
   const bool may_follow = transport || (r.version == 6 && (r.protocol == 0 || r.protocol == 43 ||
                                                            r.protocol == 51 || r.protocol == 60));
-  if (r.what == kind::fragment && may_follow) {
+  if (r.what == reading::kind::fragment && may_follow) {
     if (transport && !(r.protocol == 6 ? tcp_vip : udp_vip))
       return leave(w, kernel_reason::no_service_port, counter_id::drop_no_service_port), stop();
     return true;

@@ -107,7 +107,7 @@ std::uint64_t hash_of_flow(std::uint64_t seed, const reading& r) {
   }
   std::uint64_t h = seed;
   for (const address* a : {&r.source, &r.destination})
-    for (const std::size_t half : {0, 8}) h = mix(h ^ little(*a, half, 8));
+    for (const std::size_t half : {0u, 8u}) h = mix(h ^ little(*a, half, 8));
   return mix(h ^ ends);
 }
 std::uint64_t hash_of_source(std::uint64_t seed, const address& source) {

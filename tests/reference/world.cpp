@@ -197,7 +197,7 @@ std::string world::check(const frame& in, const outcome& wanted, const packet& g
 }
 
 std::string world::check_released() {
-  std::size_t seen = 0;
+  std::size_t looked_at = 0;
   for (const packet& p : path_.released()) {
     const auto at = held_.find(p.place);
     if (at == held_.end()) return "a fragment is released that was not held";
@@ -206,9 +206,9 @@ std::string world::check_released() {
     if (std::string s = check(at->second.in, wanted->second, p, *at->second.memory); !s.empty())
       return "a fragment that has waited: " + s;
     held_.erase(at);
-    ++seen;
+    ++looked_at;
   }
-  return seen == model_.released().size() ? "" : "a fragment should wait no longer";
+  return looked_at == model_.released().size() ? "" : "a fragment should wait no longer";
 }
 
 std::string world::maintain(unsigned times) {
