@@ -482,16 +482,28 @@ void controller::look_around() {
 
 void controller::publish_soon() {
   current_ = false;
-  if (publish_timer_ == 0)
-    publish_timer_ = loop_.call_after(coalesce_for, [this] {
-      publish_timer_ = 0;
-      publish_now();
+  if (publish_timer_ != 0 || publish_posted_) return;
+  const auto now = event_loop::now();
+  if (now - published_at_ >= coalesce_for) {
+    // A verdict that comes alone does not wait for a timer: those that the loop has already
+    // fetched share its generation, what comes after that the next one.
+    publish_posted_ = true;
+    loop_.post([this, here = std::weak_ptr{here_}] {
+      if (!here.expired() && publish_posted_) publish_now();
     });
+    return;
+  }
+  publish_timer_ = loop_.call_after(coalesce_for, [this] {
+    publish_timer_ = 0;
+    publish_now();
+  });
 }
 
 void controller::publish_now() {
   loop_.cancel(std::exchange(publish_timer_, 0));
+  publish_posted_ = false;
   const publish::publish_result done = writer_->publish(state_);
+  published_at_ = event_loop::now();
   current_ = done.status == publish::publish_status::published;
   if (current_) {
     if (problem_logged_) spdlog::info("generation {}: published after all", done.generation);

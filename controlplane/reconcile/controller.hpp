@@ -4,7 +4,8 @@
 //
 // - A change is validated, committed to the state file, then published. What is refused
 //   leaves everything as it was. A service that a change does not concern is not touched.
-// - Verdicts and next hops that arrive within a millisecond share one generation.
+// - Verdicts and next hops that arrive together are published at once, in one generation;
+//   those that follow within a millisecond share the next.
 // - While workers are stuck, publishing is tried again, always with the newest state.
 // - After a restart it goes on with the live segment: row numbers, tables, counter bases
 //   and health verdicts (then those of the state file) are taken over.
@@ -198,9 +199,12 @@ class controller {
   bool problem_logged_{false};
   std::uint64_t seen_data_plane_{0};  // instance of its observations
   event_loop::timer_id publish_timer_{0};
-  std::optional<event_loop::time_point> oldest_verdict_;   // not yet published
-  std::optional<event_loop::time_point> awaited_verdict_;  // published, not yet in use
-  std::uint64_t awaited_{0};                               // generation
+  bool publish_posted_{false};                                // to the loop, in place of the timer
+  event_loop::time_point published_at_{};                     // or tried to
+  std::shared_ptr<bool> here_{std::make_shared<bool>(true)};  // gone when the controller is
+  std::optional<event_loop::time_point> oldest_verdict_;      // not yet published
+  std::optional<event_loop::time_point> awaited_verdict_;     // published, not yet in use
+  std::uint64_t awaited_{0};                                  // generation
   event_loop::timer_id await_timer_{0};
   event_loop::timer_id look_timer_{0};
   // After what their callbacks use.
