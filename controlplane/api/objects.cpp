@@ -51,6 +51,14 @@ json next_hop_json(const reconcile::route& way) {
           {"reason", way.reason.empty() ? json() : json(way.reason)}};
 }
 
+// until_json() is a moment that is still to come, as others show it.
+json until_json(const std::optional<decision::time_point>& until) {
+  if (!until) return nullptr;
+  const auto left = *until - std::chrono::steady_clock::now();
+  return rfc3339(std::chrono::system_clock::now() +
+                 std::chrono::duration_cast<std::chrono::system_clock::duration>(left));
+}
+
 json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std::size_t i,
                   std::optional<std::uint32_t> service_row) {
   const reconcile::backend_runtime& b = s.backends[i];
@@ -86,6 +94,8 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
                         : json(b.probed_through ? "data-path" : "direct")},
           {"admin", cold.admin == abi::shown_admin::draining ? "draining" : "enabled"},
           {"share", share},
+          {"standing", std::string{decision::to_string(s.decided.backends[i].why)}},
+          {"standing_until", until_json(s.decided.backends[i].until)},
           {"next_hop", next_hop_json(b.way)},
           {"connections", counters[2] > counters[3] ? counters[2] - counters[3] : 0},
           {"packets", counters[0]},
@@ -130,6 +140,8 @@ json service_json(const view_of_now& v, const reconcile::service_runtime& s, boo
               {"backends_total", s.backends.size()},
               {"backends_up", up},
               {"backends_in_use", in_use},
+              {"tier", s.decided.tier ? json(*s.decided.tier) : json()},
+              {"panic", s.decided.panic},
               {"digest", hex(row ? v.snap.tables.services[*row].table_digest : 0)}};
   if (with_backends) out["backends"] = backends_json(v, s);
   return out;

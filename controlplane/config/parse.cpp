@@ -244,9 +244,11 @@ void read_service(const value& v, const service* base, service& out, service_ori
   origin.line = origin.name = origin.address = origin.port = v.line();
   origin.forward = origin.table_size = origin.health = v.line();
   origin.name_ok = origin.address_ok = origin.port_ok = base != nullptr;
-  const auto m = v.map({"name", "address", "protocol", "port", "scheduler", "table-size", "forward",
-                        "client-address", "mss-clamp", "echo", "persistence", "quic", "limits",
-                        "allow", "deny", "allow-file", "deny-file", "health", "backends"});
+  const auto m = v.map(
+      {"name",    "address",        "protocol",   "port",         "scheduler",      "table-size",
+       "forward", "client-address", "mss-clamp",  "echo",         "persistence",    "quic",
+       "limits",  "failover",       "slow-start", "flap-damping", "drain-deadline", "allow",
+       "deny",    "allow-file",     "deny-file",  "health",       "backends"});
   if (!m) return;
   if (base) out = *base;
   // With a base nothing is missing.

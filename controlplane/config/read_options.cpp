@@ -25,6 +25,8 @@ constexpr std::uint64_t smallest_mss = 536;
 constexpr std::uint64_t largest_mss = 65495;
 constexpr std::uint64_t highest_rate = 4'000'000'000;
 constexpr std::chrono::seconds longest_persistence{65535};
+constexpr std::chrono::milliseconds longest_wait{3'600'000};
+constexpr std::chrono::milliseconds longest_drain{24 * 3'600'000};
 constexpr std::size_t longest_path = 1024;
 
 // no_effect() reports those of the keys that are in the text.
@@ -148,6 +150,68 @@ void read_limits(const map_value& service_map, service& out) {
   if (const auto s = m->find("per-source")) read_source_limit(*s, out.limits.per_source);
 }
 
+void read_failover(const value& v, model::failover& out) {
+  if (v.is_word("off")) {
+    out = {};
+    return;
+  }
+  const auto m = v.map({"tier-threshold", "panic-threshold", "failback"});
+  if (!m) return;
+  if (const auto n = m->find("tier-threshold")) assign(out.tier_threshold, n->integer(0, 100));
+  if (const auto n = m->find("panic-threshold")) assign(out.panic_threshold, n->integer(0, 100));
+  if (const auto d = m->find("failback"))
+    assign(out.failback, d->duration(std::chrono::milliseconds{0}, longest_wait));
+}
+
+void read_slow_start(const map_value& service_map, service& out) {
+  if (!model::weighs(out.scheduler)) {
+    no_effect(service_map, {"slow-start"},
+              "scheduler: " + std::string{model::to_string(out.scheduler)},
+              "schedulers that take weights");
+    out.slow_start = {};
+    return;
+  }
+  const auto v = service_map.find("slow-start");
+  if (!v) return;
+  if (v->is_word("off")) {
+    out.slow_start = {};
+    return;
+  }
+  const auto m = v->map({"time", "steps"});
+  if (!m) return;
+  const auto time = out.slow_start.off() ? m->require("time", "30s") : m->find("time");
+  if (time)
+    assign(out.slow_start.time, time->duration(std::chrono::milliseconds{100}, longest_wait));
+  if (const auto n = m->find("steps")) assign(out.slow_start.steps, n->integer(1, 20));
+}
+
+void read_flap_damping(const value& v, model::flap_damping& out) {
+  if (v.is_word("off")) {
+    out = {};
+    return;
+  }
+  const auto m = v.map({"falls", "within", "hold"});
+  if (!m) return;
+  const auto falls = out.off() ? m->require("falls", "3") : m->find("falls");
+  if (falls) assign(out.falls, falls->integer(2, 50));
+  if (const auto d = m->find("within"))
+    assign(out.within, d->duration(std::chrono::milliseconds{100}, longest_wait));
+  if (const auto d = m->find("hold"))
+    assign(out.hold, d->duration(std::chrono::milliseconds{100}, longest_wait));
+}
+
+void read_judgement(const map_value& m, service& out) {
+  if (const auto v = m.find("failover")) read_failover(*v, out.failover);
+  read_slow_start(m, out);
+  if (const auto v = m.find("flap-damping")) read_flap_damping(*v, out.flap_damping);
+  if (const auto v = m.find("drain-deadline")) {
+    if (v->is_word("none"))
+      out.drain_deadline = {};
+    else
+      assign(out.drain_deadline, v->duration(std::chrono::milliseconds{100}, longest_drain));
+  }
+}
+
 void read_set(const map_value& m, const std::string& key, model::prefix_set& out) {
   if (const auto list = m.find(key)) {
     if (const auto items = list->items()) {
@@ -218,6 +282,7 @@ void read_options(const map_value& m, service& out) {
     read_persistence(*persistence, out.persistence);
   read_quic(m, out);
   read_limits(m, out);
+  read_judgement(m, out);
   read_set(m, "allow", out.allow);
   read_set(m, "deny", out.deny);
 }

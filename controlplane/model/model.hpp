@@ -58,6 +58,11 @@ enum class forward_mode : std::uint8_t {
   const int inner = m == forward_mode::gue ? 8 : m == forward_mode::gre ? 4 : 0;
   return static_cast<std::uint16_t>((backend_v4 ? 20 : 40) + inner);
 }
+// weighs() tells whether a scheduler takes weights as more than zero or not.
+[[nodiscard]] constexpr bool weighs(scheduler_kind s) noexcept {
+  return s != scheduler_kind::round_robin && s != scheduler_kind::random &&
+         s != scheduler_kind::least_connections;
+}
 // sized() tells whether a scheduler's table has a size to choose.
 [[nodiscard]] constexpr bool sized(scheduler_kind s) noexcept {
   return s != scheduler_kind::round_robin && s != scheduler_kind::random;
@@ -125,6 +130,10 @@ struct service {
   model::persistence persistence{};
   std::uint8_t quic_id_length{0};  // udp: bytes of server id in a connection id; 0: not QUIC
   service_limits limits{};
+  model::failover failover{};
+  model::slow_start slow_start{};
+  model::flap_damping flap_damping{};
+  milliseconds drain_deadline{0};  // 0: none
   prefix_set allow{};
   prefix_set deny{};
 

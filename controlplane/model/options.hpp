@@ -53,6 +53,35 @@ struct service_limits {
   bool operator==(const service_limits&) const = default;
 };
 
+// When new connections go to another tier, and when health is ignored. In per cent of the
+// weight of a tier's backends that are wanted.
+struct failover {
+  std::uint8_t tier_threshold{0};   // with less of it able to serve, a tier is not good enough
+  std::uint8_t panic_threshold{0};  // with less of it in every tier, health is ignored
+  std::chrono::milliseconds failback{0};  // a better tier has to be good enough for so long
+
+  bool operator==(const failover&) const = default;
+};
+
+// A backend that was down gets its weight back in steps. Off with time 0.
+struct slow_start {
+  std::chrono::milliseconds time{0};
+  std::uint8_t steps{5};
+
+  [[nodiscard]] bool off() const noexcept { return time.count() == 0; }
+  bool operator==(const slow_start&) const = default;
+};
+
+// A backend that fell so often is held out. Off with falls 0.
+struct flap_damping {
+  std::uint8_t falls{0};
+  std::chrono::milliseconds within{60'000};
+  std::chrono::milliseconds hold{60'000};  // after the last fall
+
+  [[nodiscard]] bool off() const noexcept { return falls == 0; }
+  bool operator==(const flap_damping&) const = default;
+};
+
 // prefix_set: an allow or deny list. A set that is not given() is no list at all; one whose
 // file is empty is a list that holds nobody.
 struct prefix_set {

@@ -233,6 +233,17 @@ nlohmann::ordered_json options_json(const service& s) {
                           {"ipv6-prefix", s.persistence.ipv6_prefix}};
   if (s.quic_id_length != 0) out["quic"] = {{"server-id-length", s.quic_id_length}};
   if (s.limits != service_limits{}) out["limits"] = to_json(s.limits);
+  if (s.failover != failover{})
+    out["failover"] = {{"tier-threshold", s.failover.tier_threshold},
+                       {"panic-threshold", s.failover.panic_threshold},
+                       {"failback", to_string(s.failover.failback)}};
+  if (!s.slow_start.off())
+    out["slow-start"] = {{"time", to_string(s.slow_start.time)}, {"steps", s.slow_start.steps}};
+  if (!s.flap_damping.off())
+    out["flap-damping"] = {{"falls", s.flap_damping.falls},
+                           {"within", to_string(s.flap_damping.within)},
+                           {"hold", to_string(s.flap_damping.hold)}};
+  if (s.drain_deadline.count() != 0) out["drain-deadline"] = to_string(s.drain_deadline);
   add_set(out, "allow", s.allow);
   add_set(out, "deny", s.deny);
   return out;

@@ -53,25 +53,26 @@ bool is_up(abi::shown_health h) noexcept {
   return h == abi::shown_health::up || h == abi::shown_health::unchecked;
 }
 
-// give_weights() gives the backends that pass, in the first tier that has one, their
-// weight. False: none passes.
-template <class Test>
-bool give_weights(published_service& s, Test&& passes) {
-  std::optional<std::uint8_t> tier;
-  for (const auto& b : s.backends)
-    if (b.weight != 0 && b.admin == abi::shown_admin::enabled && passes(b))
-      tier = tier ? std::min(*tier, b.tier) : b.tier;
-  if (!tier) return false;
-  for (auto& b : s.backends)
-    if (b.weight != 0 && b.admin == abi::shown_admin::enabled && b.tier == *tier && passes(b))
-      b.effective_weight = b.weight;
-  return true;
-}
-
 }  // namespace
 
+decision::verdict decide(const model::service& service, std::span<const condition> conditions,
+                         const decision::memory& before, decision::time_point now) {
+  const bool checked = service.health.kind != model::health_kind::none;
+  std::vector<decision::finding> findings;
+  findings.reserve(conditions.size());
+  for (const condition& c : conditions)
+    findings.push_back({checked ? c.health : abi::shown_health::unchecked, c.next_hop.has_value()});
+  return decision::decide(service, findings, before, now);
+}
+
 published_service effective(const model::service& service, std::span<const condition> conditions) {
+  return effective(service, conditions, decide(service, conditions, {}, {}));
+}
+
+published_service effective(const model::service& service, std::span<const condition> conditions,
+                            const decision::verdict& decided) {
   assert(conditions.size() == service.backends.size());
+  assert(decided.backends.size() == service.backends.size());
   published_service out;
   out.name = service.name;
   out.address = service.address;
@@ -92,6 +93,8 @@ published_service effective(const model::service& service, std::span<const condi
     published_backend b;
     b.address = from.address;
     b.weight = from.weight;
+    b.effective_weight = decided.backends[i].weight;
+    b.keeps_connections = decided.backends[i].keeps;
     b.tier = from.tier;
     b.health = service.health.kind == model::health_kind::none ? abi::shown_health::unchecked
                                                                : conditions[i].health;
@@ -103,15 +106,9 @@ published_service effective(const model::service& service, std::span<const condi
     b.quic_id = from.quic_id;
     out.backends.push_back(b);
   }
-  const bool healthy =
-      give_weights(out, [](const auto& b) { return is_up(b.health) && b.next_hop; });
-  if (!healthy && !give_weights(out, [](const auto& b) { return b.next_hop.has_value(); }))
-    give_weights(out, [](const auto&) { return true; });
   // A ping asks whether the service can be had: not when its backends are only tried because
-  // none of them is healthy.
-  out.answers_echo = service.echo && healthy;
-  for (auto& b : out.backends)
-    b.keeps_connections = b.health != abi::shown_health::down || b.effective_weight != 0;
+  // too few of them are healthy.
+  out.answers_echo = service.echo && decided.tier.has_value();
   return out;
 }
 

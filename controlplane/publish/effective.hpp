@@ -1,23 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// effective(): from what is wanted of a service and what is known of its backends to
-// what the workers shall use. Pure.
+// effective(): from what is wanted of a service, what is known of its backends and what was
+// decided (controlplane/decision) to what the workers shall use. Pure.
 //
-// - A backend can serve when it is enabled, has weight, is up (or is not checked) and its
-//   next hop is known. One that was never probed is not up.
-// - New connections go to the lowest-numbered tier that has a backend that can serve.
-// - Panic: when no backend of any tier can serve, health is ignored: the service behaves
-//   as if all its backends were up. When no next hop is known either, those are ignored
-//   too, and the drops are counted under their name.
-// - mss-clamp auto is what fits the narrowest path to a backend (of those whose next hop is
-//   known), after encapsulation and without TCP options.
-// - A backend that is down loses its connections, unless it is in the table (panic). A
-//   drained one keeps them and takes no new ones.
+// mss-clamp auto is what fits the narrowest path to a backend (of those whose next hop is
+// known), after encapsulation and without TCP options.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
 
+#include "controlplane/decision/decision.hpp"
 #include "controlplane/model/model.hpp"
 #include "controlplane/publish/published_state.hpp"
 
@@ -30,6 +23,13 @@ struct condition {
 };
 
 // `conditions` has one element for each of the service's backends, in their order.
+[[nodiscard]] decision::verdict decide(const model::service& service,
+                                       std::span<const condition> conditions,
+                                       const decision::memory& before, decision::time_point now);
+[[nodiscard]] published_service effective(const model::service& service,
+                                          std::span<const condition> conditions,
+                                          const decision::verdict& decided);
+// Without anything decided before.
 [[nodiscard]] published_service effective(const model::service& service,
                                           std::span<const condition> conditions);
 

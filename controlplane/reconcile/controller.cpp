@@ -37,14 +37,19 @@ bool is_checked(const model::service& s) {
   return s.health.kind != model::health_kind::none;
 }
 
-publish::published_service decide(const service_runtime& s) {
+// decide() makes the next decision about a service, from the one that s has.
+void decide(service_runtime& s) {
   std::vector<publish::condition> conditions;
   conditions.reserve(s.backends.size());
   for (const auto& b : s.backends) conditions.push_back(b.condition);
-  publish::published_service out = publish::effective(s.config, conditions);
-  out.allow = s.allow;
-  out.deny = s.deny;
-  return out;
+  const decision::memory before = std::move(s.decided.next);
+  s.decided = publish::decide(s.config, conditions, before, event_loop::now());
+  s.published = publish::effective(s.config, conditions, s.decided);
+  s.published.allow = s.allow;
+  s.published.deny = s.deny;
+  if (s.decided.tier != before.tier && before.tier && s.decided.tier)
+    spdlog::info("{}: new connections go to tier {}, no longer to tier {}", s.config.name,
+                 *s.decided.tier, *before.tier);
 }
 
 publish::writer_settings settings_of(const node_config& node) {
@@ -64,7 +69,8 @@ controller::controller(event_loop& loop, const node_config& node,
           std::make_shared<publish::observation_follower>(node.observation_segment_path())} {}
 
 controller::~controller() {
-  for (const auto timer : {publish_timer_, await_timer_, look_timer_}) loop_.cancel(timer);
+  for (const auto timer : {publish_timer_, await_timer_, look_timer_, decision_timer_})
+    loop_.cancel(timer);
 }
 
 tl::expected<void, std::string> controller::open_segment() {
@@ -232,9 +238,9 @@ snapshot controller::look() {
     if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     for (const auto& service : services_)
-      if (publish::panics(service->published))
+      if (service->decided.panic)
         s.warnings.push_back("service " + service->config.name +
-                             ": no backend can serve, so health is ignored");
+                             ": too few backends can serve, so health is ignored");
     return s;
   });
 }
@@ -335,7 +341,8 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
   }
   next->allow = lists_.find(config.allow);
   next->deny = lists_.find(config.deny);
-  next->published = decide(*next);
+  if (before != nullptr) next->decided.next = before->decided.next;
+  decide(*next);
   return next;
 }
 
@@ -356,6 +363,7 @@ void controller::install(const model::desired_state& next, std::uint64_t revisio
       services.push_back(make_runtime(s, known ? old->get() : nullptr));
     }
     state.services.push_back(services.back()->published);
+    ask_again(services.back()->decided);
   }
   services_ = std::move(services);
   state_ = std::move(state);
@@ -372,11 +380,34 @@ std::uint16_t controller::workers() const {
 }
 
 void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime> next) {
-  next->published = decide(*next);
+  decide(*next);
+  ask_again(next->decided);
   const bool differs = next->published != state_.services[service];
   if (differs) state_.services[service] = next->published;
   services_[service] = std::move(next);
   if (differs) publish_soon();
+}
+
+void controller::ask_again(const decision::verdict& decided) {
+  if (!decided.again || (decision_timer_ != 0 && decision_at_ <= *decided.again)) return;
+  loop_.cancel(decision_timer_);
+  decision_at_ = *decided.again;
+  decision_timer_ = loop_.call_at(decision_at_, [this] {
+    decision_timer_ = 0;
+    decide_due();
+  });
+}
+
+void controller::decide_due() {
+  const auto now = event_loop::now();
+  for (std::uint32_t i = 0; i < services_.size(); ++i) {
+    const auto& again = services_[i]->decided.again;
+    if (!again) continue;
+    if (*again <= now)
+      replace(i, std::make_shared<service_runtime>(*services_[i]));
+    else
+      ask_again(services_[i]->decided);
+  }
 }
 
 void controller::on_verdict(const health::target& target, const health::verdict& verdict) {

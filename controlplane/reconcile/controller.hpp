@@ -30,6 +30,7 @@
 #include <tl/expected.hpp>
 
 #include "controlplane/config/config.hpp"
+#include "controlplane/decision/decision.hpp"
 #include "controlplane/health/health_checker.hpp"
 #include "controlplane/loop/event_loop.hpp"
 #include "controlplane/model/text.hpp"
@@ -61,6 +62,7 @@ struct service_runtime {
   lists::shared_ranges allow;             // null: everybody
   lists::shared_ranges deny;              // null: nobody
   publish::published_service published;
+  decision::verdict decided;  // what `published` follows from
 };
 
 struct snapshot {
@@ -164,6 +166,9 @@ class controller {
   void on_neighbours(const std::vector<ip_address>& changed);
   void refresh_routes(const places& where);
   [[nodiscard]] std::uint16_t workers() const;
+  // ask_again() sees to it that a decision that time changes is made anew.
+  void ask_again(const decision::verdict& decided);
+  void decide_due();
   void replace(std::uint32_t service, std::shared_ptr<service_runtime> next);
   void look_around();
   void refresh_lists();
@@ -206,6 +211,8 @@ class controller {
   std::optional<event_loop::time_point> awaited_verdict_;     // published, not yet in use
   std::uint64_t awaited_{0};                                  // generation
   event_loop::timer_id await_timer_{0};
+  event_loop::timer_id decision_timer_{0};
+  event_loop::time_point decision_at_{};  // when decision_timer_ is set
   event_loop::timer_id look_timer_{0};
   // After what their callbacks use.
   std::unique_ptr<next_hops> hops_;

@@ -32,7 +32,7 @@ RULES = [
     # services.yaml, the table builder and the packet path, as libraries.
     ("tools/", ("tools/", "dataplane/abi/", "dataplane/packet/", "dataplane/path/",
                 "dataplane/connection/", "controlplane/model/", "controlplane/config/",
-                "controlplane/maglev/", "controlplane/lists/", "controlplane/publish/",
+                "controlplane/decision/", "controlplane/maglev/", "controlplane/lists/", "controlplane/publish/",
                 "controlplane/schedule/"), None),
 ]
 # In dataplane/abi: the reader of node.yaml, which both daemons and the tools link.

@@ -40,19 +40,14 @@ const std::vector<column>& service_columns() {
 }
 
 const std::vector<column>& backend_columns() {
-  static const std::vector<column> columns{field("SERVICE", "service"),
-                                           field("ADDRESS", "address"),
-                                           number("WEIGHT", "weight"),
-                                           number("EFFECTIVE", "effective_weight"),
-                                           share("SHARE", "share"),
-                                           number("TIER", "tier"),
-                                           field("HEALTH", "health"),
-                                           field("ADMIN", "admin"),
-                                           field("NEXT HOP", "next_hop.mac"),
-                                           field("PORT", "next_hop.port"),
-                                           number("CONNECTIONS", "connections"),
-                                           number("PACKETS", "packets"),
-                                           field("LAST CHECK", "health_text")};
+  static const std::vector<column> columns{
+      field("SERVICE", "service"),    field("ADDRESS", "address"),
+      number("WEIGHT", "weight"),     number("EFFECTIVE", "effective_weight"),
+      share("SHARE", "share"),        number("TIER", "tier"),
+      field("HEALTH", "health"),      field("ADMIN", "admin"),
+      field("STANDING", "standing"),  field("NEXT HOP", "next_hop.mac"),
+      field("PORT", "next_hop.port"), number("CONNECTIONS", "connections"),
+      number("PACKETS", "packets"),   field("LAST CHECK", "health_text")};
   return columns;
 }
 

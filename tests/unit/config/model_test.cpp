@@ -26,6 +26,14 @@ void random_options(std::mt19937& rng, service& s) {
   if (pick(2) == 0) s.limits.packets = pick(1000);
   if (pick(2) == 0 && tcp) s.limits.syn_flood = pick(1000);
   if (pick(2) == 0) s.limits.per_source = {1 + pick(1000), prefix(32), prefix(128)};
+  const auto percent = [&] { return static_cast<std::uint8_t>(pick(101)); };
+  if (pick(2) == 0) s.failover = {percent(), percent(), milliseconds{pick(3'600'000)}};
+  if (pick(2) == 0 && weighs(s.scheduler))
+    s.slow_start = {milliseconds{100 + pick(100'000)}, static_cast<std::uint8_t>(1 + pick(20))};
+  if (pick(2) == 0)
+    s.flap_damping = {static_cast<std::uint8_t>(2 + pick(40)), milliseconds{100 + pick(100'000)},
+                      milliseconds{100 + pick(100'000)}};
+  if (pick(2) == 0) s.drain_deadline = milliseconds{100 + pick(86'000'000)};
   for (prefix_set* set : {&s.allow, &s.deny}) {
     for (unsigned i = pick(7); i > 3; --i)
       set->prefixes.push_back(*parse_prefix(pick(2) == 0 ? "10.0.0.0/8" : "2001:db8::/32"));

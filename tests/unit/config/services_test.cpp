@@ -54,6 +54,36 @@ TEST(services, reads_the_contract) {
   EXPECT_EQ(s.backends[1].tier, 1);
 }
 
+TEST(services, reads_who_gets_new_connections) {
+  const auto state = parse_services(R"(services:
+  - name: web
+    address: 198.51.100.10
+    port: 443
+    failover: {tier-threshold: 70, panic-threshold: 50, failback: 30s}
+    slow-start: {time: 1m}
+    flap-damping: {falls: 3, within: 2m}
+    drain-deadline: 10m
+)",
+                                    "services.yaml", {});
+  ASSERT_TRUE(state) << to_string(state.error());
+  const model::service& s = state->services[0];
+  EXPECT_EQ(s.failover, (model::failover{70, 50, milliseconds{30000}}));
+  EXPECT_EQ(s.slow_start, (model::slow_start{milliseconds{60000}, 5}));
+  EXPECT_EQ(s.flap_damping, (model::flap_damping{3, milliseconds{120000}, milliseconds{60000}}));
+  EXPECT_EQ(s.drain_deadline, milliseconds{600000});
+  EXPECT_TRUE(model::service{}.slow_start.off());
+  // What a base has is kept, a key at a time; "off" takes it away.
+  const auto changed = parse_service(
+      "{slow-start: {steps: 9}, failover: {failback: 1s}, flap-damping: off, "
+      "drain-deadline: none}",
+      "x", {}, &s);
+  ASSERT_TRUE(changed) << to_string(changed.error());
+  EXPECT_EQ(changed->slow_start, (model::slow_start{milliseconds{60000}, 9}));
+  EXPECT_EQ(changed->failover, (model::failover{70, 50, milliseconds{1000}}));
+  EXPECT_TRUE(changed->flap_damping.off());
+  EXPECT_EQ(changed->drain_deadline, milliseconds{0});
+}
+
 TEST(services, defaults) {
   const auto state = parse_services(
       "services: [{name: a, address: 192.0.2.1, port: any}, {name: b, address: \"2001:db8::1\", "
@@ -231,6 +261,30 @@ TEST(services, bad_options) {
       {"syn-flood of udp", "    protocol: udp\n    limits: {syn-flood: 10}",
        "services.yaml:8: services[0].limits.syn-flood: has no effect with protocol: udp; expected "
        "it only with protocol: tcp"},
+      {"tier threshold", "    failover: {tier-threshold: 101}",
+       "services.yaml:7: services[0].failover.tier-threshold: '101' is out of range; expected a "
+       "whole number from 0 to 100"},
+      {"failback", "    failover: {failback: 2h}",
+       "services.yaml:7: services[0].failover.failback: '2h' is out of range; expected a duration "
+       "from 0ms to 1h, such as 500ms, 2s, 1m or 1h"},
+      {"unknown failover", "    failover: {fail-back: 2s}",
+       "services.yaml:7: services[0].failover.fail-back: unknown key; did you mean failback?"},
+      {"slow-start without time", "    slow-start: {steps: 3}",
+       "services.yaml:7: services[0].slow-start.time: is missing; for example 30s"},
+      {"slow-start without weights", "    scheduler: random\n    slow-start: {time: 30s}",
+       "services.yaml:8: services[0].slow-start: has no effect with scheduler: random; expected it "
+       "only with schedulers that take weights"},
+      {"slow-start steps", "    slow-start: {time: 30s, steps: 0}",
+       "services.yaml:7: services[0].slow-start.steps: '0' is out of range; expected a whole "
+       "number from 1 to 20"},
+      {"flap-damping without falls", "    flap-damping: {hold: 30s}",
+       "services.yaml:7: services[0].flap-damping.falls: is missing; for example 3"},
+      {"flap-damping falls", "    flap-damping: {falls: 1}",
+       "services.yaml:7: services[0].flap-damping.falls: '1' is out of range; expected a whole "
+       "number from 2 to 50"},
+      {"drain-deadline", "    drain-deadline: forever",
+       "services.yaml:7: services[0].drain-deadline: 'forever' is not a duration; expected a "
+       "duration from 100ms to 24h, such as 500ms, 2s, 1m or 1h"},
       {"unknown limit", "    limits: {connections: 10}",
        "services.yaml:7: services[0].limits.connections: unknown key; did you mean "
        "new-connections?"},
