@@ -102,7 +102,7 @@ class Bench:
                    "--flows", FLOWS[flows], "--services", a.services, "--backends", a.backends,
                    "--through", through, *SIZES[f"{family}.{size}"],
                    "--trial", a.seconds, "--drain", a.drain, "--loss", a.loss,
-                   "--max-rate", a.max_rate, "--resolution", a.resolution,
+                   "--max-rate", a.max_rate, "--resolution", a.resolution, "--tries", a.tries,
                    "--ring-bits", a.ring_bits, "--bucket", a.bucket,
                    "--fractions", ",".join(map(str, a.fractions)),
                    "--json", lab.path("figures.json"), "--stay"]
@@ -263,7 +263,7 @@ def measure(bench, names, report):
     facts = machine(bench.binaries.build) | {
         "cores": [a.main_cpu, a.cpu],
         "memory": "2 MB pages" if bench.huge else "4 KB pages", "trial_seconds": a.seconds,
-        "loss_allowed": a.loss, "ring": 1 << a.ring_bits, "services": a.services,
+        "loss_allowed": a.loss, "tries": a.tries, "ring": 1 << a.ring_bits, "services": a.services,
         "backends": a.backends}
     figures = []
     for name in names:
@@ -288,6 +288,8 @@ def read_arguments():
     parser.add_argument("--seconds", type=float, help="of a trial (2)")
     parser.add_argument("--loss", type=float, help="part of the packets that may be lost (0)")
     parser.add_argument("--resolution", type=float, help="of the search, relative (0.02)")
+    parser.add_argument("--tries", type=int, default=3,
+                        help="of a rate at which up to 5 %% was lost: somebody was held up (3)")
     parser.add_argument("--max-rate", type=float, default=30, help="Mpps where it begins (30)")
     parser.add_argument("--drain", type=float, default=0.5,
                         help="seconds without a packet that end a trial (0.5)")
