@@ -30,6 +30,7 @@
 #include "controlplane/api/router.hpp"
 #include "controlplane/api/server.hpp"
 #include "controlplane/metrics/exporter.hpp"
+#include "controlplane/reconcile/backup_keeper.hpp"
 #include "controlplane/reconcile/controller.hpp"
 #include "dataplane/abi/node_file.hpp"
 
@@ -160,7 +161,8 @@ int serve(const node_config& node) {
   reconcile::controller controller{loop, node, keeper};
   if (auto started = controller.start(); !started) return fail(started.error());
 
-  api::router router{controller};
+  reconcile::backup_keeper backups{keeper, node};
+  api::router router{controller, backups};
   auto server = api::server::listen(settings.api_socket, settings.api_mode,
                                     [&router](const api::request& r) { return router.handle(r); });
   if (!server) return fail(server.error());

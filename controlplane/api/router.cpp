@@ -7,6 +7,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "controlplane/api/backups.hpp"
 #include "controlplane/api/changes.hpp"
 #include "controlplane/api/connections.hpp"
 #include "controlplane/api/objects.hpp"
@@ -36,6 +37,11 @@ reply router::handle(const request& r) {
     const std::string& what = s[1];
     if (what == "config" && s.size() == 2) return config(r);
     if (what == "services") return services(r);
+    if (what == "backups" && s.size() == 2) {
+      if (r.method == "POST") return make_backup(backups_, r);
+      if (r.method != "GET") return wrong_method(r, "GET or POST");
+      return show_backups(backups_, controller_.node());
+    }
     if (what == "history" || what == "diff" || what == "rollback") return revisions(r);
 
     const bool connections_count = what == "connections" && s.size() == 3 && s[2] == "count";
@@ -52,7 +58,8 @@ reply router::handle(const request& r) {
     if (what == "connections") return list_connections(controller_, r);
     if (what == "explain") return explain(controller_, r);
 
-    const view_of_now v = view_of_now::take(controller_);
+    view_of_now v = view_of_now::take(controller_);
+    for (auto& p : backups_.problems()) v.snap.warnings.push_back(std::move(p));
     const auto xdp = [this] { return reconcile::read_xdp_counters(controller_.node()); };
     if (what == "status") return ok(status_json(controller_, v));
     if (what == "workers") return ok({{"workers", workers_json(v)}});

@@ -5,13 +5,15 @@
 #include <string>
 
 #include "controlplane/api/message.hpp"
+#include "controlplane/reconcile/backup_keeper.hpp"
 #include "controlplane/reconcile/controller.hpp"
 
 namespace sluice::api {
 
 class router {
  public:
-  explicit router(reconcile::controller& controller) : controller_{controller} {}
+  router(reconcile::controller& controller, reconcile::backup_keeper& backups)
+      : controller_{controller}, backups_{backups} {}
 
   // handle() answers every request; it does not throw for anything a client sent.
   [[nodiscard]] reply handle(const request& r);
@@ -23,6 +25,7 @@ class router {
   [[nodiscard]] reply revisions(const request& r);
 
   reconcile::controller& controller_;
+  reconcile::backup_keeper& backups_;
 };
 
 }  // namespace sluice::api

@@ -67,6 +67,23 @@ const std::string& state_store::path() const noexcept {
   return connection_->path;
 }
 
+result<state_store> state_store::import(const std::string& path, const history_bounds& bounds,
+                                        const std::vector<revision_record>& revisions) {
+  auto file = open(path);
+  if (!file) return file;
+  const connection& c = *file->connection_;
+  if (const auto before = file->bounds(); !before || before->last != 0)
+    return c.fail("holds a history already");
+  transaction all{c.db};
+  if (!all.ok() || !c.set_fact("lineage", bounds.lineage) ||
+      !c.set_fact("anchor", to_hex(bounds.anchor)))
+    return c.sql_error("importing");
+  for (const revision_record& r : revisions)
+    if (auto put = c.insert(r); !put) return tl::unexpected{put.error()};
+  if (!all.commit()) return c.sql_error("importing");
+  return file;
+}
+
 template <class Fn>
 result<void> state_store::connection::texts(revision_number first, revision_number last,
                                             Fn&& fn) const {

@@ -63,6 +63,10 @@ class state_store {
   // revisions at least are kept, up to 100 more; 0: all.
   [[nodiscard]] static result<state_store> open(const std::string& path, std::size_t keep = 0);
   [[nodiscard]] const std::string& path() const noexcept;
+  // import() makes a file that is not there yet out of the revisions of another one.
+  [[nodiscard]] static result<state_store> import(const std::string& path,
+                                                  const history_bounds& bounds,
+                                                  const std::vector<revision_record>& revisions);
 
   state_store(state_store&&) noexcept;
   state_store& operator=(state_store&&) noexcept;

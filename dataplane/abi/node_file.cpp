@@ -337,8 +337,37 @@ void read_api(const value& v, controlplane_config& out) {
   }
 }
 
+void read_backup(const value& v, backup_config& out) {
+  const auto m = v.map({"to", "interval", "kind", "full-every", "keep", "copy"});
+  if (!m) return;
+  const auto directory = [](const value& at, std::string& path) {
+    if (auto text = absolute_path(at, PATH_MAX - 64)) path = std::move(*text);
+  };
+  if (const auto to = m->require("to", "/var/backups/sluice")) directory(*to, out.to);
+  if (const auto every = m->find("interval"))
+    assign(out.interval, every->duration(std::chrono::seconds{1}, std::chrono::hours{8760}));
+  if (const auto kind = m->find("kind"))
+    assign(out.kind, kind->word<backup_method>({{"full", backup_method::full},
+                                                {"incremental", backup_method::incremental},
+                                                {"differential", backup_method::differential}}));
+  if (const auto n = m->find("full-every")) assign(out.full_every, n->integer(1, 100'000));
+  if (const auto n = m->find("keep")) assign(out.keep, n->integer(1, 100'000));
+  if (const auto copy = m->find("copy")) {
+    if (const auto keys = copy->map({"to", "mode"})) {
+      if (const auto to = keys->require("to", "/mnt/backup/sluice")) {
+        directory(*to, out.copy_to);
+        if (!out.copy_to.empty() && out.copy_to == out.to)
+          to->error("is the directory of the backups itself; expected another one");
+      }
+      if (const auto mode = keys->find("mode"))
+        assign(out.copy,
+               mode->word<copy_mode>({{"sync", copy_mode::sync}, {"async", copy_mode::async}}));
+    }
+  }
+}
+
 void read_controlplane(const value& v, controlplane_config& out) {
-  const auto m = v.map({"state", "api", "metrics", "limits", "history"});
+  const auto m = v.map({"state", "api", "metrics", "limits", "history", "backup"});
   if (!m) return;
   if (const auto state = m->find("state"))
     if (auto path = absolute_path(*state, PATH_MAX - 32)) out.state = std::move(*path);
@@ -366,6 +395,7 @@ void read_controlplane(const value& v, controlplane_config& out) {
         assign(out.limits.table_memory_mib, n->integer(1, 1u << 20));
     }
   }
+  if (const auto backup = m->find("backup")) read_backup(*backup, out.backup);
   if (const auto history = m->find("history")) {
     if (const auto keys = history->map({"revisions"})) {
       const auto n = keys->find("revisions");

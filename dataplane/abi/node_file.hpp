@@ -72,6 +72,21 @@ struct limits_config {
   std::uint32_t table_memory_mib{512};  // for the lookup tables of one generation
 };
 
+// Words of controlplane.backup.
+enum class backup_method : std::uint8_t { full, incremental, differential };
+enum class copy_mode : std::uint8_t { sync, async };
+
+// backup_config: scheduled backups of the state file.
+struct backup_config {
+  std::string to;  // directory; empty: none are made
+  std::chrono::milliseconds interval{std::chrono::hours{1}};
+  backup_method kind{backup_method::incremental};
+  std::uint32_t full_every{24};  // backups; the first is full, too
+  std::uint32_t keep{7};         // full backups, each with what builds on it
+  std::string copy_to;           // second directory; empty: none
+  copy_mode copy{copy_mode::sync};
+};
+
 struct history_config {
   std::uint32_t revisions{10'000};  // kept at least; 0: all
 };
@@ -83,6 +98,7 @@ struct controlplane_config {
   std::optional<ip_port> metrics_listen;  // nothing: off
   limits_config limits;
   history_config history;
+  backup_config backup;
 };
 
 struct node_config {

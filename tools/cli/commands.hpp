@@ -36,6 +36,7 @@ void register_show(CLI::App& app, context& c);         // status, get
 void register_counters(CLI::App& app, context& c);     // stats, drops
 void register_connections(CLI::App& app, context& c);  // connections list, count
 void register_files(CLI::App& app, context& c);        // apply, diff, check
+void register_backup(CLI::App& app, context& c);       // backup ..., restore
 void register_history(CLI::App& app, context& c);      // history, rollback
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay

@@ -44,6 +44,7 @@ int run(int argc, char** argv) {
   register_show(app, c);
   register_files(app, c);
   register_history(app, c);
+  register_backup(app, c);
   register_objects(app, c);
   register_counters(app, c);
   register_connections(app, c);

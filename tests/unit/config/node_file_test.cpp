@@ -121,6 +121,47 @@ controlplane:
   EXPECT_EQ(d.eal_args, (std::vector<std::string>{"--log-level=8", "--no-telemetry"}));
 }
 
+TEST(node_file, backups_and_history) {
+  const auto read = [](const std::string& keys) {
+    return parse_node_text("controlplane: {" + keys + "}\n", "n");
+  };
+  const auto plain = read("state: /s");
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->controlplane.history.revisions, 10'000u);
+  EXPECT_TRUE(plain->controlplane.backup.to.empty());
+  EXPECT_EQ(read("history: {revisions: all}")->controlplane.history.revisions, 0u);
+  const auto n = read(
+      "history: {revisions: 100}, backup: {to: /b/, interval: 90s, kind: differential, "
+      "full-every: 3, keep: 2, copy: {to: /c, mode: async}}");
+  ASSERT_TRUE(n) << to_string(n.error());
+  const backup_config& b = n->controlplane.backup;
+  EXPECT_EQ(n->controlplane.history.revisions, 100u);
+  EXPECT_EQ(b.to, "/b");
+  EXPECT_EQ(b.interval, std::chrono::seconds{90});
+  EXPECT_EQ(b.kind, backup_method::differential);
+  EXPECT_EQ(b.full_every, 3u);
+  EXPECT_EQ(b.keep, 2u);
+  EXPECT_EQ(b.copy_to, "/c");
+  EXPECT_EQ(b.copy, copy_mode::async);
+  for (const auto& [keys, key] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"history: {revisions: 99}", "controlplane.history.revisions"},
+           {"history: {days: 9}", "controlplane.history.days"},
+           {"backup: {interval: 1h}", "controlplane.backup"},
+           {"backup: {to: here}", "controlplane.backup.to"},
+           {"backup: {to: /b, interval: 500ms}", "controlplane.backup.interval"},
+           {"backup: {to: /b, kind: half}", "controlplane.backup.kind"},
+           {"backup: {to: /b, keep: 0}", "controlplane.backup.keep"},
+           {"backup: {to: /b, full-every: 0}", "controlplane.backup.full-every"},
+           {"backup: {to: /b, copy: {mode: sync}}", "controlplane.backup.copy"},
+           {"backup: {to: /b, copy: {to: /b/}}", "controlplane.backup.copy.to"},
+           {"backup: {to: /b, copy: {to: /c, mode: later}}", "controlplane.backup.copy.mode"}}) {
+    const auto wrong = read(keys);
+    ASSERT_FALSE(wrong) << keys;
+    ASSERT_EQ(wrong.error().size(), 1u) << keys;
+    EXPECT_EQ(wrong.error()[0].key.rfind(key, 0), 0u) << wrong.error()[0].to_string();
+  }
+}
+
 TEST(node_file, pool_gue_port_and_twins) {
   const auto n = parse_node_text(
       "dataplane:\n"
