@@ -34,14 +34,29 @@ inline constexpr std::array<counter_info, counter_count> counter_infos{{
 #include "dataplane/abi/counters.def"
 }};
 
+#if defined(__SANITIZE_THREAD__)
+#define SLUICE_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SLUICE_TSAN 1
+#endif
+#endif
+
 // counter: one writer, any number of readers in other processes. add() is a plain
 // load-add-store: no locked instruction.
 class counter {
  public:
   void add(std::uint64_t n) noexcept {
+#if defined(__x86_64__) && !defined(SLUICE_TSAN)
+    // One instruction where gcc makes three of the atomic's load, add and store.
+    asm("addq %1, %0" : "+m"(value_) : "re"(n) : "cc");
+#else
     value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+#endif
   }
-  void set(std::uint64_t n) noexcept { value_.store(n, std::memory_order_relaxed); }
+  void set(std::uint64_t n) noexcept {
+    value_.store(n, std::memory_order_relaxed);
+  }
   [[nodiscard]] std::uint64_t read() const noexcept {
     return value_.load(std::memory_order_relaxed);
   }

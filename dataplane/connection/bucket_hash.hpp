@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <type_traits>
 
 #include "dataplane/abi/byteorder.hpp"
 #include "dataplane/abi/connection_layout.hpp"
@@ -23,9 +24,13 @@ struct key4 {
   std::uint64_t vip_bits;  // connection_word::vip_bits
 
   static key4 make(be32 source, be16 source_port, be16 destination_port, abi::vip_id vip) noexcept {
+    return make(source, source_port, destination_port, abi::connection_word::vip_bits(vip));
+  }
+  static key4 make(be32 source, be16 source_port, be16 destination_port,
+                   std::uint64_t vip_bits) noexcept {
     return {std::uint64_t{source.raw()} | std::uint64_t{source_port.raw()} << 32 |
                 std::uint64_t{destination_port.raw()} << 48,
-            abi::connection_word::vip_bits(vip)};
+            vip_bits};
   }
   bool operator==(const key4&) const noexcept = default;
 };
@@ -38,9 +43,13 @@ struct key6 {
 
   static key6 make(const ip_address& source, be16 source_port, be16 destination_port,
                    abi::vip_id vip) noexcept {
+    return make(source, source_port, destination_port, abi::connection_word::vip_bits(vip));
+  }
+  static key6 make(const ip_address& source, be16 source_port, be16 destination_port,
+                   std::uint64_t vip_bits) noexcept {
     return {source.high(), source.low(),
             std::uint64_t{source_port.raw()} | std::uint64_t{destination_port.raw()} << 16,
-            abi::connection_word::vip_bits(vip)};
+            vip_bits};
   }
   bool operator==(const key6&) const noexcept = default;
 };
@@ -65,8 +74,16 @@ class bucket_hasher {
   }
 
   [[nodiscard]] constexpr bucket_hash operator()(const key4& k) const noexcept {
-    const std::uint64_t a = fold(k.tuple ^ words_[0], (k.vip_bits << 24) ^ words_[1]);
-    return {fold(a ^ words_[2], words_[3])};
+    return seasoned(k.tuple, season(k.vip_bits));
+  }
+  // season() is the VIP's part of an IPv4 key's hash, for who hashes many keys of one VIP;
+  // seasoned() is the hash with it.
+  [[nodiscard]] constexpr std::uint64_t season(std::uint64_t vip_bits) const noexcept {
+    return (vip_bits << 24) ^ words_[1];
+  }
+  [[nodiscard]] constexpr bucket_hash seasoned(std::uint64_t tuple,
+                                               std::uint64_t season) const noexcept {
+    return {fold(fold(tuple ^ words_[0], season) ^ words_[2], words_[3])};
   }
   [[nodiscard]] constexpr bucket_hash operator()(const key6& k) const noexcept {
     const std::uint64_t a = fold(k.source_high ^ words_[0], k.source_low ^ words_[1]);
@@ -81,6 +98,14 @@ class bucket_hasher {
     return x ^ (x >> 31);
   }
   static constexpr std::uint64_t fold(std::uint64_t a, std::uint64_t b) noexcept {
+#ifdef __x86_64__
+    if (!std::is_constant_evaluated()) {
+      // gcc 12 takes the two halves of the product through the stack.
+      std::uint64_t high;
+      asm("mulq %2" : "+a"(a), "=d"(high) : "rm"(b) : "cc");
+      return a ^ high;
+    }
+#endif
     __extension__ using wide = unsigned __int128;
     const wide product = static_cast<wide>(a) * b;
     return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);

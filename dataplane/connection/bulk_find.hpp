@@ -37,9 +37,21 @@ unsigned free_place(const Bucket& b) noexcept {
   return i;
 }
 
+// companions: a row of cache lines beside the table, one for each backend row. The look-up
+// fetches that of the connection it finds, which its caller needs next.
+struct companions {
+  const std::byte* lines;
+  std::uint64_t mask;  // of the backend row's number
+
+  [[nodiscard]] const void* of(connection_word w) const noexcept {
+    return lines + (w.value >> connection_word::backend_shift & mask) * cache_line;
+  }
+};
+
 template <class Family>
 using find_chunk_function = void (*)(typename Family::bucket*, std::uint64_t,
-                                     const typename Family::key_type*, const bucket_hash*, handle*,
+                                     const typename Family::key_type*, const bucket_hash*,
+                                     typename Family::bucket* const*, handle*, companions,
                                      unsigned) noexcept;
 
 // find_chunk() looks n <= 64 keys up. The first pass reads one bucket for each and does
@@ -48,23 +60,30 @@ using find_chunk_function = void (*)(typename Family::bucket*, std::uint64_t,
 template <class Probe, class Family>
 [[gnu::always_inline]] inline void find_chunk(typename Family::bucket* buckets, std::uint64_t count,
                                               const typename Family::key_type* keys,
-                                              const bucket_hash* hashes, handle* found,
-                                              unsigned n) noexcept {
+                                              const bucket_hash* hashes,
+                                              typename Family::bucket* const* firsts, handle* found,
+                                              companions beside, unsigned n) noexcept {
   std::uint64_t missed = 0;
   for (unsigned i = 0; i < n; ++i) {
-    auto& first = buckets[primary_bucket(hashes[i], count)];
-    const unsigned at = Probe::match(first, keys[i]);
-    const std::uintptr_t miss = at >> 2;  // 0 or 1
+    auto& first = *firsts[i];
     // By arithmetic: written as a condition, gcc makes it a branch that one packet in six
     // mispredicts at 80% load.
-    found[i] = reinterpret_cast<handle>(
-        reinterpret_cast<std::uintptr_t>(&first.entries[at & 3].word) & (miss - 1));
-    missed |= std::uint64_t{miss} << i;
+    const sighting s = Probe::look(first, keys[i]);
+    found[i] = &first.entries[s.at].word;
+    __builtin_prefetch(beside.of(first.entries[s.at].word));
+    missed |= std::uint64_t{s.miss} << i;
   }
   std::uint64_t again = 0;
   for (std::uint64_t rest = missed; rest != 0; rest &= rest - 1) {
     const auto i = static_cast<unsigned>(__builtin_ctzll(rest));
-    const auto& first = buckets[primary_bucket(hashes[i], count)];
+    auto& first = *firsts[i];
+    if (Family::resembles(found[i], keys[i])) [[unlikely]] {  // the same of another VIP
+      if (const unsigned at = Probe::match(first, keys[i]); at != Family::per_bucket) {
+        found[i] = &first.entries[at].word;
+        continue;
+      }
+    }
+    found[i] = nullptr;
     const bool look = overflowed(first);
     again |= std::uint64_t{look} << i;
     if (look || free_place(first) == Family::per_bucket)
@@ -74,29 +93,24 @@ template <class Probe, class Family>
     const auto i = static_cast<unsigned>(__builtin_ctzll(again));
     auto& second = buckets[secondary_bucket(hashes[i], count)];
     const unsigned at = Probe::match(second, keys[i]);
-    found[i] = at == Family::per_bucket ? nullptr : &second.entries[at & 3].word;
+    if (at == Family::per_bucket) continue;
+    found[i] = &second.entries[at & 3].word;
+    __builtin_prefetch(beside.of(*found[i]));
   }
 }
 
-template <class Family>
-void find_chunk_scalar(typename Family::bucket* buckets, std::uint64_t count,
-                       const typename Family::key_type* keys, const bucket_hash* hashes,
-                       handle* found, unsigned n) noexcept {
-  find_chunk<scalar_probe, Family>(buckets, count, keys, hashes, found, n);
-}
-template <class Family>
-SLUICE_AVX2 void find_chunk_avx2(typename Family::bucket* buckets, std::uint64_t count,
-                                 const typename Family::key_type* keys, const bucket_hash* hashes,
-                                 handle* found, unsigned n) noexcept {
-  find_chunk<avx2_probe, Family>(buckets, count, keys, hashes, found, n);
-}
-template <class Family>
-SLUICE_AVX512 void find_chunk_avx512(typename Family::bucket* buckets, std::uint64_t count,
-                                     const typename Family::key_type* keys,
-                                     const bucket_hash* hashes, handle* found,
-                                     unsigned n) noexcept {
-  find_chunk<avx512_probe, Family>(buckets, count, keys, hashes, found, n);
-}
+#define SLUICE_FIND_CHUNK(name, attributes, probe)                                               \
+  template <class Family>                                                                        \
+  attributes void name(typename Family::bucket* buckets, std::uint64_t count,                    \
+                       const typename Family::key_type* keys, const bucket_hash* hashes,         \
+                       typename Family::bucket* const* firsts, handle* found, companions beside, \
+                       unsigned n) noexcept {                                                    \
+    find_chunk<probe, Family>(buckets, count, keys, hashes, firsts, found, beside, n);           \
+  }
+SLUICE_FIND_CHUNK(find_chunk_scalar, , scalar_probe)
+SLUICE_FIND_CHUNK(find_chunk_avx2, SLUICE_AVX2, avx2_probe)
+SLUICE_FIND_CHUNK(find_chunk_avx512, SLUICE_AVX512, avx512_probe)
+#undef SLUICE_FIND_CHUNK
 
 template <class Family>
 find_chunk_function<Family> bulk_find(instruction_set s) noexcept {

@@ -66,9 +66,15 @@ class flow_map {
         find_chunk_{bulk_find<Family>(instructions)} {}
 
   [[nodiscard]] bucket_hash hash(const key_type& key) const noexcept { return hasher_(key); }
+  [[nodiscard]] const bucket_hasher& hasher() const noexcept { return hasher_; }
 
-  // prefetch() fetches the line(s) that find() will most likely need.
-  void prefetch(bucket_hash h) const noexcept { Family::prefetch(buckets_ + primary(h)); }
+  // prefetch() fetches the line(s) that find() will most likely need, and returns the bucket
+  // for find_bulk().
+  bucket* prefetch(bucket_hash h) const noexcept {
+    bucket* const first = buckets_ + primary(h);
+    Family::prefetch(first);
+    return first;
+  }
 
   // find() returns the entry of a key, expired or not, or null.
   [[nodiscard]] handle find(bucket_hash h, const key_type& key) const noexcept {
@@ -83,16 +89,28 @@ class flow_map {
     return find_in(buckets_[primary(h)], key) != nullptr;
   }
 
-  // find_bulk() finds n keys at once; prefetch() them before, some tens of ns ahead. The
-  // few that are not in an overflowed primary are looked for in a second pass. Fetches
-  // what insert() will need for those that are not there.
+  // find_bulk() finds n keys at once; firsts: what prefetch() has returned for them, some tens
+  // of ns before. The few that are not in an overflowed primary are looked for in a second
+  // pass. Fetches what insert() will need for those that are not there, and the companions of
+  // those that are.
+  void find_bulk(const key_type* keys, const bucket_hash* hashes, bucket* const* firsts,
+                 handle* found, companions beside, unsigned n) const noexcept {
+    while (n > 64) {
+      find_chunk_(buckets_, count_, keys, hashes, firsts, found, beside, 64);
+      keys += 64, hashes += 64, firsts += 64, found += 64, n -= 64;
+    }
+    find_chunk_(buckets_, count_, keys, hashes, firsts, found, beside, n);
+  }
+  // The same for who has not kept what prefetch() returned, and has no companions.
   void find_bulk(const key_type* keys, const bucket_hash* hashes, handle* found,
                  unsigned n) const noexcept {
-    while (n > 64) {
-      find_chunk_(buckets_, count_, keys, hashes, found, 64);
-      keys += 64, hashes += 64, found += 64, n -= 64;
+    std::array<bucket*, 64> firsts;
+    for (unsigned chunk; n != 0; keys += chunk, hashes += chunk, found += chunk, n -= chunk) {
+      chunk = n < 64 ? n : 64;
+      for (unsigned i = 0; i < chunk; ++i) firsts[i] = buckets_ + primary(hashes[i]);
+      find_chunk_(buckets_, count_, keys, hashes, firsts.data(), found,
+                  {reinterpret_cast<const std::byte*>(buckets_), 0}, chunk);
     }
-    find_chunk_(buckets_, count_, keys, hashes, found, n);
   }
 
   // expired() tells whether an entry has been idle for longer than its state allows.

@@ -30,6 +30,19 @@ constexpr std::uint64_t add(std::uint64_t a, std::uint64_t b) noexcept {
   return s + static_cast<std::uint64_t>(carry);
 }
 
+// sums_to_ones() is checksum_holds() for a 64-bit one's complement sum that is not 0, which is
+// right if 65535 divides it: multiplied by the inverse of 65535 modulo 2^64, exactly the
+// multiples come out no greater than 2^64 / 65535 (Hacker's Delight section 10-17).
+constexpr bool sums_to_ones(std::uint64_t sum) noexcept {
+  constexpr std::uint64_t inverse = [] {
+    std::uint64_t x = 1;  // Newton: each step doubles the bits that are right
+    for (int i = 0; i < 6; ++i) x *= 2 - 65535 * x;
+    return x;
+  }();
+  static_assert(inverse * 65535 == 1);
+  return sum * inverse <= ~std::uint64_t{0} / 65535;
+}
+
 // sum() adds up any number of bytes; an odd last byte counts as the word's first.
 inline std::uint64_t sum(std::span<const std::byte> bytes) noexcept {
   std::uint64_t total = 0;

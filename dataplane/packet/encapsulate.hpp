@@ -78,10 +78,16 @@ inline std::uint32_t flow_label(std::uint64_t flow_hash) noexcept {
 // decrement_ttl() keeps the header checksum right (RFC 1624). The TTL is above 1.
 inline void decrement_ttl(ipv4_header& ip) noexcept {
   // The word of TTL and protocol loses 0x0100, so the complement of the sum gains it. A
-  // result of 0xffff is written as 0: eqn. 3 never gives 0xffff.
-  const std::uint32_t sum = std::uint32_t{ip.checksum.raw()} + be16{0x0100}.raw();
-  ip.checksum = be16::from_raw(static_cast<std::uint16_t>(sum + (sum >= 0xffff ? 1 : 0)));
-  --ip.ttl;
+  // result of 0xffff is written as 0: eqn. 3 never gives 0xffff. In one 32-bit word of memory
+  // order: TTL, protocol, checksum.
+  static_assert(std::endian::native == std::endian::little &&
+                offsetof(ipv4_header, checksum) == offsetof(ipv4_header, ttl) + 2);
+  std::byte* const at = reinterpret_cast<std::byte*>(&ip) + offsetof(ipv4_header, ttl);
+  std::uint32_t word;
+  std::memcpy(&word, at, 4);
+  const auto carry = static_cast<std::uint32_t>((std::uint64_t{word} + 0x20000) >> 32);
+  word += 0xffff + (carry << 16);
+  std::memcpy(at, &word, 4);
 }
 inline void decrement_ttl(ipv6_header& ip) noexcept {
   --ip.hop_limit;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // From a frame to what the packet path needs to know about it. Pure: bytes in, struct out.
 //
-// parse_common() takes the frame that nearly all traffic is made of (untagged, IPv4
-// without options, TCP or UDP, nothing wrong) with one branch, parse_common6() that of
-// IPv6; parse_any() takes everything, checks in protocol order, and names what is wrong.
+// parse_common4() and parse_common6() take the frames that nearly all traffic is made of
+// (untagged, no options or extension headers, TCP or UDP, nothing wrong); parse_any() takes
+// everything, checks in protocol order, and names what is wrong.
 //
 // A fault does not mean a drop: whether the packet is ours to judge depends on its
 // destination, so that is read whenever it can be.
@@ -75,19 +75,72 @@ template <class Packet>
                         : reinterpret_cast<const ipv6_header*>(p.data + m.l3)->hop_limit;
 }
 
-// What parse_common() needs in the first segment: Ethernet, IPv4, TCP.
-inline constexpr std::uint32_t common_length = 14 + 20 + 20;
-
 // parse_any() reads no more than `length` bytes at `frame`; total_length is the whole
 // frame's. Ethernet padding behind the IP packet is fine.
 [[nodiscard]] parsed parse_any(const std::byte* frame, std::uint32_t length,
                                std::uint32_t total_length) noexcept;
 
-// parse_common() fills `out` and returns true for the common frame, which has at least
-// common_length contiguous bytes; false: ask parse_any(). Each test is a branch that is
-// never taken (one fused instruction; adding the outcomes up instead took twice as many).
-[[gnu::always_inline]] inline bool parse_common(const std::byte* frame, std::uint32_t total_length,
-                                                parsed& out) noexcept {
+// common: what there is to know of a common frame in 32 bits: IP length 20, TCP flags 8 (0 for
+// UDP), spare 2, protocol 2 (1: TCP, 2: UDP). 0: not a common frame.
+using common = std::uint32_t;
+inline constexpr unsigned common_flags_shift = 4;
+constexpr std::uint32_t length_of(common c) noexcept {
+  return c >> 12;
+}
+constexpr std::uint8_t flags_of(common c) noexcept {
+  return static_cast<std::uint8_t>(c >> common_flags_shift);
+}
+constexpr std::uint8_t protocol_of(common c) noexcept {
+  return static_cast<std::uint8_t>((c & 1) != 0 ? ip_proto::tcp : ip_proto::udp);
+}
+constexpr common make_common(std::uint32_t ip_length, std::uint8_t flags, bool tcp) noexcept {
+  return (ip_length << 12) + (std::uint32_t{flags} << common_flags_shift) + (tcp ? 1u : 2u);
+}
+
+// spelled_out() is what parse_any() says of a common frame.
+constexpr parsed spelled_out(common c, std::uint8_t version) noexcept {
+  parsed m{};
+  m.kind = parse_kind::flow;
+  m.version = version;
+  m.protocol = protocol_of(c);
+  m.tcp_flags = flags_of(c);
+  m.l3 = sizeof(ethernet_header);
+  m.l4 =
+      static_cast<std::uint16_t>(m.l3 + (version == 4 ? sizeof(ipv4_header) : sizeof(ipv6_header)));
+  m.ip_length = length_of(c);
+  return m;
+}
+
+// What parse_common4() and 6 need in the first segment: Ethernet, IP, TCP.
+inline constexpr std::uint32_t common4_length = 14 + 20 + 20;
+inline constexpr std::uint32_t common6_length = 14 + 40 + 20;
+
+namespace detail {
+
+// l4_of_common() checks TCP or UDP at l4, of which `length` bytes are there (below 0: the IP
+// length was a lie). One test per
+// branch that is never taken (a fused instruction each; adding the outcomes up took twice as
+// many).
+[[gnu::always_inline]] inline common l4_of_common(const std::byte* l4, std::uint8_t protocol,
+                                                  std::int32_t length,
+                                                  std::uint32_t ip_length) noexcept {
+  if (protocol == static_cast<std::uint8_t>(ip_proto::tcp)) [[likely]] {
+    const auto& tcp = *reinterpret_cast<const tcp_header*>(l4);
+    if (tcp.data_offset < 5 << 4) return 0;
+    if (length < static_cast<std::int32_t>(tcp.data_offset >> 2 & 0x3cu)) return 0;
+    return make_common(ip_length, tcp.flags, true);
+  }
+  if (protocol != static_cast<std::uint8_t>(ip_proto::udp)) return 0;
+  const std::int32_t said = reinterpret_cast<const udp_header*>(l4)->length.host();
+  if (said < static_cast<std::int32_t>(sizeof(udp_header)) || length < said) return 0;
+  return make_common(ip_length, 0, false);
+}
+
+}  // namespace detail
+
+// parse_common4() looks at a frame with at least common4_length contiguous bytes.
+[[gnu::always_inline]] inline common parse_common4(const std::byte* frame,
+                                                   std::uint32_t total_length) noexcept {
   static_assert(std::endian::native == std::endian::little);
   const std::byte* const ip = frame + sizeof(ethernet_header);
   // The IPv4 header as memory words: version and IHL, TOS, length, id, fragment; TTL,
@@ -101,47 +154,25 @@ inline constexpr std::uint32_t common_length = 14 + 20 + 20;
   std::memcpy(&second, ip + 8, 8);
   std::memcpy(&destination, ip + 16, 4);
 
-  if ((static_cast<unsigned>(frame[0]) & 1u) != 0) return false;
-  if (type != be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw()) return false;
+  if ((static_cast<unsigned>(frame[0]) & 1u) != 0) return 0;
+  if (type != be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw()) return 0;
   // Version 4, IHL 5, neither MF nor an offset.
-  if ((first & 0xff3f0000000000ff) != 0x45) return false;
+  if ((first & 0xff3f0000000000ff) != 0x45) return 0;
   const std::uint32_t ip_length = byte_swap(static_cast<std::uint16_t>(first >> 16));
-  if (ip_length > total_length - sizeof(ethernet_header)) return false;
-  if ((second & 0xff) <= 1) return false;  // TTL
+  if (ip_length > total_length - sizeof(ethernet_header)) return 0;
+  if ((second & 0xff) <= 1) return 0;  // TTL
   const auto source = static_cast<std::uint32_t>(second >> 32);
-  if (detail::odd_source[source & 0xff]) return false;
-  if (source == destination) return false;
-  if (fold(add(add(first, second), destination)) != 0xffff) return false;
-
-  const std::byte* const l4 = ip + sizeof(ipv4_header);
-  const auto protocol = static_cast<std::uint8_t>(second >> 8);
-  std::uint8_t flags = 0;
-  if (protocol == static_cast<std::uint8_t>(ip_proto::tcp)) {
-    const auto& tcp = *reinterpret_cast<const tcp_header*>(l4);
-    if (tcp.data_offset < 5 << 4 || ip_length < sizeof(ipv4_header) + tcp.header_length())
-      return false;
-    flags = tcp.flags;
-  } else if (protocol == static_cast<std::uint8_t>(ip_proto::udp)) {
-    const std::uint32_t length = reinterpret_cast<const udp_header*>(l4)->length.host();
-    if (length < sizeof(udp_header) || ip_length < sizeof(ipv4_header) + length) return false;
-  } else {
-    return false;
-  }
-  out.kind = parse_kind::flow;
-  out.version = 4;
-  out.protocol = protocol;
-  out.tcp_flags = flags;
-  out.l3 = sizeof(ethernet_header);
-  out.l4 = sizeof(ethernet_header) + sizeof(ipv4_header);
-  out.ip_length = ip_length;
-  return true;
+  if (detail::odd_source[source & 0xff]) return 0;
+  if (source == destination) return 0;
+  if (!sums_to_ones(add(add(first, second), destination))) return 0;
+  return detail::l4_of_common(ip + sizeof(ipv4_header), static_cast<std::uint8_t>(second >> 8),
+                              static_cast<std::int32_t>(ip_length - sizeof(ipv4_header)),
+                              ip_length);
 }
 
-// parse_common6() is the same for IPv6: untagged, no extension headers, at least
-// common6_length contiguous bytes.
-inline constexpr std::uint32_t common6_length = 14 + 40 + 20;
-[[gnu::always_inline]] inline bool parse_common6(const std::byte* frame, std::uint32_t total_length,
-                                                 parsed& out) noexcept {
+// parse_common6() is the same for IPv6: untagged, no extension headers.
+[[gnu::always_inline]] inline common parse_common6(const std::byte* frame,
+                                                   std::uint32_t total_length) noexcept {
   const std::byte* const start = frame + sizeof(ethernet_header);
   const auto& ip = *reinterpret_cast<const ipv6_header*>(start);
   std::uint16_t type;
@@ -150,38 +181,18 @@ inline constexpr std::uint32_t common6_length = 14 + 40 + 20;
   std::uint64_t destination[2];
   std::memcpy(source, &ip.source, 16);
   std::memcpy(destination, &ip.destination, 16);
-  if ((static_cast<unsigned>(frame[0]) & 1u) != 0) return false;
-  if (type != be16{static_cast<std::uint16_t>(ether_type::ipv6)}.raw()) return false;
-  if ((static_cast<unsigned>(start[0]) & 0xf0) != 0x60) return false;
+  if ((static_cast<unsigned>(frame[0]) & 1u) != 0) return 0;
+  if (type != be16{static_cast<std::uint16_t>(ether_type::ipv6)}.raw()) return 0;
+  if ((static_cast<unsigned>(start[0]) & 0xf0) != 0x60) return 0;
   const std::uint32_t l4_length = ip.payload_length.host();
   const std::uint32_t ip_length = std::uint32_t{sizeof(ipv6_header)} + l4_length;
-  if (ip_length > total_length - sizeof(ethernet_header)) return false;
-  if (ip.hop_limit <= 1) return false;
+  if (ip_length > total_length - sizeof(ethernet_header)) return 0;
+  if (ip.hop_limit <= 1) return 0;
   // All addresses that parse_any() looks closer at but for multicast begin with 8 zero bytes.
-  if (source[0] == 0 || destination[0] == 0 || (source[0] & 0xff) == 0xff) return false;
-  if (((source[0] ^ destination[0]) | (source[1] ^ destination[1])) == 0) return false;
-
-  const std::byte* const l4 = start + sizeof(ipv6_header);
-  const std::uint8_t protocol = ip.next_header;
-  std::uint8_t flags = 0;
-  if (protocol == static_cast<std::uint8_t>(ip_proto::tcp)) {
-    const auto& tcp = *reinterpret_cast<const tcp_header*>(l4);
-    if (tcp.data_offset < 5 << 4 || l4_length < tcp.header_length()) return false;
-    flags = tcp.flags;
-  } else if (protocol == static_cast<std::uint8_t>(ip_proto::udp)) {
-    const std::uint32_t length = reinterpret_cast<const udp_header*>(l4)->length.host();
-    if (length < sizeof(udp_header) || l4_length < length) return false;
-  } else {
-    return false;
-  }
-  out.kind = parse_kind::flow;
-  out.version = 6;
-  out.protocol = protocol;
-  out.tcp_flags = flags;
-  out.l3 = sizeof(ethernet_header);
-  out.l4 = sizeof(ethernet_header) + sizeof(ipv6_header);
-  out.ip_length = ip_length;
-  return true;
+  if (source[0] == 0 || destination[0] == 0 || (source[0] & 0xff) == 0xff) return 0;
+  if (((source[0] ^ destination[0]) | (source[1] ^ destination[1])) == 0) return 0;
+  return detail::l4_of_common(start + sizeof(ipv6_header), ip.next_header,
+                              static_cast<std::int32_t>(l4_length), ip_length);
 }
 
 }  // namespace sluice::wire

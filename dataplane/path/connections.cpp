@@ -4,6 +4,8 @@
 //
 // Handles of the table hold until the first insert. So all packets with a connection
 // come first; then the newcomers, whose memory was fetched meanwhile.
+#include <type_traits>
+
 #include "dataplane/packet/tcp_options.hpp"
 #include "dataplane/path/hit_table.hpp"
 #include "dataplane/path/packet_path.hpp"
@@ -53,81 +55,125 @@ void packet_path::make_egress(std::uint64_t tag, abi::backend_ref ref,
                               const abi::backend_row& row) noexcept {
   egress& e = egress_of(ref);
   const hop_words to = hop_words::of(row);
-  const abi::encap_source& source = view_.header().source4;
+  const abi::encap_source& source4 = view_.header().source4;
+  const abi::encap_source& source6 = view_.header().source6;
+  e = {};
   e.tag = tag;
   e.how = egress::way::other;
-  e.limit = 0;
-  e.service = to.service();
-  e.out_port = to.out_port();
-  if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_) return;
-  e.limit = to.mtu();
-  std::array<std::byte, 20> bytes;
-  wire::write_ethernet(bytes.data(), to.next_hop(), port_macs_[to.out_port()], ether_type::ipv4);
-  std::memcpy(&e.ethernet[0], bytes.data(), 8);
-  std::memcpy(&e.ethernet[1], bytes.data() + 6, 8);
+  packet out{};
+  out.backend = ref;
+  out.service = static_cast<abi::service_id>(to.service());
+  out.reason = counter_id::count_;
+  out.outcome = verdict::forward;
+  out.out_port = to.out_port();
+  std::memcpy(&e.target, &out.backend, sizeof e.target);
+  std::memcpy(&e.outcome, &out.outcome, sizeof e.outcome);
+  // What is counted without a question must have its counters.
+  if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_ ||
+      to.service() >= counters_.service_rows || ref.index() >= counters_.backend_rows)
+    return;
+  const auto ethernet = [&](ether_type type) {
+    wire::write_ethernet(e.header.data(), to.next_hop(), port_macs_[to.out_port()], type);
+  };
+  const auto take = [&](egress::way how, std::size_t added) {
+    e.how = how;
+    e.limit = static_cast<std::uint16_t>(to.mtu() - added);
+  };
   if (to.mode() == abi::forward_mode::dsr_l2) {
-    e.how = egress::way::dsr_l2;
-  } else if (to.mode() == abi::forward_mode::ipip && detail::is_v4(row.address) &&
-             source.configured != 0 && source.prefix >= 32 && to.mtu() >= bytes.size()) {
-    e.how = egress::way::ipip4;
-    e.limit = to.mtu() - static_cast<std::uint32_t>(bytes.size());
-    wire::make_outer4(bytes.data(), 0, ip_proto::ipip, 0, source.base.v4_raw(),
-                      row.address.v4_raw());
-    // Length and checksum are the packet's.
-    bytes[2] = bytes[3] = bytes[10] = bytes[11] = std::byte{0};
-    std::memcpy(e.outer, bytes.data(), 16);
-    std::memcpy(&e.destination, bytes.data() + 16, 4);
-    e.sum = wire::fold(wire::sum(bytes));
-  } else if (to.mode() == abi::forward_mode::ipip && !detail::is_v4(row.address) &&
-             view_.header().source6.configured != 0 && view_.header().source6.prefix >= 128 &&
-             to.mtu() >= sizeof(wire::ipv6_header)) {
-    e.how = egress::way::ipip6;
-    e.limit = to.mtu() - static_cast<std::uint32_t>(sizeof(wire::ipv6_header));
-    wire::write_ethernet(bytes.data(), to.next_hop(), port_macs_[to.out_port()], ether_type::ipv6);
-    std::memcpy(&e.ethernet[1], bytes.data() + 6, 8);
-    std::memcpy(e.outer, &row.address, sizeof e.outer);
+    take(egress::way::dsr_l2, 0);
+    ethernet(ether_type::ipv4);  // the type is not copied
+  } else if (to.mode() != abi::forward_mode::ipip) {
+    return;
+  } else if (detail::is_v4(row.address)) {
+    if (source4.configured == 0 || source4.prefix < 32 || to.mtu() < sizeof(wire::ipv4_header))
+      return;
+    take(egress::way::ipip4, sizeof(wire::ipv4_header));
+    ethernet(ether_type::ipv4);
+    std::byte* const outer = e.header.data() + sizeof(wire::ethernet_header);
+    wire::make_outer4(outer, 0, ip_proto::ipip, 0, source4.base.v4_raw(), row.address.v4_raw());
+    // Length and checksum are the packet's; the first word is summed with its TOS.
+    std::memset(outer + 2, 0, 2);
+    std::memset(outer + 10, 0, 2);
+    const std::uint16_t sum = wire::fold(wire::sum({outer + 4, sizeof(wire::ipv4_header) - 4}));
+    std::memcpy(outer + 10, &sum, 2);
+  } else {
+    if (source6.configured == 0 || source6.prefix < 128 || to.mtu() < sizeof(wire::ipv6_header))
+      return;
+    take(egress::way::ipip6, sizeof(wire::ipv6_header));
+    ethernet(ether_type::ipv6);
+    std::memcpy(e.header.data() + 16, &row.address, sizeof row.address);
   }
+  e.limit_ipip4 = e.how == egress::way::ipip4 ? e.limit : std::uint16_t{0};
 }
 
-// hit() sends a packet of a connection in the table to the connection's backend.
-template <class Family>
-[[gnu::always_inline]] inline void packet_path::hit(connection::flow_map<Family>& map,
-                                                    connection::handle found,
-                                                    std::size_t i) noexcept {
-  const connection_word w = *found;
-  const wire::parsed& m = parsed_[i];
-  const egress& e = egress_of(w.backend());
-  if (e.tag != ((w.value & target_mask) | generation_tag_) ||
-      (m.tcp_flags & connection::tcp_syn) != 0) [[unlikely]]
-    return hit_slow(map, found, i, false);
-  const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
-                                                     [m.tcp_flags & (flag_combinations - 1)];
-  // Mostly nothing changes: the entry was seen this second, in this state.
+// make_stamps() makes stamps_ for a second of the table's clock.
+void packet_path::make_stamps(std::uint16_t now) noexcept {
+  now_ = now;
   constexpr std::uint64_t mask = (std::uint64_t{0xffff} << connection_word::time_shift) |
                                  (std::uint64_t{0xf} << connection_word::state_shift);
-  const std::uint64_t stamp = std::uint64_t{now_} << connection_word::time_shift |
-                              static_cast<std::uint64_t>(next.next) << connection_word::state_shift;
-  if (((w.value ^ stamp) & mask) != 0 && next.step != step::ignore) [[unlikely]]
-    map.store(found, {(w.value & ~mask) | stamp});
+  for (std::size_t state = 0; state < hit_transitions.size(); ++state)
+    for (std::size_t flags = 0; flags < flag_combinations; ++flags) {
+      const connection::transition t = hit_transitions[state][flags];
+      stamp& s = stamps_[state * flag_combinations + flags];
+      s.word = std::uint64_t{now} << connection_word::time_shift |
+               static_cast<std::uint64_t>(t.next) << connection_word::state_shift;
+      s.mask = t.step == step::ignore ? 0 : mask;
+      // A SYN is hit_slow()'s: no entry has this state.
+      if ((flags & connection::tcp_syn) != 0) s = {mask, mask};
+    }
+}
 
-  send_ready(i, e, w.backend());
+// hit() sends a packet of a connection in the table to the connection's backend. False: it has
+// not counted it as sent.
+template <class Family>
+[[gnu::always_inline]] inline bool packet_path::hit(batch<Family>& b,
+                                                    connection::flow_map<Family>& map,
+                                                    unsigned k) noexcept {
+  const connection::handle found = b.found[k];
+  const connection_word w = *found;
+  const wire::common c = b.commons[k];
+  const egress& e =
+      egress_[w.value >> connection_word::backend_shift & egress_mask_];  // egress_of()
+  const stamp& s = stamp_for(w, c);
+  // Mostly nothing changes: the entry was seen this second, in this state.
+  const std::uint64_t change = (w.value ^ s.word) & s.mask;
+  if (e.tag != tag_of(w)) [[unlikely]] {
+    spell_out(b, k);
+    hit_slow(map, found, number_of(b.packets[k]), false);
+    return false;
+  }
+  if (change != 0) [[unlikely]] {
+    if ((wire::flags_of(c) & connection::tcp_syn) != 0) {
+      spell_out(b, k);
+      hit_slow(map, found, number_of(b.packets[k]), false);
+      return false;
+    }
+    map.store(found, {w.value ^ change});
+  }
+  if (send_ready<Family>(*b.packets[k], wire::length_of(c), e)) [[likely]]
+    return true;
+  spell_out(b, k);
+  send(number_of(b.packets[k]), w.backend());
+  return false;
 }
 
 template <class Family>
 void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept {
-  map.find_bulk(b.keys.data(), b.hashes.data(), b.found.data(), b.size);
+  const connection::companions beside{reinterpret_cast<const std::byte*>(egress_.get()),
+                                      egress_mask_};
+  map.find_bulk(b.keys.data(), b.hashes.data(), b.firsts.data(), b.found.data(), beside, b.size);
   unsigned missing = 0;
-  for (unsigned k = 0; k < b.size; ++k) {
+  unsigned sent = 0;
+  const unsigned size = b.size;
+  for (unsigned k = 0; k < size; ++k) {
     if (b.found[k] != nullptr) [[likely]] {
-      __builtin_prefetch(&egress_of(b.found[k]->backend()));
+      sent += hit(b, map, k);
     } else {
       newcomers_[missing++].in_batch = static_cast<std::uint8_t>(k);
     }
   }
-  tally_.hits += b.size - missing;
-  for (unsigned k = 0; k < b.size; ++k)
-    if (b.found[k] != nullptr) [[likely]]
-      hit(map, b.found[k], b.at[k]);
+  tally_.hits += size - missing;
+  tally_.forwarded += sent;
   if (missing != 0) resolve_new(b, map, missing);
 }
 

@@ -75,7 +75,7 @@ bool packet_path::note_fragment(std::size_t i) noexcept {
       continue;
     }
     p.outcome = verdict::held;
-    p.place = static_cast<std::uint16_t>(place);
+    p.place = static_cast<std::uint8_t>(place);
     count(counter_id::fragments_waited);
   }
   note_count_ = 0;
@@ -131,7 +131,7 @@ void packet_path::follow(std::size_t i, const fragment_table::entry& known) noex
 void packet_path::release(std::size_t place, const packet& guest) noexcept {
   packet& p = released_[released_count_++];
   p = guest;
-  p.place = static_cast<std::uint16_t>(place);
+  p.place = static_cast<std::uint8_t>(place);
   p.backend = {};
   p.service = abi::no_service;
   p.reason = counter_id::count_;

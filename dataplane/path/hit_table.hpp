@@ -15,10 +15,6 @@ constexpr bool is_tcp(const wire::parsed& m) noexcept {
   return m.protocol == static_cast<std::uint8_t>(ip_proto::tcp);
 }
 
-// VIP and backend_ref of a connection_word: what an egress is for.
-inline constexpr std::uint64_t target_mask =
-    (std::uint64_t{1} << abi::connection_word::time_shift) - 1;
-
 // The transitions of tcp_next() and udp_next() for an entry that is there, by state and
 // the five flags that matter: one load per packet. An entry's state tells TCP from UDP,
 // because the VIP's number in its key does.

@@ -52,8 +52,7 @@ template <class Family>
       if (how == course::ended) return;
     }
     if (next.step != step::ignore) map.store(found, w.with_seen(now_).with_state(next.next));
-    if (how == course::as_ever)
-      make_egress((w.value & target_mask) | generation_tag_, w.backend(), *row);
+    if (how == course::as_ever) make_egress(tag_of(w), w.backend(), *row);
     return send(i, w.backend());
   }
   const choice to = choose(i, anew, rated);
@@ -86,8 +85,9 @@ template <class Family>
   unsigned going = 0;
   for (unsigned j = 0; j < count; ++j) {
     const std::uint8_t k = newcomers_[j].in_batch;
-    const std::size_t i = b.at[k];
+    const std::size_t i = number_of(b.packets[k]);
     packet& p = burst_[i];
+    spell_out(b, k);
     const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
     const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
     if (s == nullptr) {
@@ -138,21 +138,25 @@ template <class Family>
 
 // send_new() is send() for the first packet of a connection. It makes the backend's egress, on
 // hit_slow()'s conditions.
-[[gnu::always_inline]] inline void packet_path::send_new(std::size_t i, const abi::service_row& s,
+template <class Family>
+[[gnu::always_inline]] inline void packet_path::send_new(const batch<Family>& b, unsigned k,
+                                                         const abi::service_row& s,
                                                          const choice& to) noexcept {
-  const std::uint64_t target =
-      connection_word::make(vips_[i]->id, to.ref, 0, connection_state::free).value & target_mask;
+  const std::size_t i = number_of(b.packets[k]);
+  const std::uint64_t tag =
+      tag_of(connection_word::make(vips_[i]->id, to.ref, 0, connection_state::free));
   const egress& e = egress_of(to.ref);
   // The MSS of a SYN is send()'s to lower.
   if (s.mss_clamp != 0) [[unlikely]]
     return send(i, to.ref);
-  if (e.tag != (target | generation_tag_)) [[unlikely]] {
+  if (e.tag != tag) [[unlikely]] {
     if ((s.flags & abi::service_has_options) != 0 || s.vip != vips_[i]->id ||
         (to.row->flags & abi::backend_keeps_connections) == 0)
       return send(i, to.ref);
-    make_egress(target | generation_tag_, to.ref, *to.row);
+    make_egress(tag, to.ref, *to.row);
   }
-  send_ready(i, e, to.ref);
+  if (!send_ready<Family>(burst_[i], wire::length_of(b.commons[k]), e)) return send(i, to.ref);
+  ++tally_.forwarded;
 }
 
 // enter() takes one newcomer, whose backend by the hash is known, to the end.
@@ -160,7 +164,7 @@ template <class Family>
 [[gnu::always_inline]] inline void packet_path::enter(batch<Family>& b,
                                                       connection::flow_map<Family>& map,
                                                       const newcomer& c) noexcept {
-  const std::size_t i = b.at[c.in_batch];
+  const std::size_t i = number_of(b.packets[c.in_batch]);
   packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
   if (c.by_id) {
@@ -214,7 +218,7 @@ template <class Family>
       return hit_slow(map, entered.handle, i, true);
     case connection::outcome::no_room:
       ++tally_.untracked;
-      return send_new(i, *c.service, fallback);
+      return send_new(b, c.in_batch, *c.service, fallback);
     case connection::outcome::expired:
       ++tally_.expired;
       ++tally_.closed;
@@ -234,7 +238,7 @@ template <class Family>
     if (known) count(counter_id::persistence_hits);
     remember(i, *c.service, *c.options, to.ref);
   }
-  send_new(i, *c.service, to);
+  send_new(b, c.in_batch, *c.service, to);
 }
 
 // kept_backend() returns the row of a connection's backend, or null if the connection

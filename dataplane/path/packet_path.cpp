@@ -12,13 +12,6 @@ using wire::parse_kind;
 
 namespace {
 
-// How many packets ahead the headers are fetched: one memory latency (80 ns or so) at the
-// 10 to 20 ns that a packet takes here.
-constexpr std::size_t prefetch_ahead = 6;
-
-// VIP and backend_ref in a connection_word; an egress's tag has the generation above.
-constexpr unsigned connection_bits = abi::connection_word::time_shift;
-
 constexpr std::uint8_t number(ip_proto p) {
   return static_cast<std::uint8_t>(p);
 }
@@ -37,11 +30,11 @@ constexpr bool may_follow(const wire::parsed& m) noexcept {
          proto == ip_proto::dest_options || proto == ip_proto::ah;
 }
 
-// low_of() is ip_address::v4(raw).low(); high() is 0.
-constexpr std::uint64_t low_of(be32 raw) noexcept {
-  return std::uint64_t{raw.raw()} << 32 | 0xffff0000u;
+// already_spelled() stands for a packet whose parsed_ is filled. It is longer than any egress
+// takes, so that it never goes the shortest way.
+constexpr wire::common already_spelled(const wire::parsed& m) noexcept {
+  return 0xfffffu << 12 | std::uint32_t{m.tcp_flags} << wire::common_flags_shift;
 }
-static_assert(std::endian::native == std::endian::little);
 
 }  // namespace
 
@@ -52,7 +45,8 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
       port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))},
       egress_mask_{std::bit_ceil(std::clamp<std::size_t>(counters.backend_rows, 1, max_egress)) -
                    1},
-      egress_{new egress[egress_mask_ + 1]{}},            // lint: cold
+      egress_{new egress[egress_mask_ + 1]{}},  // lint: cold
+      vip_cache_{table.v4.hasher()},
       states_{new service_state[counters.service_rows]},  // lint: cold
       tables_{new option_tables},                         // lint: cold
       // lint: cold
@@ -72,13 +66,13 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
 
 void packet_path::set_view(const abi::config_view& view) noexcept {
   view_ = view;
+  vip_cache_.forget();
   echo_known_ = false;
   nat_backends_known_ = false;
   // The tags of all generations before are void; after 2^24 generations they would not be.
-  generation_tag_ += std::uint64_t{1} << connection_bits;
-  if (generation_tag_ == 0) {
+  if (++generation_ == std::uint64_t{1} << generation_bits) {
     for (std::size_t i = 0; i <= egress_mask_; ++i) egress_[i].tag = 0;
-    generation_tag_ = std::uint64_t{1} << connection_bits;
+    generation_ = 1;
   }
   tables_->quic.take_up(view_);
   nat_active_ = false;
@@ -89,26 +83,23 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
 
 void packet_path::process(std::span<packet> burst, std::uint64_t now_ns) noexcept {
   const std::uint16_t now = table_.clock(now_ns);
+  if (now != now_) [[unlikely]]
+    make_stamps(now);
   now_ns_ = now_ns;
   forget_released();
   for (; burst.size() > max_burst; burst = burst.subspan(max_burst))
-    process_some(burst.first(max_burst), now);
-  process_some(burst, now);
+    process_some(burst.first(max_burst));
+  process_some(burst);
 }
 
-void packet_path::process_some(std::span<packet> burst, std::uint16_t now) noexcept {
+void packet_path::process_some(std::span<packet> burst) noexcept {
   burst_ = burst.data();
-  now_ = now;
+  burst_size_ = burst.size();
   tally_ = {};
   batch4_.size = 0;
   batch6_.size = 0;
 
-  const std::size_t n = burst.size();
-  for (std::size_t i = 0; i < std::min(n, prefetch_ahead); ++i) __builtin_prefetch(burst[i].data);
-  for (std::size_t i = 0; i < n; ++i) {
-    if (i + prefetch_ahead < n) __builtin_prefetch(burst[i + prefetch_ahead].data);
-    classify(i);
-  }
+  classify();
   if (batch4_.size != 0) resolve(batch4_, table_.v4);
   if (batch6_.size != 0) resolve(batch6_, table_.v6);
   if (note_count_ != 0) [[unlikely]]
@@ -128,84 +119,131 @@ void packet_path::process_some(std::span<packet> burst, std::uint16_t now) noexc
   add(counter_id::to_kernel, tally_.to_kernel);
 }
 
-inline void packet_path::classify(std::size_t i) noexcept {
-  packet& p = burst_[i];
-  p.backend = {};
-  p.service = abi::no_service;
-  p.reason = counter_id::count_;
-  p.why = kernel_reason::none;
-  wire::parsed& m = parsed_[i];
-  if (p.length < wire::common_length || !wire::parse_common(p.data, p.total_length, m))
-      [[unlikely]] {
+void packet_path::classify() noexcept {
+  packet* const burst = burst_;
+  const std::size_t size = burst_size_;
+  // Kept in registers; the batches' sizes are right whenever anything else is called.
+  unsigned n4 = 0;
+  unsigned n6 = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    packet& p = burst[i];
+    const std::byte* const frame = p.data;
+    if (p.length >= wire::common4_length) [[likely]] {
+      if (const wire::common c = wire::parse_common4(frame, p.total_length); c != 0) [[likely]] {
+        const auto& ip =
+            *reinterpret_cast<const wire::ipv4_header*>(frame + sizeof(wire::ethernet_header));
+        const vip_cache::place4* vip = vip_cache_.find4(view_, ip.destination, ip.protocol);
+        if (vip != nullptr) [[likely]] {
+          enter4(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n4++);
+          continue;
+        }
+        spell_out(i, c, 4);
+        judge_rest(i);
+        continue;
+      }
+    }
+    if (p.length >= wire::common6_length) [[likely]] {
+      if (const wire::common c = wire::parse_common6(frame, p.total_length); c != 0) [[likely]] {
+        const auto& ip =
+            *reinterpret_cast<const wire::ipv6_header*>(frame + sizeof(wire::ethernet_header));
+        std::uint64_t destination[2];
+        std::memcpy(destination, &ip.destination, 16);
+        const vip_cache::place6* vip =
+            vip_cache_.find6(view_, destination[0], destination[1], ip.next_header);
+        if (vip != nullptr) [[likely]] {
+          enter6(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n6++);
+          continue;
+        }
+        spell_out(i, c, 6);
+        judge_rest(i);
+        continue;
+      }
+    }
+    batch4_.size = n4;
+    batch6_.size = n6;
     classify_any(i);
-    return;
+    n4 = batch4_.size;
+    n6 = batch6_.size;
   }
-  const auto& ip =
-      *reinterpret_cast<const wire::ipv4_header*>(p.data + sizeof(wire::ethernet_header));
-  const abi::vip_row* vip =
-      view_.empty() ? nullptr : view_.find_vip(0, low_of(ip.destination), m.protocol);
-  if (vip == nullptr) [[unlikely]] {
-    judge_rest(i);
-    return;
-  }
-  enter4(i, *vip);
+  batch4_.size = n4;
+  batch6_.size = n6;
 }
 
 [[gnu::noinline]] void packet_path::classify_any(std::size_t i) noexcept {
   packet& p = burst_[i];
+  begin_packet(p);
   wire::parsed& m = parsed_[i];
-  if (p.length >= wire::common6_length && wire::parse_common6(p.data, p.total_length, m))
-      [[likely]] {
-    const abi::vip_row* vip =
-        view_.empty() ? nullptr : view_.find_vip(wire::destination_of(p, m), m.protocol);
-    return vip != nullptr ? enter6(i, *vip) : judge_rest(i);
-  }
   m = wire::parse_any(p.data, p.length, p.total_length);
-  if (wire::has_ports(m.kind) && !view_.empty()) {
-    if (const abi::vip_row* vip = view_.find_vip(wire::destination_of(p, m), m.protocol);
+  if (!wire::has_ports(m.kind)) return judge_rest(i);
+  const auto& ports = *reinterpret_cast<const wire::udp_header*>(p.data + m.l4);
+  const auto fragment_stays = [&] {
+    return m.kind != parse_kind::first_fragment ||
+           (note_fragment(i) && !(nat_active_ && first_fragment_of_other(i)));
+  };
+  if (m.version == 4) {
+    const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3);
+    if (const auto* vip = vip_cache_.find4(view_, ip.destination, m.protocol); vip != nullptr) {
+      if (fragment_stays()) enter4(p, i, ip, ports, *vip, already_spelled(m), batch4_.size++);
+      return;
+    }
+  } else {
+    const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3);
+    const ip_address destination = ip_address::v6(ip.destination);
+    if (const auto* vip =
+            vip_cache_.find6(view_, destination.high(), destination.low(), m.protocol);
         vip != nullptr) {
-      if (m.kind == parse_kind::first_fragment &&
-          (!note_fragment(i) || (nat_active_ && first_fragment_of_other(i))))
-        return;
-      if (m.version == 4) {
-        enter4(i, *vip);
-      } else {
-        enter6(i, *vip);
-      }
+      if (fragment_stays()) enter6(p, i, ip, ports, *vip, already_spelled(m), batch6_.size++);
       return;
     }
   }
   judge_rest(i);
 }
 
-inline void packet_path::enter4(std::size_t i, const abi::vip_row& vip) noexcept {
-  const packet& p = burst_[i];
-  const wire::parsed& m = parsed_[i];
-  const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3);
-  // TCP and UDP begin with the same two ports.
-  const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + m.l4);
-  vips_[i] = &vip;
-  const unsigned n = batch4_.size++;
-  batch4_.at[n] = static_cast<std::uint8_t>(i);
-  const auto key = connection::key4::make(ip.source, l4.source_port, l4.destination_port, vip.id);
-  batch4_.keys[n] = key;
-  batch4_.hashes[n] = table_.v4.hash(key);
-  table_.v4.prefetch(batch4_.hashes[n]);
+void packet_path::begin_packet(packet& p) noexcept {
+  p.backend = {};
+  p.service = abi::no_service;
+  p.reason = counter_id::count_;
+  p.why = kernel_reason::none;
 }
 
-void packet_path::enter6(std::size_t i, const abi::vip_row& vip) noexcept {
-  const packet& p = burst_[i];
-  const wire::parsed& m = parsed_[i];
-  const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3);
-  const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + m.l4);
-  vips_[i] = &vip;
-  const unsigned n = batch6_.size++;
-  batch6_.at[n] = static_cast<std::uint8_t>(i);
-  const auto key = connection::key6::make(ip_address::v6(ip.source), l4.source_port,
-                                          l4.destination_port, vip.id);
+void packet_path::spell_out(std::size_t i, wire::common c, std::uint8_t version) noexcept {
+  parsed_[i] = wire::spelled_out(c, version);
+  begin_packet(burst_[i]);
+}
+
+[[gnu::always_inline]] inline void packet_path::enter4(packet& p, std::size_t i,
+                                                       const wire::ipv4_header& ip,
+                                                       const wire::udp_header& ports,
+                                                       const vip_cache::place4& vip, wire::common c,
+                                                       unsigned n) noexcept {
+  vips_[i] = vip.row;
+  batch4_.packets[n] = &p;
+  batch4_.commons[n] = c;
+  // TCP and UDP begin with the same two ports.
+  std::uint32_t both;
+  std::memcpy(&both, &ports, 4);
+  const std::uint64_t tuple = std::uint64_t{both} << 32 | ip.source.raw();
+  batch4_.keys[n].tuple = tuple;
+  batch4_.keys[n].vip_bits = vip.vip_bits;
+  const connection::bucket_hash hash = table_.v4.hasher().seasoned(tuple, vip.seasoned);
+  batch4_.hashes[n] = hash;
+  batch4_.firsts[n] = table_.v4.prefetch(hash);
+}
+
+[[gnu::always_inline]] inline void packet_path::enter6(packet& p, std::size_t i,
+                                                       const wire::ipv6_header& ip,
+                                                       const wire::udp_header& ports,
+                                                       const vip_cache::place6& vip, wire::common c,
+                                                       unsigned n) noexcept {
+  vips_[i] = vip.row;
+  batch6_.packets[n] = &p;
+  batch6_.commons[n] = c;
+  const auto key = connection::key6::make(ip_address::v6(ip.source), ports.source_port,
+                                          ports.destination_port, vip.vip_bits);
   batch6_.keys[n] = key;
-  batch6_.hashes[n] = table_.v6.hash(key);
-  table_.v6.prefetch(batch6_.hashes[n]);
+  const connection::bucket_hash hash = table_.v6.hash(key);
+  batch6_.hashes[n] = hash;
+  batch6_.firsts[n] = table_.v6.prefetch(hash);
 }
 
 // judge_rest() decides on everything that does not go on to a service's connections.

@@ -33,6 +33,7 @@
 #include "dataplane/path/schedule/context.hpp"
 #include "dataplane/path/service_state.hpp"
 #include "dataplane/path/source_rates.hpp"
+#include "dataplane/path/vip_cache.hpp"
 
 namespace sluice {
 
@@ -126,9 +127,10 @@ class packet_path {
     unsigned size;
     std::array<typename Family::key_type, max_burst> keys;
     std::array<connection::bucket_hash, max_burst> hashes;
+    std::array<typename Family::bucket*, max_burst> firsts;  // primary buckets
     std::array<connection::handle, max_burst> found;
-    std::array<std::uint8_t, max_burst> at;  // which packet of the burst
-    static_assert(max_burst - 1 <= UINT8_MAX);
+    std::array<wire::common, max_burst> commons;  // spelled(): parsed_ has been filled
+    std::array<packet*, max_burst> packets;
   };
   // A packet without a connection, on its way to a backend.
   struct newcomer {
@@ -148,18 +150,25 @@ class packet_path {
   // made ready: one compare of the tag stands for all checks of the tables.
   struct alignas(cache_line) egress {
     enum class way : std::uint8_t { none, ipip4, ipip6, dsr_l2, other };
-    std::uint64_t tag;  // generation | backend_ref | VIP; the lower 40 bits as in connection_word
-    std::uint64_t ethernet[2];  // the 14 bytes, the last two twice
-    // ipip4: the outer header without TOS, length and checksum; ipip6: the backend's address.
-    std::uint64_t outer[2];
-    std::uint32_t destination;  // ipip4
-    std::uint32_t sum;          // ipip4: of the words above
-    std::uint32_t limit;        // longest IP packet
-    std::uint16_t service;
-    std::uint8_t out_port;
+    std::uint64_t tag;          // backend_ref, VIP | generation; the upper 40 bits: egress_tag()
+    std::uint64_t target;       // packet's backend, service and reason
+    std::uint32_t outcome;      // packet's outcome, out_port and why
+    std::uint16_t limit;        // longest IP packet
+    std::uint16_t limit_ipip4;  // the same of ipip4, else 0
+    // dsr_l2: Ethernet; ipip4: and the outer header, whose length is 0 and whose checksum field
+    // has the sum of all but the first word and the length; ipip6: Ethernet, 2 bytes, the
+    // backend's address.
+    std::array<std::byte, 34> header;
     way how;
   };
   static_assert(sizeof(egress) == cache_line);
+  static_assert(offsetof(egress, header) == 24);
+  // tag_of() is the tag of what a connection's word names, in this generation.
+  [[nodiscard]] std::uint64_t tag_of(abi::connection_word w) const noexcept {
+    static_assert(abi::connection_word::time_shift + generation_bits == 64);
+    return w.value << generation_bits | generation_;
+  }
+  static constexpr unsigned generation_bits = 24;
   // A fragment of the burst: notes_.
   struct fragment_note {
     fragment_key key;
@@ -175,19 +184,29 @@ class packet_path {
   };
 
   // Stage 1: parse, find the VIP, key, hash, prefetch the bucket. packet_path.cpp
-  void classify(std::size_t i) noexcept;
+  void classify() noexcept;
   void classify_any(std::size_t i) noexcept;
-  void enter4(std::size_t i, const abi::vip_row& vip) noexcept;
-  void enter6(std::size_t i, const abi::vip_row& vip) noexcept;
+  // enter4() and 6 make packet i the n-th of its batch.
+  void enter4(packet& p, std::size_t i, const wire::ipv4_header& ip, const wire::udp_header& ports,
+              const vip_cache::place4& vip, wire::common c, unsigned n) noexcept;
+  void enter6(packet& p, std::size_t i, const wire::ipv6_header& ip, const wire::udp_header& ports,
+              const vip_cache::place6& vip, wire::common c, unsigned n) noexcept;
+  // spell_out() makes parsed_ and the packet what everything but the shortest way expects;
+  // version: 4 or 6.
+  void spell_out(std::size_t i, wire::common c, std::uint8_t version) noexcept;
+  static void begin_packet(packet& p) noexcept;
   void judge_rest(std::size_t i) noexcept;
-  void process_some(std::span<packet> burst, std::uint16_t now) noexcept;
+  void process_some(std::span<packet> burst) noexcept;
   // Stage 2: connections, backends, rewriting. connections.cpp, newcomers.cpp
   template <class Family>
   void resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept;
   template <class Family>
   void resolve_new(batch<Family>& b, connection::flow_map<Family>& map, unsigned count) noexcept;
   template <class Family>
-  void hit(connection::flow_map<Family>& map, connection::handle found, std::size_t i) noexcept;
+  bool hit(batch<Family>& b, connection::flow_map<Family>& map, unsigned k) noexcept;
+  template <class Family>
+  void spell_out(const batch<Family>& b, unsigned k) noexcept;
+  void make_stamps(std::uint16_t now) noexcept;
   template <class Family>
   void hit_slow(connection::flow_map<Family>& map, connection::handle found, std::size_t i,
                 bool rated) noexcept;
@@ -229,10 +248,13 @@ class packet_path {
   [[nodiscard]] std::uint64_t flow_hash(std::size_t i) const noexcept;
   void send(std::size_t i, abi::backend_ref ref) noexcept;
   // send() with everything ready. ready.hpp
-  void send_ready(std::size_t i, const egress& e, abi::backend_ref ref) noexcept;
+  template <class Family>
+  [[nodiscard]] bool send_ready(packet& p, std::uint32_t ip_length, const egress& e) noexcept;
   template <class Inner>
-  [[nodiscard]] bool into_ipip6(std::size_t i, const egress& e) noexcept;
-  void send_new(std::size_t i, const abi::service_row& s, const choice& to) noexcept;
+  [[nodiscard]] bool into_ipip6(packet& p, std::uint32_t ip_length, const egress& e) noexcept;
+  template <class Family>
+  void send_new(const batch<Family>& b, unsigned k, const abi::service_row& s,
+                const choice& to) noexcept;
   void clamp_mss(abi::service_id service, std::byte* l4, std::uint32_t available) noexcept;
   void count_sent(std::size_t i, abi::backend_ref ref, std::uint16_t service,
                   std::uint8_t out_port) noexcept;
@@ -309,7 +331,7 @@ class packet_path {
   static constexpr std::size_t max_egress = std::size_t{1} << 16;
   std::size_t egress_mask_;
   std::unique_ptr<egress[]> egress_;
-  std::uint64_t generation_tag_{0};
+  std::uint64_t generation_{0};  // below 2^generation_bits; 0: no egress has it
   const flow_owner* owner_{nullptr};
   unsigned self_{0};
   bool accepts_all_{false};  // during process_handed()
@@ -332,10 +354,29 @@ class packet_path {
   std::array<packet, waiting_places> released_;
   static_assert(waiting_places <= max_burst);
 
+  vip_cache vip_cache_;
   packet* burst_{nullptr};  // during process()
+  std::size_t burst_size_{0};
   tally tally_{};
   std::array<wire::parsed, max_burst> parsed_;
   std::array<const abi::vip_row*, max_burst> vips_;
+  // stamps_: what an entry's time and state become, by its state and the packet's flags.
+  struct stamp {
+    std::uint64_t word;
+    std::uint64_t mask;  // 0: nothing changes
+  };
+  std::array<stamp, 8 * 32> stamps_;
+  [[nodiscard]] const stamp& stamp_for(abi::connection_word w, wire::common c) const noexcept {
+    // Two shifts less than by the index.
+    static_assert(sizeof(stamp) == 1 << wire::common_flags_shift);
+    const std::uint64_t state = w.value >> (abi::connection_word::state_shift - 9) & 7u << 9;
+    const std::uint64_t flags = c & 31u << wire::common_flags_shift;
+    return *reinterpret_cast<const stamp*>(reinterpret_cast<const std::byte*>(stamps_.data()) +
+                                           (state | flags));
+  }
+  [[nodiscard]] std::size_t number_of(const packet* p) const noexcept {
+    return static_cast<std::size_t>(p - burst_);
+  }
   batch<connection::ipv4> batch4_;
   batch<connection::ipv6> batch6_;
   std::array<newcomer, max_burst> newcomers_;
@@ -352,6 +393,12 @@ class packet_path {
   connection_loads loads_;
   random_bits random_;
 };
+
+template <class Family>
+void packet_path::spell_out(const batch<Family>& b, unsigned k) noexcept {
+  if (const wire::common c = b.commons[k]; (c & 3) != 0)
+    spell_out(number_of(b.packets[k]), c, std::is_same_v<Family, connection::ipv4> ? 4 : 6);
+}
 
 // count_sent() sets the verdict of a packet that has been rewritten, and counts it.
 [[gnu::always_inline]] inline void packet_path::count_sent(std::size_t i, abi::backend_ref ref,

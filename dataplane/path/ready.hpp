@@ -3,93 +3,118 @@
 // For the path's own sources.
 #pragma once
 
+#include <bit>
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+
 #include "dataplane/path/packet_path.hpp"
 
 namespace sluice {
 
-// into_ipip6() puts an untagged packet into an IPv6 tunnel; Inner is its IP header. False: no
-// room before it.
-template <class Inner>
-[[gnu::always_inline]] inline bool packet_path::into_ipip6(std::size_t i,
-                                                           const egress& e) noexcept {
-  packet& p = burst_[i];
-  const wire::parsed& m = parsed_[i];
-  constexpr std::uint32_t added = sizeof(wire::ipv6_header);
-  if (p.headroom < added) [[unlikely]]
-    return false;
-  const std::uint32_t label = wire::flow_label(flow_hash(i));
-  std::byte* const inner = p.data + sizeof(wire::ethernet_header);
-  auto& ip = *reinterpret_cast<Inner*>(inner);
-  wire::decrement_ttl(ip);
-  std::uint8_t tos;
-  ip_proto next;
-  if constexpr (sizeof(Inner) == sizeof(wire::ipv4_header)) {
-    tos = ip.tos;
-    next = ip_proto::ipip;
-  } else {
-    tos = ip.traffic_class();
-    next = ip_proto::ipv6;
-  }
-  ip_address backend;
-  std::memcpy(&backend, e.outer, sizeof backend);
-  wire::make_outer6(inner - added, m.ip_length, next, tos, label, view_.header().source6.base,
-                    backend);
+// prepended() says that `added` bytes more belong to the untagged frame, in front, and that
+// what is behind the IP packet (padding) no longer does.
+[[gnu::always_inline]] inline void prepended(packet& p, std::uint32_t ip_length,
+                                             std::uint32_t added) noexcept {
   p.data -= added;
-  std::memcpy(p.data, &e.ethernet[0], 8);
-  std::memcpy(p.data + 6, &e.ethernet[1], 8);
   p.headroom = static_cast<std::uint16_t>(p.headroom - added);
-  const std::uint32_t total = sizeof(wire::ethernet_header) + added + m.ip_length;
+  const std::uint32_t total = std::uint32_t{sizeof(wire::ethernet_header)} + added + ip_length;
   const std::uint32_t contiguous = p.length + added;
   p.total_length = total;
   p.length = contiguous < total ? contiguous : total;
+}
+
+// into_ipip6() puts an untagged packet into an IPv6 tunnel; Inner is its IP header. False: no
+// room before it.
+template <class Inner>
+[[gnu::always_inline]] inline bool packet_path::into_ipip6(packet& p, std::uint32_t ip_length,
+                                                           const egress& e) noexcept {
+  constexpr std::uint32_t added = sizeof(wire::ipv6_header);
+  if (p.headroom < added) [[unlikely]]
+    return false;
+  std::byte* const inner = p.data + sizeof(wire::ethernet_header);
+  auto& ip = *reinterpret_cast<Inner*>(inner);
+  const auto& ports = *reinterpret_cast<const wire::udp_header*>(inner + sizeof(Inner));
+  const std::uint64_t seed = view_.header().hash_seed;
+  std::uint8_t tos;
+  ip_proto next;
+  std::uint64_t hash;
+  if constexpr (sizeof(Inner) == sizeof(wire::ipv4_header)) {
+    tos = ip.tos;
+    next = ip_proto::ipip;
+    hash = sluice_flow_hash4(seed, ip.source.raw(), ip.destination.raw(), ports.source_port.raw(),
+                             ports.destination_port.raw(), ip.protocol);
+  } else {
+    tos = ip.traffic_class();
+    next = ip_proto::ipv6;
+    const ip_address source{ip.source};
+    const ip_address destination{ip.destination};
+    hash =
+        sluice_flow_hash6(seed, source.high(), source.low(), destination.high(), destination.low(),
+                          ports.source_port.raw(), ports.destination_port.raw(), ip.next_header);
+  }
+  wire::decrement_ttl(ip);
+  ip_address backend;
+  std::memcpy(&backend, e.header.data() + 16, sizeof backend);
+  wire::make_outer6(inner - added, ip_length, next, tos, wire::flow_label(hash),
+                    view_.header().source6.base, backend);
+  std::memcpy(p.data - added, e.header.data(), 8);
+  std::memcpy(p.data - added + 6, e.header.data() + 6, 8);
+  prepended(p, ip_length, added);
   return true;
 }
 
-// send_ready() is send() to a backend by its egress; e is that backend's.
-[[gnu::always_inline]] inline void packet_path::send_ready(std::size_t i, const egress& e,
-                                                           abi::backend_ref ref) noexcept {
-  packet& p = burst_[i];
-  const wire::parsed& m = parsed_[i];
-  if (m.ip_length > e.limit) [[unlikely]]
-    return send(i, ref);
-  std::byte* data = p.data;
-  if (e.how == egress::way::ipip4 && m.version == 4 && m.l3 == sizeof(wire::ethernet_header) &&
-      p.headroom >= sizeof(wire::ipv4_header)) {
-    constexpr std::uint32_t added = sizeof(wire::ipv4_header);
-    std::byte* const inner = data + sizeof(wire::ethernet_header);
+// send_ready() sends a common packet (wire::parse_common4() or 6) to a backend by its egress,
+// and sets all there is to say of it but for the counts of a burst. False: it has done nothing.
+template <class Family>
+[[gnu::always_inline]] inline bool packet_path::send_ready(packet& p, std::uint32_t ip_length,
+                                                           const egress& e) noexcept {
+  constexpr bool is_v4 = std::is_same_v<Family, connection::ipv4>;
+  std::byte* const inner = p.data + sizeof(wire::ethernet_header);
+  constexpr std::uint32_t added = sizeof(wire::ipv4_header);
+  // limit_ipip4 says ipip4.
+  if (is_v4 && ip_length <= e.limit_ipip4 && p.headroom >= added) [[likely]] {
     auto& ip = *reinterpret_cast<wire::ipv4_header*>(inner);
     wire::decrement_ttl(ip);
-    data -= added;
-    std::memcpy(data, &e.ethernet[0], 8);
-    std::memcpy(data + 6, &e.ethernet[1], 8);
-    // make_outer4() with all but these two words prepared.
-    const std::uint32_t tos = std::uint32_t{ip.tos} << 8;
-    const std::uint32_t length = byte_swap(static_cast<std::uint16_t>(m.ip_length + added));
-    std::uint32_t sum = e.sum + tos + length;
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    const std::uint64_t first = e.outer[0] | tos | std::uint64_t{length} << 16;
-    const std::uint64_t second = e.outer[1] | std::uint64_t{~sum & 0xffff} << 16;
-    std::memcpy(inner - added, &first, 8);
-    std::memcpy(inner - added + 8, &second, 8);
-    std::memcpy(inner - added + 16, &e.destination, 4);
-    p.data = data;
-    p.headroom = static_cast<std::uint16_t>(p.headroom - added);
-    const std::uint32_t total = sizeof(wire::ethernet_header) + added + m.ip_length;
-    const std::uint32_t contiguous = p.length + added;
-    p.total_length = total;
-    p.length = contiguous < total ? contiguous : total;
+    // Version and IHL, TOS: the inner header's own. Length.
+    std::uint16_t start;
+    std::uint16_t rest;
+    std::memcpy(&start, inner, 2);
+    std::memcpy(&rest, e.header.data() + 24, 2);
+    const std::uint32_t length = byte_swap(static_cast<std::uint16_t>(ip_length + added));
+    const std::uint32_t sum = start + length + rest;
+    const auto checksum = static_cast<std::uint16_t>(~((sum + std::rotl(sum, 16)) >> 16));
+    const std::uint32_t first = start | length << 16;
+    std::byte* const frame = p.data - added;
+    // 34 bytes, of which those at 14 to 17 and 24, 25 are written once more.
+    std::memcpy(frame, e.header.data(), 32);
+    std::memcpy(frame + 32, e.header.data() + 32, 2);
+    std::memcpy(frame + 14, &first, 4);
+    std::memcpy(frame + 24, &checksum, 2);
+    prepended(p, ip_length, added);
+  } else if (ip_length > e.limit) {
+    return false;
   } else if (e.how == egress::way::dsr_l2) {
-    std::memcpy(data, &e.ethernet[0], 8);
-    std::memcpy(data + 8, reinterpret_cast<const std::byte*>(&e.ethernet[1]) + 2, 4);
-  } else if (e.how == egress::way::ipip6 && m.l3 == sizeof(wire::ethernet_header)) {
-    if (!(m.version == 6 ? into_ipip6<wire::ipv6_header>(i, e)
-                         : into_ipip6<wire::ipv4_header>(i, e)))
-      return send(i, ref);
+    std::memcpy(p.data, e.header.data(), 8);
+    std::memcpy(p.data + 8, e.header.data() + 8, 4);
+  } else if (e.how == egress::way::ipip6) {
+    if (!into_ipip6<std::conditional_t<is_v4, wire::ipv4_header, wire::ipv6_header>>(p, ip_length,
+                                                                                     e))
+      return false;
   } else {
-    return send(i, ref);
+    return false;
   }
-  count_sent(i, ref, e.service, e.out_port);
+  const std::uint64_t target = e.target;
+  std::memcpy(reinterpret_cast<std::byte*>(&p) + offsetof(packet, outcome), &e.outcome, 4);
+  std::memcpy(reinterpret_cast<std::byte*>(&p) + offsetof(packet, backend), &target, 8);
+  abi::service_counters& s = counters_.services[target >> 32 & 0xffff];
+  s.packets.add(1);
+  s.bytes.add(ip_length);
+  abi::backend_counters& b =
+      counters_.backends[abi::backend_ref{static_cast<std::uint32_t>(target)}.index()];
+  b.packets.add(1);
+  b.bytes.add(ip_length);
+  return true;
 }
 
 }  // namespace sluice

@@ -20,6 +20,13 @@ inline void to_packet(rte_mbuf& m, std::uint8_t in_port, packet& p) noexcept {
   p.in_port = in_port;
 }
 
+// from_whole_packet() is from_packet() for a frame in one buffer.
+inline void from_whole_packet(const packet& p, rte_mbuf& m) noexcept {
+  m.data_off = static_cast<std::uint16_t>(p.data - static_cast<std::byte*>(m.buf_addr));
+  m.data_len = static_cast<std::uint16_t>(p.total_length);
+  m.pkt_len = p.total_length;
+}
+
 // cut_to() shortens a chain to `total` bytes, freeing segments behind the end.
 inline void cut_to(rte_mbuf& m, std::uint32_t total) noexcept {
   m.pkt_len = total;

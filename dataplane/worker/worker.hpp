@@ -99,6 +99,8 @@ class worker {
   void to_twin() noexcept;
   unsigned from_twins() noexcept;
   void hand_out(rte_mbuf* m, const packet& p) noexcept;
+  unsigned hand_out_row(unsigned i, unsigned n) noexcept;
+  void queue_for(std::uint8_t port, rte_mbuf* m) noexcept;
   void quiescent(packet_path& path) noexcept;
   void rest() noexcept;
   void release(const packet_path& path) noexcept;

@@ -38,9 +38,12 @@ void parse(benchmark::State& state, const flow_frames::shape& shape) {
   for (auto _ : state)
     for (std::size_t i = 0; i < frame_count; ++i) {
       const packet& p = b.at(i);
-      if (!(p.length >= wire::common_length && wire::parse_common(p.data, p.total_length, m)) &&
-          !(p.length >= wire::common6_length && wire::parse_common6(p.data, p.total_length, m)))
-        m = wire::parse_any(p.data, p.length, p.total_length);
+      wire::common c =
+          p.length >= wire::common4_length ? wire::parse_common4(p.data, p.total_length) : 0;
+      if (c == 0 && p.length >= wire::common6_length)
+        c = wire::parse_common6(p.data, p.total_length);
+      if (c == 0) m = wire::parse_any(p.data, p.length, p.total_length);
+      benchmark::DoNotOptimize(c);
       benchmark::DoNotOptimize(m);
     }
   per_packet(state, frame_count);
