@@ -468,6 +468,21 @@ class config_view {
       return {};
     return members_[first + position];
   }
+  // table_of() and members_of() are a service's whole table and members; empty: impossible.
+  [[nodiscard]] std::span<const std::uint16_t> table_of(const service_row& s) const noexcept {
+    const std::uint32_t size = once(s.table_size);
+    const std::uint64_t offset = once(s.table_offset);
+    if (offset < arena_first_ || offset > arena_last_ || (offset & 1) != 0 ||
+        std::uint64_t{size} * sizeof(std::uint16_t) > arena_last_ - offset)
+      return {};
+    return {reinterpret_cast<const std::uint16_t*>(segment_ + offset), size};
+  }
+  [[nodiscard]] std::span<const backend_ref> members_of(const service_row& s) const noexcept {
+    const std::uint32_t count = once(s.member_count);
+    const std::uint32_t first = once(s.member_first);
+    if (first > header_.member_count || count > header_.member_count - first) return {};
+    return {members_ + first, count};
+  }
   // choose() returns the backend that the scheduler's table names for a flow hash.
   [[nodiscard]] backend_ref choose(const service_row& s, std::uint64_t flow_hash) const noexcept {
     const std::uint16_t* slot = table_slot(s, sluice_slot(flow_hash, s.table_size));

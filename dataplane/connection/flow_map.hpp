@@ -27,6 +27,7 @@
 #include "dataplane/connection/bucket_hash.hpp"
 #include "dataplane/connection/bucket_probe.hpp"
 #include "dataplane/connection/bulk_find.hpp"
+#include "dataplane/connection/vacancy.hpp"
 
 namespace sluice::connection {
 
@@ -63,7 +64,10 @@ class flow_map {
       : buckets_{static_cast<bucket*>(memory)},
         count_{count},
         hasher_{secret},
-        find_chunk_{bulk_find<Family>(instructions)} {}
+        find_chunk_{bulk_find<Family>(instructions)},
+        vacancy_{vacancy_finder<Family>(instructions)} {
+    set_timeouts(abi::default_timeouts);
+  }
 
   [[nodiscard]] bucket_hash hash(const key_type& key) const noexcept { return hasher_(key); }
   [[nodiscard]] const bucket_hasher& hasher() const noexcept { return hasher_; }
@@ -122,15 +126,19 @@ class flow_map {
   }
   // set_timeouts(): seconds by state; values of 32768 and more are cut to 32767.
   void set_timeouts(const timeout_table& t) noexcept {
-    for (std::size_t i = 0; i < t.size(); ++i)
+    for (std::size_t i = 0; i < t.size(); ++i) {
       timeouts_[i] = t[i] > max_timeout ? max_timeout : t[i];
+      wide_timeouts_[i] = timeouts_[i];
+    }
   }
   [[nodiscard]] const timeout_table& timeouts() const noexcept { return timeouts_; }
 
   // insert() enters a connection with this word (its VIP the key's, its time now, its
   // state not free), unless it is there already. See flow_map_insert.hpp for what gives
   // way to what.
-  insertion insert(bucket_hash h, const key_type& key, connection_word word) noexcept;
+  // fresh: find() has just said that it is not.
+  insertion insert(bucket_hash h, const key_type& key, connection_word word,
+                   bool fresh = false) noexcept;
 
   // store() gives an entry a new word (backend, state, time). The VIP must stay. Stores
   // only if something changes: a line that is only read stays clean.
@@ -193,6 +201,7 @@ class flow_map {
  private:
   static constexpr std::uint16_t max_timeout = 32767;
 
+  [[nodiscard]] bool nearly_full() const noexcept { return size_ > capacity() / 16 * 15; }
   [[nodiscard]] std::uint64_t primary(bucket_hash h) const noexcept {
     return primary_bucket(h, count_);
   }
@@ -253,6 +262,8 @@ class flow_map {
   std::uint64_t count_;
   bucket_hasher hasher_;
   find_chunk_function<Family> find_chunk_;
+  vacancy_function<Family> vacancy_;
+  alignas(32) std::array<std::uint32_t, abi::connection_state_count> wide_timeouts_{};
   timeout_table timeouts_{abi::default_timeouts};
   std::uint64_t size_{0};
   std::array<std::uint64_t, abi::connection_state_count> by_state_{};

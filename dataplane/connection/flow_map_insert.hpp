@@ -61,41 +61,38 @@ void flow_map<Family>::consider(bucket& b, connection_state newcomer, std::uint1
 }
 
 template <class Family>
-insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
-                                   connection_word word) noexcept {
+insertion flow_map<Family>::insert(bucket_hash h, const key_type& key, connection_word word,
+                                   bool fresh) noexcept {
   const std::uint16_t now = word.seen();
   bucket& first = buckets_[primary(h)];
   bucket* second = nullptr;
-  handle found = find_in(first, key);
-  if (found == nullptr && overflowed(first)) {
-    second = buckets_ + secondary(h);
-    found = find_in(*second, key);
-  }
-  if (found != nullptr) {
-    const connection_word old{found->value & ~connection_word::spare_mask};
-    if (!expired(old, now)) return {found, outcome::existing, {}};
-    store(found, word);
-    return {found, outcome::expired, old};
+  if (!fresh) {
+    handle found = find_in(first, key);
+    if (found == nullptr && overflowed(first)) {
+      second = buckets_ + secondary(h);
+      found = find_in(*second, key);
+    }
+    if (found != nullptr) {
+      const connection_word old{found->value & ~connection_word::spare_mask};
+      if (!expired(old, now)) return {found, outcome::existing, {}};
+      store(found, word);
+      return {found, outcome::expired, old};
+    }
   }
 
-  const auto vacant = [&](bucket& b, place& out) {
-    unsigned stale = per_bucket;
-    for (unsigned i = 0; i < per_bucket; ++i) {
-      const connection_word w = b.entries[i].word;
-      if (w.state() == connection_state::free) {
-        out = {&b, i, 0};
-        return true;
-      }
-      if (stale == per_bucket && expired(w, now)) stale = i;
-    }
-    out = {&b, stale, 0};
-    return stale != per_bucket;
-  };
-  place to{};
-  bool idle_place = vacant(first, to);
+  vacancy there = vacancy_(first, now, wide_timeouts_.data());
+  place to{&first, there.at & 3u, 0};
+  bool idle_place = there.at < per_bucket;
   if (!idle_place) {
+    const bool all_live = there.all_established;
     second = buckets_ + secondary(h);
-    idle_place = vacant(*second, to);
+    there = vacancy_(*second, now, wide_timeouts_.data());
+    to = {second, there.at & 3u, 0};
+    idle_place = there.at < per_bucket;
+    // A flood into a full table: nobody here gives way to a newcomer of this kind.
+    if (!idle_place && all_live && there.all_established && nearly_full() &&
+        embryonic(word.state()) && word.state() != connection_state::learned)
+      return {nullptr, outcome::no_room, {}};
   }
   if (!idle_place) {
     to = {nullptr, 0, 0};
@@ -133,7 +130,7 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key,
 // flood, has no room to make and is not worth looking through.
 template <class Family>
 bool flow_map<Family>::make_room(bucket& first, bucket& second, place& out) noexcept {
-  if (size_ > capacity() / 16 * 15) return false;
+  if (nearly_full()) return false;
   for (unsigned steps = 1; steps <= 2; ++steps) {
     for (bucket* b : {&first, &second}) {
       const unsigned at = vacate(*b, steps);

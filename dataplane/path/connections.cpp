@@ -82,6 +82,10 @@ void packet_path::make_egress(std::uint64_t tag, abi::backend_ref ref,
   if (to.mode() == abi::forward_mode::dsr_l2) {
     take(egress::way::dsr_l2, 0);
     ethernet(ether_type::ipv4);  // the type is not copied
+  } else if (to.mode() == abi::forward_mode::nat || to.mode() == abi::forward_mode::full_nat) {
+    if (!nat_active_) return;
+    take(egress::way::nat, 0);
+    ethernet(ether_type::ipv4);
   } else if (to.mode() != abi::forward_mode::ipip) {
     return;
   } else if (detail::is_v4(row.address)) {
@@ -137,21 +141,25 @@ template <class Family>
   const stamp& s = stamp_for(w, c);
   // Mostly nothing changes: the entry was seen this second, in this state.
   const std::uint64_t change = (w.value ^ s.word) & s.mask;
-  if (e.tag != tag_of(w)) [[unlikely]] {
+  const auto slowly = [&] {
+    translate_put_off(b);  // in the order of the burst
     spell_out(b, k);
     hit_slow(map, found, number_of(b.packets[k]), false);
     return false;
-  }
+  };
+  if (e.tag != tag_of(w)) [[unlikely]]
+    return slowly();
   if (change != 0) [[unlikely]] {
-    if ((wire::flags_of(c) & connection::tcp_syn) != 0) {
-      spell_out(b, k);
-      hit_slow(map, found, number_of(b.packets[k]), false);
-      return false;
-    }
+    if ((wire::flags_of(c) & connection::tcp_syn) != 0) return slowly();
     map.store(found, {w.value ^ change});
   }
   if (send_ready<Family>(*b.packets[k], wire::length_of(c), e)) [[likely]]
     return true;
+  if (e.how == egress::way::nat && nat_active_ && (c & 3) != 0) {
+    put_off(b, k);
+    return false;
+  }
+  translate_put_off(b);
   spell_out(b, k);
   send(number_of(b.packets[k]), w.backend());
   return false;
@@ -172,6 +180,7 @@ void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) n
       newcomers_[missing++].in_batch = static_cast<std::uint8_t>(k);
     }
   }
+  translate_put_off(b);
   tally_.hits += size - missing;
   tally_.forwarded += sent;
   if (missing != 0) resolve_new(b, map, missing);

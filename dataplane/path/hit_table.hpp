@@ -34,4 +34,15 @@ constexpr hit_table make_hit_table() {
 }
 inline constexpr hit_table hit_transitions = make_hit_table();
 
+// opened_by: the state of a TCP connection that a packet with these flags begins; free: none.
+inline constexpr auto opened_by = [] {
+  std::array<abi::connection_state, flag_combinations> t{};
+  for (unsigned f = 0; f < flag_combinations; ++f) {
+    const auto first =
+        connection::tcp_next(abi::connection_state::free, static_cast<std::uint8_t>(f));
+    t[f] = first.step == connection::step::create ? first.next : abi::connection_state::free;
+  }
+  return t;
+}();
+
 }  // namespace sluice

@@ -96,6 +96,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   packet& p = burst_[i];
   wire::parsed& m = parsed_[i];
   const ip_address server = row.address;
+  translated_ = nullptr;
   if (!nat_active_) return drop(p, counter_id::drop_nat_no_room);
   if (m.kind == wire::parse_kind::other) return drop(p, counter_id::drop_icmp_unmatched);
   // A later fragment comes here only if its first one was not translated.
@@ -124,6 +125,7 @@ nat_session* packet_path::nat_session_for(const packet& p, const wire::parsed& m
   if (tcp_in(m)) nat::apply(p, m, edit);
   wire::write_macs(p.data, to.next_hop(), port_macs_[to.out_port()]);
   count_sent(i, ref, to.service(), to.out_port());
+  translated_ = s;
 }
 
 // hand_over_reply() finds the worker that a reply belongs to. A port of the pool says whose it

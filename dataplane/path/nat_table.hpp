@@ -66,7 +66,12 @@ struct alignas(cache_line) nat_session {
   ip_address local;
   be16 server_port;
   be16 local_port;
-  std::uint32_t reserved0[7];
+  // What translating in the short way takes for granted (nat_ready.cpp); not kept over a
+  // restart.
+  std::uint32_t confirmed;  // in which generation; 0: none
+  std::uint16_t ip_change;  // what to add to the complement of the IPv4 header's checksum
+  std::uint16_t l4_change;  // and of the TCP or UDP checksum
+  std::uint32_t reserved0[5];
 
   // Ends of the packets that go to the backend, and of those that go to the client.
   [[nodiscard]] wire::flow_ends to_server() const noexcept {
@@ -130,6 +135,18 @@ class nat_table {
     return holds(reply, ends, protocol);
   }
 
+  // hinted() is what hint() was last told for a hash (of the connection table's), or another
+  // session, or null: to be verified by its names.
+  [[nodiscard]] nat_session* hinted(std::uint64_t hash) const noexcept {
+    const std::uint32_t number = hints_[hash & hint_mask_];
+    return number < used() ? sessions_ + number : nullptr;
+  }
+  void prefetch_hint(std::uint64_t hash) const noexcept {
+    __builtin_prefetch(hints_ + (hash & hint_mask_));
+  }
+  void hint(std::uint64_t hash, const nat_session& s) noexcept {
+    hints_[hash & hint_mask_] = number_of(s);
+  }
   // number_of() names a session for at() later, when it may be over, or another's.
   [[nodiscard]] std::uint32_t number_of(const nat_session& s) const noexcept {
     return static_cast<std::uint32_t>(&s - sessions_);
@@ -281,6 +298,8 @@ class nat_table {
 
   nat_session* sessions_{nullptr};
   bucket* buckets_{nullptr};
+  std::uint32_t* hints_{nullptr};
+  std::uint64_t hint_mask_{0};
   void* mapping_{nullptr};  // of the index, and of sessions that are not in a file
   std::size_t bytes_{0};
   std::uint32_t capacity_;

@@ -37,6 +37,7 @@ nat_table::adoption nat_table::adopt(std::uint32_t room, unsigned next_port,
   for (std::uint32_t i = 0; i < this->room(); ++i) {
     nat_session& s = sessions_[i];
     if (s.state == connection_state::free) continue;
+    s.confirmed = 0;  // in a generation of the other process's
     const auto drop = [&s](std::uint32_t& counted) {
       s = {};
       ++counted;

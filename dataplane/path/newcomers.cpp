@@ -7,6 +7,7 @@
 // finds no room: without an entry all packets of a flow must choose alike. Persistence goes
 // before the scheduler, a QUIC connection id before everything. options.cpp has the details.
 #include <algorithm>
+#include <type_traits>
 
 #include "dataplane/path/hit_table.hpp"
 #include "dataplane/path/packet_path.hpp"
@@ -85,6 +86,10 @@ template <class Family>
   unsigned going = 0;
   for (unsigned j = 0; j < count; ++j) {
     const std::uint8_t k = newcomers_[j].in_batch;
+    if (quick(b, k, newcomers_[going])) [[likely]] {
+      ++going;
+      continue;
+    }
     const std::size_t i = number_of(b.packets[k]);
     packet& p = burst_[i];
     spell_out(b, k);
@@ -97,7 +102,7 @@ template <class Family>
     // Before anything is chosen, limited or entered: all of that is the owner's.
     if (owner_ != nullptr && hand_over(i)) continue;
     p.service = s->self;
-    newcomer n{s, abi::options_of(view_, *s), nullptr, 0, {}, k, false};
+    newcomer n{nullptr, s, abi::options_of(view_, *s), nullptr, 0, {}, k, false};
     if (n.options != nullptr) [[unlikely]] {
       if (const counter_id no = let_in(i, *s, n.options, true, false); no != counter_id::count_) {
         drop(p, no);
@@ -129,11 +134,126 @@ template <class Family>
   }
   for (unsigned j = 0; j < going; ++j) {
     newcomer& c = newcomers_[j];
+    if (c.quick != nullptr) [[likely]] {
+      const std::uint16_t position = *c.slot;
+      c.backend =
+          position < c.quick->member_count ? c.quick->members[position] : abi::backend_ref{};
+      __builtin_prefetch(&egress_of(c.backend));
+      continue;
+    }
     if (c.slot != nullptr) c.backend = view_.member(*c.service, *c.slot);
     view_.prefetch_backend(c.backend);
     __builtin_prefetch(&egress_of(c.backend));
   }
-  for (unsigned j = 0; j < going; ++j) enter(b, map, newcomers_[j]);
+  // Nothing of this burst was in the table a moment ago. So a hash that has not been met here
+  // is that of a connection that is new indeed.
+  std::array<std::uint64_t, 16> met{};
+  for (unsigned j = 0; j < going; ++j) {
+    newcomer& c = newcomers_[j];
+    const std::uint64_t h = b.hashes[c.in_batch].value;
+    std::uint64_t& word = met[h >> 6 & 15];
+    const std::uint64_t bit = std::uint64_t{1} << (h & 63);
+    const bool fresh = (word & bit) == 0;
+    word |= bit;
+    if (c.quick != nullptr) [[likely]] {
+      enter_quickly(b, map, c, fresh);
+    } else {
+      enter(b, map, c, fresh);
+    }
+  }
+}
+
+// quick() makes a newcomer of a common packet whose service is in the service_cache.
+template <class Family>
+[[gnu::always_inline]] inline bool packet_path::quick(const batch<Family>& b, unsigned k,
+                                                      newcomer& n) noexcept {
+  if (owner_ != nullptr || (b.commons[k] & 3) == 0) [[unlikely]]
+    return false;
+  const packet& p = *b.packets[k];
+  const auto& key = b.keys[k];
+  const std::uint64_t seed = view_.header().hash_seed;
+  const std::byte* const l3 = p.data + sizeof(wire::ethernet_header);
+  std::uint16_t port;
+  std::uint64_t hash;
+  if constexpr (std::is_same_v<Family, connection::ipv4>) {
+    const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(l3);
+    port = static_cast<std::uint16_t>(key.tuple >> 48);
+    hash = sluice_flow_hash4(seed, ip.source.raw(), ip.destination.raw(),
+                             static_cast<std::uint16_t>(key.tuple >> 32), port, ip.protocol);
+  } else {
+    const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(l3);
+    const ip_address destination{ip.destination};
+    port = static_cast<std::uint16_t>(key.ports >> 16);
+    hash = sluice_flow_hash6(seed, key.source_high, key.source_low, destination.high(),
+                             destination.low(), static_cast<std::uint16_t>(key.ports), port,
+                             ip.next_header);
+  }
+  const service_cache::place* const s =
+      service_cache_.find(view_, *vips_[number_of(&p)], key.vip_bits, port);
+  if (s == nullptr) return false;
+  n.quick = s;
+  n.hash = hash;
+  n.slot = s->slots + sluice_slot(hash, s->table_size);
+  n.in_batch = static_cast<std::uint8_t>(k);
+  __builtin_prefetch(n.slot);
+  return true;
+}
+
+template <class Family>
+[[gnu::always_inline]] inline void packet_path::enter_quickly(batch<Family>& b,
+                                                              connection::flow_map<Family>& map,
+                                                              newcomer& c, bool fresh) noexcept {
+  const unsigned k = c.in_batch;
+  const wire::common common = b.commons[k];
+  const egress& e = egress_of(c.backend);
+  const std::uint64_t word = b.keys[k].vip_bits | std::uint64_t{c.backend.value}
+                                                      << connection_word::backend_shift;
+  const connection_state first =
+      (common & 1) != 0 ? opened_by[common >> wire::common_flags_shift & (flag_combinations - 1)]
+                        : connection_state::udp_new;
+  if (e.tag != tag_of({word}) || (e.target >> 32 & 0xffff) != c.quick->service ||
+      first == connection_state::free) [[unlikely]] {
+    spell_out(b, k);
+    packet& p = *b.packets[k];
+    p.service = c.quick->row->self;
+    c.service = c.quick->row;
+    c.options = nullptr;
+    c.by_id = false;
+    return enter(b, map, c, fresh);
+  }
+  const auto entered =
+      map.insert(b.hashes[k], b.keys[k],
+                 {word | std::uint64_t{now_} << connection_word::time_shift |
+                  static_cast<std::uint64_t>(first) << connection_word::state_shift},
+                 fresh);
+  if (entered.outcome == connection::outcome::existing) [[unlikely]] {
+    ++tally_.hits;
+    spell_out(b, k);
+    return hit_slow(map, entered.handle, number_of(b.packets[k]), true);
+  }
+  if (entered.outcome == connection::outcome::no_room) {
+    ++tally_.untracked;
+  } else {
+    count_entered(entered);
+    counters_.backends[c.backend.index()].opened.add(1);
+    counters_.services[c.quick->service].opened.add(1);
+  }
+  if (send_ready<Family>(*b.packets[k], wire::length_of(common), e)) [[likely]] {
+    ++tally_.forwarded;
+    return;
+  }
+  spell_out(b, k);
+  send(number_of(b.packets[k]), c.backend);
+}
+
+// count_entered() counts a connection that has been entered, and the one that gave way.
+inline void packet_path::count_entered(const connection::insertion& i) noexcept {
+  ++tally_.opened;
+  if (i.outcome == connection::outcome::inserted) [[likely]]
+    return;
+  ++(i.outcome == connection::outcome::expired ? tally_.expired : tally_.evicted);
+  ++tally_.closed;
+  count_closed(i.old.backend());
 }
 
 // send_new() is send() for the first packet of a connection. It makes the backend's egress, on
@@ -163,7 +283,7 @@ template <class Family>
 template <class Family>
 [[gnu::always_inline]] inline void packet_path::enter(batch<Family>& b,
                                                       connection::flow_map<Family>& map,
-                                                      const newcomer& c) noexcept {
+                                                      const newcomer& c, bool fresh) noexcept {
   const std::size_t i = number_of(b.packets[c.in_batch]);
   packet& p = burst_[i];
   const wire::parsed& m = parsed_[i];
@@ -210,8 +330,9 @@ template <class Family>
     if (asks) to = checked(*c.service, scheduled(*c.service, kind, c.hash));
     if (to.row == nullptr) return drop(p, to.reason);
   }
-  const auto entered = map.insert(b.hashes[c.in_batch], b.keys[c.in_batch],
-                                  connection_word::make(vips_[i]->id, to.ref, now_, first.next));
+  const auto entered =
+      map.insert(b.hashes[c.in_batch], b.keys[c.in_batch],
+                 connection_word::make(vips_[i]->id, to.ref, now_, first.next), fresh);
   switch (entered.outcome) {
     case connection::outcome::existing:  // entered by an earlier packet of this burst
       ++tally_.hits;
@@ -219,20 +340,10 @@ template <class Family>
     case connection::outcome::no_room:
       ++tally_.untracked;
       return send_new(b, c.in_batch, *c.service, fallback);
-    case connection::outcome::expired:
-      ++tally_.expired;
-      ++tally_.closed;
-      count_closed(entered.old.backend());
-      break;
-    case connection::outcome::evicted:
-      ++tally_.evicted;
-      ++tally_.closed;
-      count_closed(entered.old.backend());
-      break;
-    case connection::outcome::inserted:
+    default:
       break;
   }
-  ++tally_.opened;
+  count_entered(entered);
   count_opened(to.ref, true);
   if (persists) [[unlikely]] {
     if (known) count(counter_id::persistence_hits);

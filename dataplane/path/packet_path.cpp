@@ -47,6 +47,7 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
                    1},
       egress_{new egress[egress_mask_ + 1]{}},  // lint: cold
       vip_cache_{table.v4.hasher()},
+      service_cache_{counters.service_rows},
       states_{new service_state[counters.service_rows]},  // lint: cold
       tables_{new option_tables},                         // lint: cold
       // lint: cold
@@ -67,6 +68,7 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
 void packet_path::set_view(const abi::config_view& view) noexcept {
   view_ = view;
   vip_cache_.forget();
+  service_cache_.forget();
   echo_known_ = false;
   nat_backends_known_ = false;
   // The tags of all generations before are void; after 2^24 generations they would not be.

@@ -31,6 +31,7 @@
 #include "dataplane/path/rewrite.hpp"
 #include "dataplane/path/schedule/connection_loads.hpp"
 #include "dataplane/path/schedule/context.hpp"
+#include "dataplane/path/service_cache.hpp"
 #include "dataplane/path/service_state.hpp"
 #include "dataplane/path/source_rates.hpp"
 #include "dataplane/path/vip_cache.hpp"
@@ -134,6 +135,7 @@ class packet_path {
   };
   // A packet without a connection, on its way to a backend.
   struct newcomer {
+    const service_cache::place* quick;  // null: the long way
     const abi::service_row* service;
     const abi::service_options* options;  // null: none
     const std::uint16_t* slot;            // of the scheduler's table; null: backend is known
@@ -149,14 +151,14 @@ class packet_path {
   // Everything about a backend that a packet of one of its connections needs, checked and
   // made ready: one compare of the tag stands for all checks of the tables.
   struct alignas(cache_line) egress {
-    enum class way : std::uint8_t { none, ipip4, ipip6, dsr_l2, other };
+    enum class way : std::uint8_t { none, ipip4, ipip6, dsr_l2, nat, other };
     std::uint64_t tag;          // backend_ref, VIP | generation; the upper 40 bits: egress_tag()
     std::uint64_t target;       // packet's backend, service and reason
     std::uint32_t outcome;      // packet's outcome, out_port and why
     std::uint16_t limit;        // longest IP packet
     std::uint16_t limit_ipip4;  // the same of ipip4, else 0
-    // dsr_l2: Ethernet; ipip4: and the outer header, whose length is 0 and whose checksum field
-    // has the sum of all but the first word and the length; ipip6: Ethernet, 2 bytes, the
+    // dsr_l2, nat: Ethernet; ipip4: and the outer header, whose length is 0 and whose checksum
+    // field has the sum of all but the first word and the length; ipip6: Ethernet, 2 bytes, the
     // backend's address.
     std::array<std::byte, 34> header;
     way how;
@@ -239,7 +241,14 @@ class packet_path {
   void make_egress(std::uint64_t tag, abi::backend_ref ref, const abi::backend_row& row) noexcept;
   [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
   template <class Family>
-  void enter(batch<Family>& b, connection::flow_map<Family>& map, const newcomer& c) noexcept;
+  void enter(batch<Family>& b, connection::flow_map<Family>& map, const newcomer& c,
+             bool fresh) noexcept;
+  // The same for a service of the service_cache and a backend whose egress is ready.
+  template <class Family>
+  void enter_quickly(batch<Family>& b, connection::flow_map<Family>& map, newcomer& c,
+                     bool fresh) noexcept;
+  template <class Family>
+  [[nodiscard]] bool quick(const batch<Family>& b, unsigned k, newcomer& n) noexcept;
   [[nodiscard]] choice choose(std::size_t i, bool anew, bool rated) noexcept;
   [[nodiscard]] std::uint64_t choice_hash(std::size_t i, const abi::service_row& s,
                                           const abi::service_options* options) const noexcept;
@@ -258,6 +267,19 @@ class packet_path {
   void clamp_mss(abi::service_id service, std::byte* l4, std::uint32_t available) noexcept;
   void count_sent(std::size_t i, abi::backend_ref ref, std::uint16_t service,
                   std::uint8_t out_port) noexcept;
+  // Translating packets of known sessions, together, in stages. nat_ready.cpp
+  template <class Family>
+  void put_off(const batch<Family>& b, unsigned k) noexcept {
+    nat_->prefetch_hint(b.hashes[k].value);
+    put_off_[put_off_count_++] = static_cast<std::uint8_t>(k);
+  }
+  template <class Family>
+  void translate_put_off(batch<Family>& b) noexcept;
+  template <class Family>
+  [[nodiscard]] bool translate_ready(const batch<Family>& b, unsigned k, const egress& e) noexcept;
+  void confirm(nat_session& s, std::uint64_t hash, bool v6) noexcept;
+  // count_ready() says and counts what there is to say of a packet that was sent by its egress.
+  void count_ready(packet& p, std::uint32_t ip_length, const egress& e) noexcept;
   // nat and full-nat. nat.cpp
   void translate(std::size_t i, abi::backend_ref ref, const abi::backend_row& row,
                  hop_words to) noexcept;
@@ -283,6 +305,7 @@ class packet_path {
   void error_to_backend(std::size_t i, const wire::quoted& q) noexcept;
   void count_opened(abi::backend_ref ref, bool anew) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
+  void count_entered(const connection::insertion& i) noexcept;
 
   // hand_over() gives packet i to the worker that owns its flow; false: that is us.
   bool hand_over(std::size_t i) noexcept;
@@ -343,6 +366,9 @@ class packet_path {
   nat_table* nat_{nullptr};
   bool nat_active_{false};  // there is a table, and a service of this generation needs it
   std::span<const nat_table* const> all_nat_;
+  nat_session* translated_{nullptr};  // by the last translate()
+  unsigned put_off_count_{0};
+  std::array<std::uint8_t, max_burst> put_off_;    // places in the batch
   bool nat_backends_known_{false};                 // nat_backends_ is of this generation
   std::array<std::uint64_t, 512> nat_backends_{};  // a bit per hash of an address
 
@@ -355,6 +381,7 @@ class packet_path {
   static_assert(waiting_places <= max_burst);
 
   vip_cache vip_cache_;
+  service_cache service_cache_;
   packet* burst_{nullptr};  // during process()
   std::size_t burst_size_{0};
   tally tally_{};

@@ -104,6 +104,12 @@ template <class Family>
   } else {
     return false;
   }
+  count_ready(p, ip_length, e);
+  return true;
+}
+
+[[gnu::always_inline]] inline void packet_path::count_ready(packet& p, std::uint32_t ip_length,
+                                                            const egress& e) noexcept {
   const std::uint64_t target = e.target;
   std::memcpy(reinterpret_cast<std::byte*>(&p) + offsetof(packet, outcome), &e.outcome, 4);
   std::memcpy(reinterpret_cast<std::byte*>(&p) + offsetof(packet, backend), &target, 8);
@@ -114,7 +120,6 @@ template <class Family>
       counters_.backends[abi::backend_ref{static_cast<std::uint32_t>(target)}.index()];
   b.packets.add(1);
   b.bytes.add(ip_length);
-  return true;
 }
 
 }  // namespace sluice

@@ -33,8 +33,9 @@ class vip_cache {
   static_assert(sizeof(place4) == 32 && sizeof(place6) == cache_line);
 
   explicit vip_cache(const connection::bucket_hasher& hasher) noexcept
-      : hasher_{hasher}, places4_{new place4[size4]{}}, places6_{new place6[size6]{}} {}  // lint:
-                                                                                          // cold
+      : hasher_{hasher},
+        places4_{new place4[size4]{}},    // lint: cold
+        places6_{new place6[size6]{}} {}  // lint: cold
 
   // forget() makes everything in it void: a new generation.
   void forget() noexcept {

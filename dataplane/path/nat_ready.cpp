@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// The short way for packets of clients whose connection and session are known: the session is
+// found by a hint from the connection's hash instead of by its names, what was compared with the
+// tables once is taken for granted for a generation, and the checksums change by what the
+// session knows. The packets of a burst are put off until all have been looked up, so that the
+// memory of their sessions is fetched meanwhile.
+#include <bit>
+#include <cstring>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include "dataplane/path/packet_path.hpp"
+#include "dataplane/path/ready.hpp"
+
+namespace sluice {
+
+using abi::connection_state;
+
+namespace {
+
+constexpr std::uint8_t l4_flags =
+    connection::tcp_fin | connection::tcp_syn | connection::tcp_rst | connection::tcp_ack;
+
+// change_of() is what to add to the complement of a checksum (RFC 1624 eqn. 3: ~m + m').
+std::uint16_t change_of(std::uint64_t before, std::uint64_t after) noexcept {
+  return wire::fold(std::uint64_t{static_cast<std::uint16_t>(~wire::fold(before))} +
+                    wire::fold(after));
+}
+
+// changed_by() is the checksum after such a change.
+std::uint16_t changed_by(std::uint16_t checksum, std::uint16_t change) noexcept {
+  const std::uint32_t sum = static_cast<std::uint16_t>(~checksum) + std::uint32_t{change};
+  return static_cast<std::uint16_t>(~((sum + std::rotl(sum, 16)) >> 16));
+}
+
+template <class Address>
+std::uint64_t sum_of(const Address& a, const Address& b) noexcept {
+  return wire::sum(std::as_bytes(std::span{a.bytes})) + wire::sum(std::as_bytes(std::span{b.bytes}));
+}
+
+std::uint32_t generation_mark(std::uint64_t generation, bool v6) noexcept {
+  return static_cast<std::uint32_t>(generation << 1) | std::uint32_t{v6};
+}
+
+}  // namespace
+
+// confirm() notes what has just been found out by translate(). What goes into a stream (toa,
+// proxy-v2) is not for the short way.
+void packet_path::confirm(nat_session& s, std::uint64_t hash, bool v6) noexcept {
+  if ((s.flags & (nat_toa | nat_proxy)) != 0) return;
+  s.confirmed = generation_mark(generation_, v6);
+  // The first 12 bytes of IPv4-mapped addresses are alike.
+  const std::uint64_t before = sum_of(s.client, s.vip);
+  const std::uint64_t after = sum_of(s.local, s.server);
+  s.ip_change = change_of(before, after);
+  const auto ports = [](be16 a, be16 b) { return std::uint64_t{a.raw()} + b.raw(); };
+  s.l4_change = change_of(before + ports(s.client_port, s.vip_port),
+                          after + ports(s.local_port, s.server_port));
+  nat_->hint(hash, s);
+}
+
+template <class Family>
+[[gnu::always_inline]] inline bool packet_path::translate_ready(const batch<Family>& b, unsigned k,
+                                                                const egress& e) noexcept {
+  constexpr bool v4 = std::is_same_v<Family, connection::ipv4>;
+  using header = std::conditional_t<v4, wire::ipv4_header, wire::ipv6_header>;
+  constexpr std::size_t n = v4 ? 4 : 16;
+  packet& p = *b.packets[k];
+  const wire::common c = b.commons[k];
+  nat_session* const s = nat_->hinted(b.hashes[k].value);
+  auto& ip = *reinterpret_cast<header*>(p.data + sizeof(wire::ethernet_header));
+  auto* const l4 = reinterpret_cast<std::byte*>(&ip + 1);
+  if (s == nullptr || s->confirmed != generation_mark(generation_, !v4)) return false;
+  std::uint32_t ports[2];
+  std::memcpy(&ports[0], l4, 4);
+  std::memcpy(&ports[1], &s->client_port, 4);
+  static_assert(offsetof(nat_session, vip_port) == offsetof(nat_session, client_port) + 2);
+  if (ports[0] != ports[1] || std::memcmp(&ip.source, s->client.bytes.data() + 16 - n, n) != 0 ||
+      std::memcmp(&ip.destination, s->vip.bytes.data() + 16 - n, n) != 0)
+    return false;
+  const bool tcp = (c & 1) != 0;
+  const std::uint32_t flags = c >> wire::common_flags_shift & l4_flags;
+  // Nothing begins or ends: the session stays as it is.
+  if (s->protocol != wire::protocol_of(c) ||
+      s->state != (tcp ? connection_state::established : connection_state::udp) ||
+      flags != (tcp ? std::uint32_t{connection::tcp_ack} : 0u) || wire::length_of(c) > e.limit ||
+      s->backend != abi::backend_ref{static_cast<std::uint32_t>(e.target)} ||
+      nat_->expired(*s, now_))
+    return false;
+
+  if (s->seen != now_) s->seen = now_;
+  if (s->in_port != p.in_port) s->in_port = p.in_port;
+  if (std::memcmp(s->client_mac.data(), p.data + 6, 6) != 0)
+    std::memcpy(s->client_mac.data(), p.data + 6, 6);
+
+  std::memcpy(&ip.source, s->local.bytes.data() + 16 - n, n);
+  std::memcpy(&ip.destination, s->server.bytes.data() + 16 - n, n);
+  std::memcpy(l4, &s->local_port, 2);
+  std::memcpy(l4 + 2, &s->server_port, 2);
+  if constexpr (v4)
+    ip.checksum = be16::from_raw(changed_by(ip.checksum.raw(), s->ip_change));
+  if (tcp) {
+    auto& to = reinterpret_cast<wire::tcp_header*>(l4)->checksum;
+    to = be16::from_raw(changed_by(to.raw(), s->l4_change));
+  } else if (auto& to = reinterpret_cast<wire::udp_header*>(l4)->checksum; to.raw() != 0) {
+    const std::uint16_t sum = changed_by(to.raw(), s->l4_change);
+    to = be16::from_raw(sum != 0 ? sum : std::uint16_t{0xffff});
+  }
+  wire::decrement_ttl(ip);
+  std::memcpy(p.data, e.header.data(), 8);
+  std::memcpy(p.data + 8, e.header.data() + 8, 4);
+  count_ready(p, wire::length_of(c), e);
+  return true;
+}
+
+template <class Family>
+void packet_path::translate_put_off(batch<Family>& b) noexcept {
+  if (put_off_count_ == 0) return;
+  const unsigned count = std::exchange(put_off_count_, 0);
+  for (unsigned j = 0; j < count; ++j) {
+    const nat_session* const s = nat_->hinted(b.hashes[put_off_[j]].value);
+    __builtin_prefetch(s);
+    __builtin_prefetch(reinterpret_cast<const std::byte*>(s) + cache_line);
+  }
+  for (unsigned j = 0; j < count; ++j) {
+    const unsigned k = put_off_[j];
+    const abi::backend_ref ref = b.found[k]->backend();
+    const egress& e = egress_of(ref);
+    if (translate_ready(b, k, e)) [[likely]] {
+      ++tally_.forwarded;
+      continue;
+    }
+    spell_out(b, k);
+    send(number_of(b.packets[k]), ref);
+    if (translated_ != nullptr)
+      confirm(*translated_, b.hashes[k].value, !std::is_same_v<Family, connection::ipv4>);
+  }
+}
+
+template void packet_path::translate_put_off(batch<connection::ipv4>&) noexcept;
+template void packet_path::translate_put_off(batch<connection::ipv6>&) noexcept;
+
+}  // namespace sluice
