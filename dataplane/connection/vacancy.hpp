@@ -55,22 +55,21 @@ SLUICE_AVX2 vacancy vacancy_avx2(const typename Family::bucket& b, std::uint16_t
   const __m256i words = words_of(b);
   const __m256i states = _mm256_and_si256(_mm256_srli_epi64(words, connection_word::state_shift),
                                           _mm256_set1_epi64x(0xf));
-  const auto free = static_cast<unsigned>(_mm256_movemask_pd(
-      _mm256_castsi256_pd(_mm256_cmpeq_epi64(states, _mm256_setzero_si256()))));
+  const auto free = static_cast<unsigned>(
+      _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(states, _mm256_setzero_si256()))));
   if (free != 0) return {static_cast<unsigned>(__builtin_ctz(free)), false};
   const __m256i seen = _mm256_srli_epi64(words, connection_word::time_shift);
   const __m256i idle =
       _mm256_and_si256(_mm256_sub_epi64(_mm256_set1_epi64x(now), seen), _mm256_set1_epi64x(0xffff));
   // The upper half of each lane has state 0, whose timeout is not wanted.
-  const __m256i allowed = _mm256_and_si256(
-      _mm256_permutevar8x32_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(timeouts)),
-                                  states),
-      _mm256_set1_epi64x(0xffff));
+  const __m256i allowed =
+      _mm256_and_si256(_mm256_permutevar8x32_epi32(
+                           _mm256_load_si256(reinterpret_cast<const __m256i*>(timeouts)), states),
+                       _mm256_set1_epi64x(0xffff));
   const auto stale = static_cast<unsigned>(
       _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(idle, allowed))));
-  const auto live = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(
-      _mm256_cmpeq_epi64(states, _mm256_set1_epi64x(static_cast<long long>(
-                                     abi::connection_state::established))))));
+  const auto live = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(
+      states, _mm256_set1_epi64x(static_cast<long long>(abi::connection_state::established))))));
   return {static_cast<unsigned>(__builtin_ctz(stale | 1u << 4)), stale == 0 && live == 0xf};
 }
 

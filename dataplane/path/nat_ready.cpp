@@ -36,7 +36,8 @@ std::uint16_t changed_by(std::uint16_t checksum, std::uint16_t change) noexcept 
 
 template <class Address>
 std::uint64_t sum_of(const Address& a, const Address& b) noexcept {
-  return wire::sum(std::as_bytes(std::span{a.bytes})) + wire::sum(std::as_bytes(std::span{b.bytes}));
+  return wire::sum(std::as_bytes(std::span{a.bytes})) +
+         wire::sum(std::as_bytes(std::span{b.bytes}));
 }
 
 std::uint32_t generation_mark(std::uint64_t generation, bool v6) noexcept {
@@ -98,8 +99,7 @@ template <class Family>
   std::memcpy(&ip.destination, s->server.bytes.data() + 16 - n, n);
   std::memcpy(l4, &s->local_port, 2);
   std::memcpy(l4 + 2, &s->server_port, 2);
-  if constexpr (v4)
-    ip.checksum = be16::from_raw(changed_by(ip.checksum.raw(), s->ip_change));
+  if constexpr (v4) ip.checksum = be16::from_raw(changed_by(ip.checksum.raw(), s->ip_change));
   if (tcp) {
     auto& to = reinterpret_cast<wire::tcp_header*>(l4)->checksum;
     to = be16::from_raw(changed_by(to.raw(), s->l4_change));

@@ -102,7 +102,10 @@ template <class Family>
     // Before anything is chosen, limited or entered: all of that is the owner's.
     if (owner_ != nullptr && hand_over(i)) continue;
     p.service = s->self;
-    newcomer n{nullptr, s, abi::options_of(view_, *s), nullptr, 0, {}, k, false};
+    newcomer n{};
+    n.service = s;
+    n.options = abi::options_of(view_, *s);
+    n.in_batch = k;
     if (n.options != nullptr) [[unlikely]] {
       if (const counter_id no = let_in(i, *s, n.options, true, false); no != counter_id::count_) {
         drop(p, no);
@@ -134,10 +137,9 @@ template <class Family>
   }
   for (unsigned j = 0; j < going; ++j) {
     newcomer& c = newcomers_[j];
-    if (c.quick != nullptr) [[likely]] {
+    if (c.members != nullptr) [[likely]] {
       const std::uint16_t position = *c.slot;
-      c.backend =
-          position < c.quick->member_count ? c.quick->members[position] : abi::backend_ref{};
+      c.backend = position < c.member_count ? c.members[position] : abi::backend_ref{};
       __builtin_prefetch(&egress_of(c.backend));
       continue;
     }
@@ -155,7 +157,7 @@ template <class Family>
     const std::uint64_t bit = std::uint64_t{1} << (h & 63);
     const bool fresh = (word & bit) == 0;
     word |= bit;
-    if (c.quick != nullptr) [[likely]] {
+    if (c.members != nullptr) [[likely]] {
       enter_quickly(b, map, c, fresh);
     } else {
       enter(b, map, c, fresh);
@@ -191,7 +193,12 @@ template <class Family>
   const service_cache::place* const s =
       service_cache_.find(view_, *vips_[number_of(&p)], key.vip_bits, port);
   if (s == nullptr) return false;
-  n.quick = s;
+  // Copied: another of this burst may take the place.
+  n.service = s->row;
+  n.options = nullptr;
+  n.members = s->members;
+  n.member_count = s->member_count;
+  n.service_number = s->service;
   n.hash = hash;
   n.slot = s->slots + sluice_slot(hash, s->table_size);
   n.in_batch = static_cast<std::uint8_t>(k);
@@ -211,13 +218,11 @@ template <class Family>
   const connection_state first =
       (common & 1) != 0 ? opened_by[common >> wire::common_flags_shift & (flag_combinations - 1)]
                         : connection_state::udp_new;
-  if (e.tag != tag_of({word}) || (e.target >> 32 & 0xffff) != c.quick->service ||
+  if (e.tag != tag_of({word}) || (e.target >> 32 & 0xffff) != c.service_number ||
       first == connection_state::free) [[unlikely]] {
     spell_out(b, k);
     packet& p = *b.packets[k];
-    p.service = c.quick->row->self;
-    c.service = c.quick->row;
-    c.options = nullptr;
+    p.service = static_cast<abi::service_id>(c.service_number);
     c.by_id = false;
     return enter(b, map, c, fresh);
   }
@@ -236,7 +241,7 @@ template <class Family>
   } else {
     count_entered(entered);
     counters_.backends[c.backend.index()].opened.add(1);
-    counters_.services[c.quick->service].opened.add(1);
+    counters_.services[c.service_number].opened.add(1);
   }
   if (send_ready<Family>(*b.packets[k], wire::length_of(common), e)) [[likely]] {
     ++tally_.forwarded;

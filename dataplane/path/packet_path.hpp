@@ -135,12 +135,14 @@ class packet_path {
   };
   // A packet without a connection, on its way to a backend.
   struct newcomer {
-    const service_cache::place* quick;  // null: the long way
     const abi::service_row* service;
     const abi::service_options* options;  // null: none
     const std::uint16_t* slot;            // of the scheduler's table; null: backend is known
+    const abi::backend_ref* members;      // copied from the service_cache; null: the long way
     std::uint64_t hash;                   // abi::choice_hash()
     abi::backend_ref backend;             // by the hash, or by its QUIC connection id
+    std::uint32_t member_count;           // with members
+    std::uint16_t service_number;         // with members
     std::uint8_t in_batch;
     bool by_id;
   };
