@@ -161,6 +161,18 @@ description first_estate(dice& d, bool counts_connections) {
   return e;
 }
 
+void keep_steady(description& e, dice& d) {
+  for (service& s : e.services) {
+    if (s.mode == forward_mode::nat || s.mode == forward_mode::full_nat) s.in_use = false;
+    if (s.kind > scheduler::source_hash) s.kind = scheduler::maglev;
+    if (s.table.empty()) refill(s, d);
+  }
+  for (backend& b : e.backends) b.in_use = b.in_use && e.services[b.service].in_use;
+  for (vip& v : e.vips)
+    v.in_use = std::any_of(e.services.begin(), e.services.end(),
+                           [&](const service& s) { return s.in_use && &e.vips[s.vip] == &v; });
+}
+
 void change(description& e, dice& d) {
   if (e.empty || d.chance(40)) {
     e.empty = !e.empty;

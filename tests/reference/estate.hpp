@@ -12,6 +12,9 @@ namespace sluice::reference {
 // counts_connections: least connections is among the schedulers.
 description first_estate(dice& d, bool counts_connections);
 
+// keep_steady() leaves only what needs no entry: schedulers that hash, nothing translated.
+void keep_steady(description& estate, dice& d);
+
 // change() makes the next generation: backends go down, come back, are drained, removed, given
 // to other services; tables, ways and options change.
 void change(description& estate, dice& d);

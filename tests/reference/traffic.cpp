@@ -47,7 +47,7 @@ void traffic::begin(flow& f) {
   f.client_port = d.chance(30) ? d.below(65536) : d.between(40000, 40063);
   // A client that uses one port for several flows.
   if (const flow& other = d.one_of(flows_);
-      d.chance(80) && other.vip.size != 0 && other.v6 == f.v6) {
+      d.chance(160) && other.vip.size != 0 && other.v6 == f.v6) {
     f.client = other.client;
     f.client_port = other.client_port;
     if (d.chance(500)) f.vip = other.vip, f.tcp = other.tcp, f.vip_port = other.vip_port ^ 1u;

@@ -21,8 +21,11 @@ namespace sluice::reference {
 
 class world {
  public:
-  // connections: of each family, that fill 80% of the connection table.
-  world(std::uint64_t connections, sluice::connection::instruction_set instructions);
+  // connections: of each family, that fill 80% of the connection table. may_overflow: it is too
+  // small for what comes. Which connections have an entry is then not compared: with schedulers
+  // that hash, and tables that stay, it makes no difference to any packet.
+  world(std::uint64_t connections, sluice::connection::instruction_set instructions,
+        bool may_overflow);
   ~world();
   world(const world&) = delete;
   world& operator=(const world&) = delete;
@@ -46,6 +49,10 @@ class world {
                     100 * table_.v6.size() / table_.v6.capacity());
   }
   [[nodiscard]] const path& model() const { return model_; }
+  // count_of() is the path's counter.
+  [[nodiscard]] std::uint64_t count_of(abi::counter_id id) const {
+    return counts_[static_cast<std::size_t>(id)].read();
+  }
 
  private:
   struct buffer;
@@ -58,6 +65,7 @@ class world {
   [[nodiscard]] std::map<connection_key, connection> tracked_now() const;
   [[nodiscard]] std::map<ends, session> sessions_now() const;
   [[nodiscard]] std::string compare_sessions() const;
+  [[nodiscard]] std::string compare_connections() const;
 
   sluice::connection::table_file file_;
   sluice::connection::connection_table table_;
@@ -67,6 +75,7 @@ class world {
   nat_table nat_;
   packet_path path_;
   path model_;
+  bool may_overflow_;
   std::unique_ptr<test::table_builder> tables_;
   std::vector<std::unique_ptr<buffer>> buffers_;
   // Fragments that the path has asked to keep, by place: the model's number, and what it is.
