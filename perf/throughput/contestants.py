@@ -108,6 +108,9 @@ class Contestant:
             taken = max(taken, 1 - min(1.0, cpu / wall))
         return rate, taken
 
+    def judge(self):
+        """judge() refuses figures of something else than the row says."""
+
     def close(self):
         for fifo in self.fifos:
             fifo.close()  # lets go of who is held
@@ -183,7 +186,6 @@ class Sluice(Contestant):
         return total
 
     def judge(self):
-        """judge() refuses figures of something else than the row says."""
         now = self.counters()
         did = {k: v - self.before.get(k, 0) for k, v in now.items()}
         received = did.get("rx_packets", 0)
@@ -200,6 +202,43 @@ class Sluice(Contestant):
         shutil.rmtree(self.run_directory, ignore_errors=True)
         for file in kept_files(self.run_directory):
             Path(file).unlink(missing_ok=True)
+
+
+class Republished:
+    """A Sluice that is there already, whose services are all published anew in each of its slices,
+    with other weights: beside it without. The publisher has the other core."""
+
+    def __init__(self, sluice):
+        self.sluice, self.label, self.count, self.late = sluice, "republished", 0, 0
+        self.files = [sluice.lab.path(sluice.name, f"services{n}.yaml") for n in (0, 1)]
+        for file, weight in zip(self.files, (50, 100)):
+            file.write_text(services(sluice.row, weight))
+
+    def wait_until_ready(self):
+        pass
+
+    def measure(self, warm, seconds):
+        s = self.sluice
+        command = ["taskset", "-c", s.arguments.main_cpu, s.tool, "again", s.node,
+                   self.files[self.count % 2]]
+        self.count += 1
+        publisher = s.lab.start(None, f"publisher{self.count}", command)
+        measured = s.measure(warm, seconds)
+        self.late += publisher.running()
+        while publisher.running():  # it may wait for the worker
+            s.measure(0, 0.1)
+        if publisher.wait() != 0:
+            raise LabError(f"publishing again:\n{publisher.tail()}")
+        return measured
+
+    def judge(self):
+        """judge() refuses slices that were over before half of them were published in."""
+        if self.late > self.count / 2:
+            raise LabError(f"{self.late} of {self.count} slices were over before all was published: "
+                           "--seconds is too short for this machine")
+
+    def close(self):
+        pass
 
 
 def device_of(bench, r):
@@ -260,8 +299,8 @@ def runtime_directory(lab):
     return path
 
 
-def services(r):
-    """services() is a row's services.yaml."""
+def services(r, weight=100):
+    """services() is a row's services.yaml; weight: of the first backend of each service."""
     lines = ["services:"]
     for s in range(r["services"]):
         vip = f"'2001:db8:f::{s:x}'" if r["v6"] else f"198.{18 + (s >> 16)}.{s >> 8 & 255}.{s & 255}"
@@ -273,5 +312,6 @@ def services(r):
         for n in range(s * r["backends"], (s + 1) * r["backends"]):
             address = (f"'2001:db8:2::{n >> 16:x}:{n & 0xffff:x}'" if r["v6"] else
                        f"172.{16 + (n >> 16)}.{n >> 8 & 255}.{n & 255}")
-            lines.append(f"      - {{address: {address}}}")
+            special = f", weight: {weight}" if n % r["backends"] == 0 and weight != 100 else ""
+            lines.append(f"      - {{address: {address}{special}}}")
     return "\n".join(lines) + "\n"

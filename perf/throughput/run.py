@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from lab.lab import Lab  # noqa: E402
 from lab.process import LabError  # noqa: E402
-from contestants import Sluice, Testpmd, captured_mib  # noqa: E402
+from contestants import Republished, Sluice, Testpmd, captured_mib  # noqa: E402
 from machine import TESTPMD, free_huge_mib, huge_pages, machine, missing  # noqa: E402
 
 K, M = 1000, 1000 * 1000
@@ -65,8 +65,12 @@ ROWS = [
     row("growth.backends.1000", 100 * K, backends=1000,
         reference={"label": "one backend each", "backends": 1}),
 ]
+# All services with other weights once in each slice, beside slices without.
+ROWS += [row("publish.rate", M, slice=1.0, reference="undisturbed")]
 # The same out of a capture in memory, again and again: receiving is a copy, as from a virtual NIC.
-LONG = ("pcap.ipip.v4.1M",)  # --quick leaves it out unless it is named
+# --quick leaves these out unless they are named.
+LONG = ("path.dsr-l2.v4.1M", "growth.services.4096", "growth.backends.1000", "publish.rate",
+        "pcap.ipip.v4.100k", "pcap.ipip.v4.1M")
 ROWS += [row(f"pcap.ipip.v4.{name}", flows, capture=True)
          for name, flows in (("10k", 10 * K), ("100k", 100 * K), ("1M", M))]
 # What the reference itself is made of, in the same run.
@@ -118,24 +122,24 @@ class Race:
         self.arguments, self.report = bench.arguments, report
         self.rates, self.taken = {}, []
 
-    def sit(self, starters):
-        """sit() starts them one by one, and then goes round by round."""
+    def sit(self, starters, seconds):
+        """sit() starts them one by one (who comes later is given who is there), and then goes round
+        by round."""
         contestants = []
         a = self.arguments
         try:
             for start in starters:
-                contestants.append(start())
+                contestants.append(start(contestants))
                 contestants[-1].wait_until_ready()
             for number in range(a.rounds):
                 # There and back again: a drift of the machine's speed shall favour nobody.
                 for c in contestants[::-1 if number % 2 else 1]:
                     # What the other one has put into the caches goes first.
-                    rate, taken = c.measure(max(0.1, a.seconds / 2), a.seconds)
+                    rate, taken = c.measure(max(0.1, a.seconds / 2), seconds)
                     self.rates.setdefault(c.label, []).append(rate)
                     self.taken.append(taken)
             for c in contestants:
-                if isinstance(c, Sluice):
-                    c.judge()
+                c.judge()
         finally:
             for c in reversed(contestants):
                 c.close()
@@ -166,9 +170,10 @@ def figure_of(name, race, label, reference, facts, **more):
 
 
 def measure(bench, rows, report):
-    """measure() has each row race against its reference; returns the figures."""
+    """measure() has each row race against its reference; returns the figures, and how many rows
+    there are none of."""
     a = bench.arguments
-    figures = []
+    figures, failed = [], 0
     if a.references:
         report("  testpmd")
         race = Race(bench, report)
@@ -177,7 +182,7 @@ def measure(bench, rows, report):
         names = {}
 
         def starter(name, mode, traffic):
-            def start():
+            def start(_):
                 c = Testpmd(bench, mode, standard, traffic)
                 c.label = name
                 return c
@@ -185,7 +190,7 @@ def measure(bench, rows, report):
         for name, mode, traffic in TESTPMD_ROWS:
             names[name] = starter(name, mode, traffic)
         for _ in range(a.sittings):
-            race.sit(list(names.values()))
+            race.sit(list(names.values()), a.seconds)
         race.show()
         facts = bench.conditions()
         figures += [figure_of(name, race, name, None, facts) for name in names]
@@ -196,25 +201,34 @@ def measure(bench, rows, report):
         bench.choose_memory(r)
         report(f"  {r['name']}" + ("" if bench.huge else ": in 4 KB pages"))
         race = Race(bench, report)
-        starters = [lambda r=r: Sluice(bench, r)]
-        reference = r["reference"]
+        starters = [lambda _, r=r: Sluice(bench, r)]
+        reference, label = r["reference"], "sluice"
         if isinstance(reference, dict):
-            starters.append(lambda r=r: Sluice(bench, r | r["reference"], label=reference["label"]))
+            starters.append(lambda _, r=r: Sluice(bench, r | r["reference"],
+                                                  label=r["reference"]["label"]))
             against = (reference["label"], reference["label"])
+        elif reference == "undisturbed":
+            starters.append(lambda there: Republished(there[0]))
+            label, against = "republished", ("sluice", "undisturbed")
         else:
-            starters.append(lambda r=r: Testpmd(bench, r["reference"], r, "random"))
+            starters.append(lambda _, r=r: Testpmd(bench, r["reference"], r, "random"))
             against = (f"testpmd-{reference}", f"testpmd {reference}")
         if a.sweep:
-            starters.append(lambda r=r: Testpmd(bench, "io", r, "random"))
-        for _ in range(a.sittings):
-            race.sit(starters)
+            starters.append(lambda _, r=r: Testpmd(bench, "io", r, "random"))
+        try:
+            for _ in range(a.sittings):
+                race.sit(starters, max(a.seconds, r.get("slice", 0)))
+        except LabError as error:
+            print(f"run.py: {error}", file=sys.stderr, flush=True)
+            failed += 1
+            continue
         race.show()
         facts = bench.conditions()
         more = {"services": r["services"], "backends": r["backends"], "flows": r["flows"]}
         if a.sweep:
             more["io_mpps"] = describe(race.rates["testpmd-io"])["value"]
-        figures.append(figure_of(r["name"], race, "sluice", against, facts, **more))
-    return figures
+        figures.append(figure_of(r["name"], race, label, against, facts, **more))
+    return figures, failed
 
 
 def show(figures):
@@ -292,16 +306,17 @@ def main():
             print(f"note: load {os.getloadavg()[0]:.1f}: somebody else uses this machine; ratios of "
                   "programs that take turns bear it better than rates do")
         try:
-            figures = measure(bench, arguments.wanted, lambda text: print(text, flush=True))
+            figures, failed = measure(bench, arguments.wanted, lambda text: print(text, flush=True))
         except LabError as error:
             print(f"run.py: {error}", file=sys.stderr)
             return 1
     print()
     show(figures)
-    print(f"\n{figures[-1]['conditions']}\n{time.monotonic() - began:.0f} s")
+    if figures:
+        print(f"\n{figures[-1]['conditions']}\n{time.monotonic() - began:.0f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
