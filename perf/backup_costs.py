@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -180,6 +181,7 @@ def main():
     parser.add_argument("--revisions", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     directory = tempfile.mkdtemp(prefix="sluice-backup-costs-")
     try:
         measure(directory, options.revisions, options.repeat)

@@ -9,11 +9,11 @@ namespace sluice::backup {
 namespace {
 
 constexpr std::string_view magic = "SLUICEBK";
-constexpr std::uint32_t format = 1;
+constexpr std::uint32_t data_format = 1;
 
 enum class record_type : std::uint8_t { revision = 1, verdict = 2, end = 255 };
 
-class writer {
+class byte_writer {
  public:
   template <class T>
   void number(T v) {
@@ -25,7 +25,7 @@ class writer {
     number(static_cast<std::uint32_t>(t.size()));
     raw(t);
   }
-  void record(record_type type, const writer& payload) {
+  void record(record_type type, const byte_writer& payload) {
     number(static_cast<std::uint8_t>(type));
     text(payload.out_);
   }
@@ -41,11 +41,11 @@ constexpr bool is_time(std::int64_t ms) noexcept {
   return ms >= 0 && ms < end_of_time_ms;
 }
 
-// reader takes from the front; after the first thing that is not there, good() is false
+// byte_reader takes from the front; after the first thing that is not there, good() is false
 // and everything else is empty.
-class reader {
+class byte_reader {
  public:
-  explicit reader(std::string_view bytes) : left_{bytes} {}
+  explicit byte_reader(std::string_view bytes) : left_{bytes} {}
   template <class T>
   T number() {
     const std::string_view bytes = raw(sizeof(T));
@@ -79,7 +79,7 @@ std::int64_t ms_of(std::chrono::system_clock::time_point t) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(t.time_since_epoch()).count();
 }
 
-store::revision_record read_revision(reader& in) {
+store::revision_record read_revision(byte_reader& in) {
   store::revision_record r;
   r.number = in.number<std::uint64_t>();
   r.time_ms = in.number<std::int64_t>();
@@ -98,11 +98,11 @@ store::revision_record read_revision(reader& in) {
 }  // namespace
 
 std::string to_bytes(const archive& a) {
-  writer out;
+  byte_writer out;
   out.raw(magic);
-  out.number(format);
+  out.number(data_format);
   for (const auto& r : a.revisions) {
-    writer w;
+    byte_writer w;
     w.number(r.number);
     w.number(r.time_ms);
     w.number(r.keyframe);
@@ -116,14 +116,14 @@ std::string to_bytes(const archive& a) {
     out.record(record_type::revision, w);
   }
   for (const auto& v : a.verdicts) {
-    writer w;
+    byte_writer w;
     w.text(v.service);
     w.text(format_ip(v.backend));
     w.number(static_cast<std::uint8_t>(v.healthy ? 1 : 0));
     w.number(ms_of(v.since));
     out.record(record_type::verdict, w);
   }
-  writer w;
+  byte_writer w;
   w.number(std::uint64_t{a.revisions.size() + a.verdicts.size()});
   out.record(record_type::end, w);
   return out.take();
@@ -131,17 +131,17 @@ std::string to_bytes(const archive& a) {
 
 tl::expected<archive, std::string> parse_archive(std::string_view bytes) {
   const auto fail = [](std::string why) { return tl::unexpected{std::move(why)}; };
-  reader in{bytes};
+  byte_reader in{bytes};
   if (in.raw(magic.size()) != magic) return fail("is no data of a backup of Sluice");
-  if (const auto v = in.number<std::uint32_t>(); in.good() && v != format)
+  if (const auto v = in.number<std::uint32_t>(); in.good() && v != data_format)
     return fail("was written by another version (format " + std::to_string(v) +
-                "; this one knows " + std::to_string(format) + ")");
+                "; this one knows " + std::to_string(data_format) + ")");
   archive out;
   for (std::uint64_t records = 0;; ++records) {
     const auto type = in.number<std::uint8_t>();
     const std::string_view payload = in.text();
     if (!in.good()) return fail("is cut off");
-    reader p{payload};
+    byte_reader p{payload};
     if (type == static_cast<std::uint8_t>(record_type::end)) {
       const auto expected = p.number<std::uint64_t>();
       if (!p.good() || !p.empty() || expected != records || !in.empty())

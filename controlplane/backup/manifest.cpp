@@ -23,8 +23,8 @@ json time_json(std::int64_t ms) {
   return ms == 0 ? json() : json(format_time(ms));
 }
 
-// reader takes typed fields; after the first that is missing or wrong, `wrong` names it.
-struct reader {
+// field_reader takes typed fields; after the first that is missing or wrong, `wrong` names it.
+struct field_reader {
   const json& from;
   std::string wrong{};
 
@@ -146,7 +146,7 @@ tl::expected<manifest, std::string> parse_manifest(std::string_view text) {
   const std::string_view body = text.substr(0, text.size() - tail);
   const json all = json::parse(body, nullptr, false);
   if (!all.is_object()) return fail("is damaged: no JSON");
-  reader in{all};
+  field_reader in{all};
   // Before the checksum: what another version means by it is unknown.
   if (const auto format = in.number("format", UINT64_MAX); in.wrong.empty()) {
     if (format > format_version)

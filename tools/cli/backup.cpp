@@ -129,7 +129,7 @@ json state_json(const backup::found_state& s) {
           {"backups_read", s.backups_read}};
 }
 
-void warn(const backup::found_state& s) {
+void print_notes(const backup::found_state& s) {
   for (const std::string& n : s.notes) std::cerr << "warning: " << n << "\n";
 }
 
@@ -141,7 +141,7 @@ std::string author() {
 // restore_file() makes a state file; no control plane may be using it.
 void restore_file(const context& c, const backup_options& o, const backup::directory& d) {
   const auto done = need(backup::rebuild(d, target_of(o), absolute(o.state), author()));
-  warn(done.state);
+  print_notes(done.state);
   if (c.output != format::table)
     return print_object(std::cout, c.output,
                         json{{"restored", state_json(done.state)},
@@ -162,7 +162,7 @@ void restore(const context& c, const backup_options& o) {
   const auto d = need(backup::directory::read(directory_of(c, o)));
   if (!o.state.empty()) return restore_file(c, o, d);
   const auto found = need(backup::find_state(d, target_of(o)));
-  warn(found);
+  print_notes(found);
   client api = c.connect();
   api.set_expected(o.expected);
   api.set_reason(!o.reason.empty() ? o.reason
