@@ -59,6 +59,17 @@ json until_json(const std::optional<decision::time_point>& until) {
                  std::chrono::duration_cast<std::chrono::system_clock::duration>(left));
 }
 
+// admin_json() is who drained or forced it; null: nobody, or so long ago that it is not known.
+json admin_json(const view_of_now& v, const std::string& service, const ip_address& backend) {
+  const auto found = v.snap.admin.find({service, backend});
+  if (found == v.snap.admin.end()) return nullptr;
+  const auto& by = found->second;
+  return {{"revision", by.revision},
+          {"time", rfc3339(by.time)},
+          {"author", by.author},
+          {"reason", by.reason}};
+}
+
 json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std::size_t i,
                   std::optional<std::uint32_t> service_row) {
   const reconcile::backend_runtime& b = s.backends[i];
@@ -92,7 +103,8 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
           {"probe", s.config.health.kind == model::health_kind::none
                         ? json()
                         : json(b.probed_through ? "data-path" : "direct")},
-          {"admin", cold.admin == abi::shown_admin::draining ? "draining" : "enabled"},
+          {"admin", std::string{model::to_string(config.admin)}},
+          {"admin_set", admin_json(v, s.config.name, wanted.address)},
           {"share", share},
           {"standing", std::string{decision::to_string(s.decided.backends[i].why)}},
           {"standing_until", until_json(s.decided.backends[i].until)},
@@ -157,12 +169,13 @@ json status_json(reconcile::controller& c, const view_of_now& v) {
   for (const auto& s : v.snap.services) {
     json& count = services[service_state(*s)];
     count = count.get<std::size_t>() + 1;
+    for (const auto& b : s->config.backends)
+      draining += b.admin == model::admin_state::drain ? 1 : 0;
     for (const auto& b : s->published.backends) {
       ++total;
       up += b.health == abi::shown_health::up || b.health == abi::shown_health::unchecked ? 1 : 0;
       down += b.health == abi::shown_health::down ? 1 : 0;
       unknown += b.health == abi::shown_health::unknown ? 1 : 0;
-      draining += b.admin == abi::shown_admin::draining ? 1 : 0;
     }
   }
   json data_plane = {{"state", dataplane_state(v)},

@@ -77,10 +77,12 @@ std::string dataplane_state(const view_of_now& v) {
 std::string service_state(const reconcile::service_runtime& s) {
   std::size_t wanted = 0;
   std::size_t serving = 0;
-  for (const auto& b : s.published.backends) {
+  for (std::size_t i = 0; i < s.published.backends.size(); ++i) {
+    const auto& b = s.published.backends[i];
     if (b.weight == 0 || b.admin != abi::shown_admin::enabled) continue;
     ++wanted;
-    const bool up = b.health == abi::shown_health::up || b.health == abi::shown_health::unchecked;
+    const bool up = b.health == abi::shown_health::up || b.health == abi::shown_health::unchecked ||
+                    s.config.backends[i].admin == model::admin_state::up;
     if (up && b.next_hop) ++serving;
   }
   if (serving == 0) return "down";

@@ -209,7 +209,9 @@ void read_backend(const value& v, const backend* base, backend& out, backend_ori
   if (const auto tier = m->find("tier")) assign(out.tier, tier->integer(0, 255));
   if (const auto admin = m->find("admin"))
     assign(out.admin, admin->word<model::admin_state>({{"enabled", model::admin_state::enabled},
-                                                       {"draining", model::admin_state::drain}}));
+                                                       {"draining", model::admin_state::drain},
+                                                       {"up", model::admin_state::up},
+                                                       {"down", model::admin_state::down}}));
   read_backend_options(*m, out);
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <map>
+#include <utility>
 
 namespace sluice::decision {
 namespace {
@@ -30,8 +31,12 @@ class ruling {
     out_.backends.resize(findings.size());
     out_.next.backends.resize(findings.size());
     for (std::size_t i = 0; i < findings.size(); ++i) {
-      remember(i, findings[i]);
-      candidates_.push_back(judge(i, findings[i]));
+      finding found = findings[i];
+      const model::admin_state admin = service.backends[i].admin;
+      if (admin == model::admin_state::up) found.health = abi::shown_health::up;
+      if (admin == model::admin_state::down) found.health = abi::shown_health::down;
+      remember(i, found);
+      candidates_.push_back(judge(i, found));
     }
   }
 
@@ -68,7 +73,7 @@ class ruling {
     m.address = b.address;
     const bool down = found.health == abi::shown_health::down;
     if (down) {
-      if (!m.down) m.falls.push_back(now_);
+      if (!m.down && b.admin != model::admin_state::down) m.falls.push_back(now_);
       m.cold = true;
       m.ramp_from.reset();
     }
@@ -77,7 +82,7 @@ class ruling {
     const auto most = static_cast<std::size_t>(service_.flap_damping.falls);
     if (m.falls.size() > most)
       m.falls.erase(m.falls.begin(), m.falls.end() - static_cast<std::ptrdiff_t>(most));
-    if (b.admin == model::admin_state::enabled)
+    if (b.admin != model::admin_state::drain)
       m.drained_at.reset();
     else if (!m.drained_at)
       m.drained_at = now_;
@@ -85,7 +90,10 @@ class ruling {
 
   candidate judge(std::size_t i, const finding& found) {
     const model::backend& b = service_.backends[i];
-    candidate c{&b, found, b.weight != 0 && b.admin == model::admin_state::enabled, false, false};
+    candidate c{&b, found,
+                b.weight != 0 &&
+                    (b.admin == model::admin_state::enabled || b.admin == model::admin_state::up),
+                false, false};
     c.up = found.health == abi::shown_health::up || found.health == abi::shown_health::unchecked;
     const model::flap_damping& damping = service_.flap_damping;
     const auto& falls = out_.next.backends[i].falls;
@@ -226,6 +234,8 @@ class ruling {
           again(*d.until);
         }
       }
+    } else if (c.config->admin == model::admin_state::down) {
+      d.why = standing::forced_down;
     } else if (c.config->weight == 0) {
       d.why = standing::off;
     } else if (!c.up) {
@@ -270,6 +280,8 @@ std::string_view to_string(standing s) noexcept {
       return "draining";
     case standing::drained:
       return "drained";
+    case standing::forced_down:
+      return "forced down";
     case standing::off:
       return "off";
   }

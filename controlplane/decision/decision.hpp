@@ -3,7 +3,8 @@
 // before and the time to who gets its new connections. Pure: the memory that it needs is an
 // argument and a result, so is the time, and it says when to be asked again.
 //
-// 1. A backend is wanted when it is enabled and has weight. It can serve when it is wanted, up
+// 1. A backend is wanted when it has weight and is not draining; what is forced counts as up or
+//    down whatever was found. It can serve when it is wanted, up
 //    (or not checked), its next hop is known and it is not held out for flapping. One that was
 //    never probed is not up.
 // 2. Tiers. A tier is good enough when a backend of it can serve, and those that can have at
@@ -33,7 +34,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "controlplane/model/model.hpp"
@@ -59,8 +60,9 @@ enum class standing : std::uint8_t {
   down,         // or never probed
   unreachable,  // no next hop
   draining,
-  drained,  // the deadline has passed
-  off,      // weight 0
+  drained,      // the deadline has passed
+  forced_down,  // by an operator
+  off,          // weight 0
 };
 [[nodiscard]] std::string_view to_string(standing s) noexcept;
 

@@ -100,7 +100,8 @@ struct health_check {
 };
 
 // What an operator asked of a backend. What health says is kept elsewhere.
-enum class admin_state : std::uint8_t { enabled, drain };
+// up and down are forced: whatever health checks say.
+enum class admin_state : std::uint8_t { enabled, drain, up, down };
 
 struct backend {
   ip_address address;

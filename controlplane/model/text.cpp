@@ -170,7 +170,17 @@ std::string_view to_string(health_via v) noexcept {
 }
 
 std::string_view to_string(admin_state s) noexcept {
-  return s == admin_state::enabled ? "enabled" : "draining";
+  switch (s) {
+    case admin_state::enabled:
+      return "enabled";
+    case admin_state::drain:
+      return "draining";
+    case admin_state::up:
+      return "up";
+    case admin_state::down:
+      return "down";
+  }
+  return "unknown";
 }
 
 std::string to_string(const port_range& r) {

@@ -98,8 +98,9 @@ published_service effective(const model::service& service, std::span<const condi
     b.tier = from.tier;
     b.health = service.health.kind == model::health_kind::none ? abi::shown_health::unchecked
                                                                : conditions[i].health;
-    b.admin = from.admin == model::admin_state::drain ? abi::shown_admin::draining
-                                                      : abi::shown_admin::enabled;
+    b.admin = from.admin == model::admin_state::enabled || from.admin == model::admin_state::up
+                  ? abi::shown_admin::enabled
+                  : abi::shown_admin::draining;
     b.next_hop = conditions[i].next_hop;
     b.port = from.port;
     b.dscp = from.dscp;

@@ -156,6 +156,7 @@ tl::expected<void, std::string> controller::start() {
     const std::lock_guard lock{change_mutex_};
     desired_ = std::move((*latest)->state);
     revision_ = (*latest)->info.number;
+    admin_log_.restore(*keeper_, desired_);
   }
   for (const auto& e : config::check(desired_, context_))
     spdlog::warn("revision {}: {}", revision_, e.to_string());
@@ -208,8 +209,16 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
   if (!number) return tl::unexpected{change_error{refusal::failed, {{{}, 0, {}, number.error()}}}};
   answer.revision = *number;
   revision_ = *number;
-  desired_ = std::move(*next);
-  loop_.invoke([&] { install(desired_, revision_); });
+  const model::desired_state before = std::exchange(desired_, std::move(*next));
+  admin_log::entry by{*number, std::chrono::system_clock::now(), request.author, request.reason};
+  // As it was stored, so that it is the same after a restart.
+  if (admin_log::concerns(before, desired_))
+    if (const auto stored = keeper_->history(1); stored && !stored->empty())
+      by.time = stored->front().time;
+  loop_.invoke([&] {
+    admin_log_.note(before, desired_, by);
+    install(desired_, revision_);
+  });
   spdlog::info("revision {} by {}: {} changes", revision_,
                request.author.empty() ? "unknown" : request.author, answer.changes.size());
   return answer;
@@ -237,6 +246,7 @@ snapshot controller::look() {
     for (auto& p : path_->problems()) s.warnings.push_back(std::move(p));
     if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
+    s.admin = admin_log_.all();
     for (const auto& service : services_)
       if (service->decided.panic)
         s.warnings.push_back("service " + service->config.name +

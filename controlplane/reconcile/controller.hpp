@@ -38,6 +38,7 @@
 #include "controlplane/publish/effective.hpp"
 #include "controlplane/publish/observations.hpp"
 #include "controlplane/publish/shown_tables.hpp"
+#include "controlplane/reconcile/admin_log.hpp"
 #include "controlplane/reconcile/latency.hpp"
 #include "controlplane/reconcile/list_keeper.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
@@ -74,6 +75,7 @@ struct snapshot {
   std::uint64_t base_instance{};  // observations that the tables' counter bases are of
   std::uint64_t segment_instance{};
   std::vector<std::string> warnings;
+  admin_log::entries admin;  // who drained or forced what
 };
 
 enum class refusal : std::uint8_t { invalid, not_found, conflict, failed, busy };
@@ -193,6 +195,7 @@ class controller {
   std::unique_ptr<publish::config_writer> writer_;
   std::map<std::pair<std::string, ip_address>, bool> seeds_;  // verdicts from before the restart
   list_keeper lists_;
+  admin_log admin_log_;
   unsigned looks_{0};  // calls of look_around()
   runtime_list services_;
   publish::published_state state_;  // of services_

@@ -99,7 +99,7 @@ VERBS = [["status"], ["get"], ["get", "services"], ["get", "backends"], ["get", 
          ["backup", "verify"], ["restore"], ["service"], ["service", "add"], ["service", "set"],
          ["service", "remove"],
          ["backend"], ["backend", "add"], ["backend", "set"], ["backend", "drain"],
-         ["backend", "undrain"], ["backend", "remove"], ["stats"], ["drops"], ["connections"],
+         ["backend", "undrain"], ["backend", "force"], ["backend", "remove"], ["stats"], ["drops"], ["connections"],
          ["connections", "count"], ["connections", "list"], ["explain"], ["replay"]]
 SHOWN = [["status"], ["get", "services"], ["get", "services", "web"], ["get", "backends"],
          ["get", "backends", "web"], ["get", "nodes"], ["get", "workers"], ["get", "ports"],
@@ -346,6 +346,18 @@ def test_changes(cli):
           "drained already")
     change("backend", "undrain", "web", "10.0.1.13")
     check(backend()["admin"] == "enabled" and backend()["share"] > 0, "undrained")
+    change("backend", "force", "web", "10.0.1.13", "down", "--reason", "disk is full")
+    row = backend()
+    check(row["admin"] == "down" and row["standing"] == "forced down" and row["share"] == 0
+          and row["admin_set"]["revision"] == revision and row["admin_set"]["author"]
+          and row["admin_set"]["reason"] == "disk is full" and row["admin_set"]["time"],
+          f"forced down: {row}")
+    check(f"down ({row['admin_set']['author']}, {row['admin_set']['time']})"
+          in cli.run("get", "backends", "web").stdout, "who forced it, and when, is shown")
+    change("backend", "force", "web", "10.0.1.13", "up")
+    check(backend()["admin"] == "up" and backend()["share"] > 0, "forced up")
+    change("backend", "force", "web", "10.0.1.13", "none")
+    check(backend()["admin"] == "enabled" and backend()["admin_set"] is None, "no longer forced")
     change("backend", "remove", "web", "10.0.1.13")
     check(backend() is None, "removed")
     change("service", "add", "dns", "--address", "198.51.100.53", "--protocol", "udp", "--port",

@@ -258,6 +258,19 @@ void register_objects(CLI::App& app, context& c) {
       ->callback([&c] {
         print_changes(c, connect(c, b).post(backend_path(b) + "/undrain", json::object()), false);
       });
+  static std::string forced;
+  CLI::App* force =
+      sub("force",
+          "Count a backend as up or down whatever its health checks say; none: no longer.\n"
+          "Example: sluice backend force web 10.0.1.13 down --reason \"disk is full\"",
+          false);
+  force->add_option("STATE", forced, "up, down or none")
+      ->required()
+      ->check(CLI::IsMember({"up", "down", "none"}));
+  force->callback([&c] {
+    const json body{{"admin", forced == "none" ? "enabled" : forced}};
+    print_changes(c, connect(c, b).patch(backend_path(b), body), false);
+  });
   sub("remove",
       "Remove a backend; its connections move to others.\n"
       "Example: sluice backend remove web 10.0.1.13",

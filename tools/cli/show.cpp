@@ -39,12 +39,23 @@ const std::vector<column>& service_columns() {
   return columns;
 }
 
+// admin_text() says who drained or forced a backend, and when: "down (alice, 2026-...)".
+std::string admin_text(const json& o) {
+  std::string out = text(o, "admin");
+  if (o.contains("admin_set") && o["admin_set"].is_object()) {
+    const json& by = o["admin_set"];
+    const std::string author = by.value("author", "");
+    out += " (" + (author.empty() ? "unknown" : author) + ", " + by.value("time", "") + ")";
+  }
+  return out;
+}
+
 const std::vector<column>& backend_columns() {
   static const std::vector<column> columns{
       field("SERVICE", "service"),    field("ADDRESS", "address"),
       number("WEIGHT", "weight"),     number("EFFECTIVE", "effective_weight"),
       share("SHARE", "share"),        number("TIER", "tier"),
-      field("HEALTH", "health"),      field("ADMIN", "admin"),
+      field("HEALTH", "health"),      {"ADMIN", admin_text},
       field("STANDING", "standing"),  field("NEXT HOP", "next_hop.mac"),
       field("PORT", "next_hop.port"), number("CONNECTIONS", "connections"),
       number("PACKETS", "packets"),   field("LAST CHECK", "health_text")};

@@ -90,7 +90,7 @@ desired_state random_state(std::mt19937& rng) {
                                                   : ip_address::v4({10, 0, 1, b}),
                             .weight = pick(65536),
                             .tier = static_cast<std::uint8_t>(pick(3)),
-                            .admin = pick(4) == 0 ? admin_state::drain : admin_state::enabled});
+                            .admin = static_cast<admin_state>(pick(3) == 0 ? pick(4) : 0)});
       backend& last = s.backends.back();
       if (translates(s.forward)) last.port = static_cast<std::uint16_t>(pick(65536));
       if (s.forward == forward_mode::dsr_dscp) last.dscp = static_cast<std::uint8_t>(1 + pick(63));

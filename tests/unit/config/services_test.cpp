@@ -394,8 +394,8 @@ TEST(services, bad_backends) {
        "services.yaml:7: services[0].backends[1].tier: '256' is out of range; expected a whole "
        "number from 0 to 255"},
       {"admin", "      - {address: 10.0.1.12, admin: drain}",
-       "services.yaml:7: services[0].backends[1].admin: 'drain' is unknown; expected enabled or "
-       "draining"},
+       "services.yaml:7: services[0].backends[1].admin: 'drain' is unknown; expected enabled, "
+       "draining, up or down"},
       {"unknown key", "      - {address: 10.0.1.12, wieght: 1}",
        "services.yaml:7: services[0].backends[1].wieght: unknown key; did you mean weight?"},
       {"twice", "      - {address: 10.0.1.11}",

@@ -201,6 +201,31 @@ TEST(decision, falls_far_apart_are_no_flapping) {
   }
 }
 
+TEST(decision, what_is_forced_is_so) {
+  play p{{100, 0}, {100, 0}, {50, 1}};
+  p.service.slow_start = {10s, 4};
+  p.service.flap_damping = {2, 60s, 60s};
+  p.service.backends[0].admin = model::admin_state::down;
+  EXPECT_EQ(p.after(0ms, {up, up, up}), (weights{0, 100, 0}));
+  EXPECT_EQ(p.last.backends[0].why, standing::forced_down);
+  EXPECT_FALSE(p.last.backends[0].keeps);
+  p.service.backends[1].admin = model::admin_state::up;
+  EXPECT_EQ(p.after(1s, {up, down, up}), (weights{0, 100, 0}));
+  EXPECT_EQ(p.last.backends[1].why, standing::in_use);
+  EXPECT_FALSE(p.last.panic);
+  // Forced down, it is not even tried in panic.
+  p.service.backends[1].admin = model::admin_state::down;
+  EXPECT_EQ(p.after(1s, {up, up, down}), (weights{0, 0, 50}));
+  EXPECT_TRUE(p.last.panic);
+  // An operator's doing is no flapping, but it comes back slowly.
+  for (int i = 0; i < 3; ++i) {
+    p.service.backends[0].admin = model::admin_state::enabled;
+    EXPECT_EQ(p.after(1s, {up, up, up}), (weights{20, 0, 0}));
+    p.service.backends[0].admin = model::admin_state::down;
+    p.after(1s, {up, up, up});
+  }
+}
+
 TEST(decision, memory_follows_the_address) {
   play p{{100, 0}, {100, 0}};
   p.service.slow_start = {10s, 4};
@@ -255,7 +280,11 @@ void check_sound(const model::service& s, const std::vector<finding>& findings, 
   for (std::size_t i = 0; i < s.backends.size(); ++i) {
     const model::backend& b = s.backends[i];
     const backend_decision& d = v.backends[i];
-    const bool may = b.weight != 0 && b.admin == model::admin_state::enabled;
+    const bool forced_up = b.admin == model::admin_state::up;
+    const bool may = b.weight != 0 && (b.admin == model::admin_state::enabled || forced_up);
+    const auto health = forced_up                             ? shown_health::up
+                        : b.admin == model::admin_state::down ? shown_health::down
+                                                              : findings[i].health;
     wanted |= may;
     used |= d.weight != 0;
     EXPECT_LE(d.weight, b.weight);
@@ -266,15 +295,15 @@ void check_sound(const model::service& s, const std::vector<finding>& findings, 
       EXPECT_TRUE(d.keeps);
       if (v.tier) {
         EXPECT_EQ(b.tier, *v.tier);
-        EXPECT_TRUE(findings[i].health == shown_health::up && findings[i].reachable);
+        EXPECT_TRUE(health == shown_health::up && findings[i].reachable);
       } else {
         EXPECT_TRUE(v.panic);
       }
     }
     if (!d.keeps) {
-      EXPECT_TRUE(findings[i].health == shown_health::down || d.why == standing::drained);
+      EXPECT_TRUE(health == shown_health::down || d.why == standing::drained);
     }
-    if (findings[i].health == shown_health::down && d.weight == 0) {
+    if (health == shown_health::down && d.weight == 0) {
       EXPECT_FALSE(d.keeps);
     }
     if (d.until) {
@@ -314,8 +343,7 @@ TEST(decision, properties) {
       if (h.below(2) != 0) findings = h.findings();
       if (h.below(8) == 0) {
         auto& b = p.service.backends[h.below(static_cast<unsigned>(p.service.backends.size()))];
-        b.admin = b.admin == model::admin_state::enabled ? model::admin_state::drain
-                                                         : model::admin_state::enabled;
+        b.admin = static_cast<model::admin_state>(h.below(4));
       }
       if (::testing::Test::HasFailure()) return;
     }
