@@ -134,8 +134,8 @@ struct scalar_probe {
   }
 };
 
-#define SLUICE_AVX2 [[gnu::target("avx2,bmi")]]
-#define SLUICE_AVX512 [[gnu::target("avx512f,avx512vl,avx2,bmi")]]
+#define SLUICE_AVX2 [[gnu::target("avx2,bmi,bmi2")]]
+#define SLUICE_AVX512 [[gnu::target("avx512f,avx512vl,avx2,bmi,bmi2")]]
 
 // The words' other bits are masked off; a lane is equal if nothing is left of the xor.
 struct avx2_probe {
@@ -232,10 +232,12 @@ struct avx512_probe {
 enum class instruction_set : std::uint8_t { scalar, avx2, avx512 };
 
 inline instruction_set best_instruction_set() noexcept {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl"))
-    return instruction_set::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) return instruction_set::avx2;
-  return instruction_set::scalar;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi") ||
+      !__builtin_cpu_supports("bmi2"))
+    return instruction_set::scalar;
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
+             ? instruction_set::avx512
+             : instruction_set::avx2;
 }
 
 }  // namespace sluice::connection

@@ -270,8 +270,13 @@ void packet_path::spell_out(std::size_t i, wire::common c, std::uint8_t version)
   if (view_.empty()) return drop(p, counter_id::drop_no_tables);
   const auto icmp = m.version == 4 ? ip_proto::icmp : ip_proto::icmpv6;
   const ip_address destination = wire::destination_of(p, m);
-  if (view_.find_vip(destination, number(ip_proto::tcp)) == nullptr &&
-      view_.find_vip(destination, number(ip_proto::udp)) == nullptr) {
+  // What has ports has been looked for by its own protocol before.
+  const bool asked = wire::has_ports(m.kind);
+  const auto has_services = [&](ip_proto protocol) {
+    return !(asked && m.protocol == number(protocol)) &&
+           view_.find_vip(destination, number(protocol)) != nullptr;
+  };
+  if (!has_services(ip_proto::tcp) && !has_services(ip_proto::udp)) {
     if (m.kind == parse_kind::other && m.protocol == number(icmp) &&
         (error_about_tunnel(i) || (nat_active_ && error_to_client(i))))
       return;
