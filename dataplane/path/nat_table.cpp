@@ -53,9 +53,9 @@ nat_table::nat_table(const options& o) noexcept
   if (in_file && o.memory.size() < capacity_) return;
   const std::size_t of_sessions = in_file ? 0 : std::size_t{capacity_} * sizeof(nat_session);
   const std::size_t of_buckets = std::size_t{bucket_count_} * sizeof(bucket);
-  const std::size_t hints = std::bit_ceil(std::size_t{capacity_} * 2);
+  const std::size_t hints = std::bit_ceil(std::size_t{capacity_} / 4);  // half full at most
   hint_mask_ = hints - 1;
-  bytes_ = of_sessions + of_buckets + hints * sizeof(std::uint32_t);
+  bytes_ = of_sessions + of_buckets + hints * sizeof(hint_line);
   void* memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return;
@@ -64,8 +64,7 @@ nat_table::nat_table(const options& o) noexcept
   sessions_ = in_file ? o.memory.data() : static_cast<nat_session*>(memory);
   room_ = in_file ? 0 : capacity_;
   buckets_ = reinterpret_cast<bucket*>(static_cast<std::byte*>(memory) + of_sessions);
-  hints_ =
-      reinterpret_cast<std::uint32_t*>(static_cast<std::byte*>(memory) + of_sessions + of_buckets);
+  hints_ = reinterpret_cast<hint_line*>(static_cast<std::byte*>(memory) + of_sessions + of_buckets);
 }
 
 nat_table::~nat_table() {

@@ -20,6 +20,8 @@
 // worker may ask, and set_room(), used() and next_port(), which are for the housekeeping.
 #pragma once
 
+#include <emmintrin.h>
+
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -135,17 +137,30 @@ class nat_table {
     return holds(reply, ends, protocol);
   }
 
-  // hinted() is what hint() was last told for a hash (of the connection table's), or another
-  // session, or null: to be verified by its names.
+  // hinted() is what hint() was told for a hash (of the connection table's), or another session,
+  // or null: to be verified by its names.
   [[nodiscard]] nat_session* hinted(std::uint64_t hash) const noexcept {
-    const std::uint32_t number = hints_[hash & hint_mask_];
+    const hint_line& line = hints_[hash & hint_mask_];
+    const __m128i tag = _mm_set1_epi32(static_cast<int>(tag_of(hash)));
+    const auto* tags = reinterpret_cast<const __m128i*>(line.tags.data());
+    const __m128i equal = _mm_packs_epi32(_mm_cmpeq_epi32(_mm_load_si128(tags), tag),
+                                          _mm_cmpeq_epi32(_mm_load_si128(tags + 1), tag));
+    const auto found = static_cast<unsigned>(_mm_movemask_epi8(equal));  // two bits each
+    if (found == 0) return nullptr;
+    const std::uint32_t number = line.numbers[static_cast<unsigned>(__builtin_ctz(found)) / 2];
     return number < used() ? sessions_ + number : nullptr;
   }
   void prefetch_hint(std::uint64_t hash) const noexcept {
     __builtin_prefetch(hints_ + (hash & hint_mask_));
   }
   void hint(std::uint64_t hash, const nat_session& s) noexcept {
-    hints_[hash & hint_mask_] = number_of(s);
+    hint_line& line = hints_[hash & hint_mask_];
+    const std::uint32_t tag = tag_of(hash);
+    std::size_t at = 0;
+    while (at < line.tags.size() && line.tags[at] != tag && line.tags[at] != 0) ++at;
+    if (at == line.tags.size()) at = hash >> 28 & 7;  // somebody's hint is lost
+    line.tags[at] = tag;
+    line.numbers[at] = number_of(s);
   }
   // number_of() names a session for at() later, when it may be over, or another's.
   [[nodiscard]] std::uint32_t number_of(const nat_session& s) const noexcept {
@@ -264,6 +279,14 @@ class nat_table {
   struct alignas(cache_line) bucket {
     std::array<std::atomic<std::uint64_t>, 8> entries;
   };
+  // Of eight connections: part of the hash (never 0), and the number of the session.
+  struct alignas(cache_line) hint_line {
+    std::array<std::uint32_t, 8> tags;
+    std::array<std::uint32_t, 8> numbers;
+  };
+  static std::uint32_t tag_of(std::uint64_t hash) noexcept {
+    return static_cast<std::uint32_t>(hash >> 32) | 1u;
+  }
   struct place {
     bucket* first;
     bucket* second;
@@ -298,7 +321,7 @@ class nat_table {
 
   nat_session* sessions_{nullptr};
   bucket* buckets_{nullptr};
-  std::uint32_t* hints_{nullptr};
+  hint_line* hints_{nullptr};
   std::uint64_t hint_mask_{0};
   void* mapping_{nullptr};  // of the index, and of sessions that are not in a file
   std::size_t bytes_{0};

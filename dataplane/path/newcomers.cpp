@@ -141,6 +141,8 @@ template <class Family>
       const std::uint16_t position = *c.slot;
       c.backend = position < c.member_count ? c.members[position] : abi::backend_ref{};
       __builtin_prefetch(&egress_of(c.backend));
+      if (c.backend.index() < counters_.backend_rows)
+        __builtin_prefetch(counters_.backends + c.backend.index());
       continue;
     }
     if (c.slot != nullptr) c.backend = view_.member(*c.service, *c.slot);
@@ -163,6 +165,7 @@ template <class Family>
       enter(b, map, c, fresh);
     }
   }
+  count_given_way();
 }
 
 // quick() makes a newcomer of a common packet whose service is in the service_cache.
@@ -258,7 +261,24 @@ inline void packet_path::count_entered(const connection::insertion& i) noexcept 
     return;
   ++(i.outcome == connection::outcome::expired ? tally_.expired : tally_.evicted);
   ++tally_.closed;
-  count_closed(i.old.backend());
+  const abi::backend_ref ref = i.old.backend();
+  __builtin_prefetch(&egress_of(ref));
+  if (ref.index() < counters_.backend_rows) __builtin_prefetch(counters_.backends + ref.index());
+  gave_way_[gave_way_count_++] = i.old;
+}
+
+void packet_path::count_given_way() noexcept {
+  for (unsigned j = 0; j < gave_way_count_; ++j) {
+    const connection_word w = gave_way_[j];
+    const abi::backend_ref ref = w.backend();
+    // An egress of this generation says that the row is still that backend's.
+    if (egress_of(ref).tag == tag_of(w) && ref.index() < counters_.backend_rows) [[likely]] {
+      counters_.backends[ref.index()].closed.add(1);
+    } else {
+      count_closed(ref);
+    }
+  }
+  gave_way_count_ = 0;
 }
 
 // send_new() is send() for the first packet of a connection. It makes the backend's egress, on

@@ -308,6 +308,7 @@ class packet_path {
   void count_opened(abi::backend_ref ref, bool anew) noexcept;
   void count_closed(abi::backend_ref ref) noexcept;
   void count_entered(const connection::insertion& i) noexcept;
+  void count_given_way() noexcept;
 
   // hand_over() gives packet i to the worker that owns its flow; false: that is us.
   bool hand_over(std::size_t i) noexcept;
@@ -409,6 +410,9 @@ class packet_path {
   batch<connection::ipv4> batch4_;
   batch<connection::ipv6> batch6_;
   std::array<newcomer, max_burst> newcomers_;
+  // Connections that gave way: counted at the end, when their backends' lines have come.
+  unsigned gave_way_count_{0};
+  std::array<abi::connection_word, max_burst> gave_way_;
 
   // For new connections only.
   struct option_tables {
