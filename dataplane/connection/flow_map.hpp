@@ -28,6 +28,7 @@
 #include "dataplane/connection/bucket_probe.hpp"
 #include "dataplane/connection/bulk_find.hpp"
 #include "dataplane/connection/vacancy.hpp"
+#include "dataplane/connection/victim.hpp"
 
 namespace sluice::connection {
 
@@ -65,7 +66,8 @@ class flow_map {
         count_{count},
         hasher_{secret},
         find_chunk_{bulk_find<Family>(instructions)},
-        vacancy_{vacancy_finder<Family>(instructions)} {
+        vacancy_{vacancy_finder<Family>(instructions)},
+        victim_{victim_finder<Family>(instructions)} {
     set_timeouts(abi::default_timeouts);
   }
 
@@ -243,12 +245,7 @@ class flow_map {
   struct place {
     bucket* in;
     unsigned at;
-    std::uint32_t worth;  // how gladly it is given up; 0: not at all
   };
-  std::uint32_t readiness(connection_word w, connection_state newcomer,
-                          std::uint16_t now) const noexcept;
-  void consider(bucket& b, connection_state newcomer, std::uint16_t now,
-                place& best) const noexcept;
   bool make_room(bucket& first, bucket& second, place& out) noexcept;
   unsigned vacate(bucket& b, unsigned steps) noexcept;
   void move(bucket& from, unsigned at, bucket& to, unsigned place_there, bool home) noexcept;
@@ -263,6 +260,7 @@ class flow_map {
   bucket_hasher hasher_;
   find_chunk_function<Family> find_chunk_;
   vacancy_function<Family> vacancy_;
+  victim_function<Family> victim_;
   alignas(32) std::array<std::uint32_t, abi::connection_state_count> wide_timeouts_{};
   timeout_table timeouts_{abi::default_timeouts};
   std::uint64_t size_{0};

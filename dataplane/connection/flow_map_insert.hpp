@@ -17,49 +17,6 @@
 
 namespace sluice::connection {
 
-constexpr bool embryonic(connection_state s) noexcept {
-  return s == connection_state::syn || s == connection_state::learned ||
-         s == connection_state::udp_new;
-}
-
-// readiness() grows with how gladly an entry is given up; 0: not for this newcomer.
-template <class Family>
-std::uint32_t flow_map<Family>::readiness(connection_word w, connection_state newcomer,
-                                          std::uint16_t now) const noexcept {
-  const auto ranked = [&](std::uint32_t rank) { return rank << 16 | idle(w, now); };
-  const connection_state s = w.state();
-  const bool stale = idle(w, now) > timeouts_[static_cast<std::size_t>(s) & 7u] / 4;
-  switch (s) {
-    case connection_state::closed:
-      return ranked(5);
-    case connection_state::syn:
-    case connection_state::learned:
-    case connection_state::udp_new:
-      return ranked(4);
-    case connection_state::closing:
-      return ranked(3);
-    case connection_state::udp:
-      return stale || !embryonic(newcomer) ? ranked(2) : 0;
-    case connection_state::established:
-      return !embryonic(newcomer) || (stale && newcomer == connection_state::learned) ? ranked(1)
-                                                                                      : 0;
-    default:  // a state that no version of ours writes: corrupted memory
-      return ranked(5);
-  }
-}
-
-// consider() improves `best` with the entries of one bucket. Among equals (a flood fills
-// a bucket within a second) the choice rotates, or each newcomer would be the next to go.
-template <class Family>
-void flow_map<Family>::consider(bucket& b, connection_state newcomer, std::uint16_t now,
-                                place& best) const noexcept {
-  for (unsigned n = 0; n < per_bucket; ++n) {
-    const unsigned i = (rotor_ + n) % per_bucket;
-    const std::uint32_t r = readiness(b.entries[i].word, newcomer, now);
-    if (r > best.worth) best = {&b, i, r};
-  }
-}
-
 template <class Family>
 insertion flow_map<Family>::insert(bucket_hash h, const key_type& key, connection_word word,
                                    bool fresh) noexcept {
@@ -81,13 +38,13 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key, connectio
   }
 
   vacancy there = vacancy_(first, now, wide_timeouts_.data());
-  place to{&first, there.at & 3u, 0};
+  place to{&first, there.at & 3u};
   bool idle_place = there.at < per_bucket;
   if (!idle_place) {
     const bool all_live = there.all_established;
     second = buckets_ + secondary(h);
     there = vacancy_(*second, now, wide_timeouts_.data());
-    to = {second, there.at & 3u, 0};
+    to = {second, there.at & 3u};
     idle_place = there.at < per_bucket;
     // A flood into a full table: nobody here gives way to a newcomer of this kind.
     if (!idle_place && all_live && there.all_established && nearly_full() &&
@@ -95,10 +52,8 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key, connectio
       return {nullptr, outcome::no_room, {}};
   }
   if (!idle_place) {
-    to = {nullptr, 0, 0};
-    consider(first, word.state(), now, to);
-    consider(*second, word.state(), now, to);
-    ++rotor_;
+    const unsigned at = victim_(first, *second, word.state(), now, wide_timeouts_.data(), rotor_++);
+    to = {at == nobody ? nullptr : at < per_bucket ? &first : second, at & 3u};
     // Nobody loses a closed one; for anything better, first see whether a resident can move.
     if ((to.in == nullptr || to.in->entries[to.at].word.state() != connection_state::closed) &&
         make_room(first, *second, to))
@@ -135,7 +90,7 @@ bool flow_map<Family>::make_room(bucket& first, bucket& second, place& out) noex
     for (bucket* b : {&first, &second}) {
       const unsigned at = vacate(*b, steps);
       if (at == per_bucket) continue;
-      out = {b, at, 0};
+      out = {b, at};
       return true;
     }
   }

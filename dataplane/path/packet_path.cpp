@@ -59,6 +59,7 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
       // Another sequence in every worker: the table's secret is its own.
       random_{table.v4.hash({0x5eed, 0}).value} {
   static_assert(abi::max_ports <= 32);
+  make_stamps(now_);
   for (unsigned i = 0; i < port_count_; ++i) {
     port_macs_[i] = wire::to_word(ports[i].mac);
     kernel_ports_ |= std::uint32_t{ports[i].leaves_rest_to_kernel} << i;

@@ -89,6 +89,16 @@ TEST_F(connections, tcp_states_follow_the_flags) {
   EXPECT_EQ(after({syn, ack, syn}), connection_state::established);
 }
 
+TEST_F(connections, begin_in_the_clocks_first_second) {
+  bench b{tables.view()};
+  b.now_ns = 1;
+  b.run(packet4(1000, syn));
+  b.run(packet4(1000, ack));
+  EXPECT_EQ(only_state(b), connection_state::established);
+  b.run(packet4(1000, fin_ack));
+  EXPECT_EQ(only_state(b), connection_state::closing);
+}
+
 TEST_F(connections, udp_states) {
   bench b{tables.view()};
   b.run(datagram(40000));
