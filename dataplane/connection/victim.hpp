@@ -110,14 +110,17 @@ inline constexpr auto order_by_turn = [] {
 
 // worths() are 0 for who stays, else rank 16 bits | idle 16 bits | 6 bits for `order`.
 SLUICE_AVX2 inline __m256i worths(__m256i words, const ranks& by_state, std::uint16_t now,
-                                  const std::uint32_t* timeouts, const std::uint64_t* order) noexcept {
+                                  const std::uint32_t* timeouts,
+                                  const std::uint64_t* order) noexcept {
   using abi::connection_word;
   const __m256i low16 = _mm256_set1_epi64x(0xffff);
   const __m256i states = _mm256_and_si256(_mm256_srli_epi64(words, connection_word::state_shift),
                                           _mm256_set1_epi64x(0xf));
   const __m256i seen = _mm256_srli_epi64(words, connection_word::time_shift);
   const __m256i idle = _mm256_and_si256(_mm256_sub_epi64(_mm256_set1_epi64x(now), seen), low16);
-  const auto by = [](const std::uint32_t* table) { return reinterpret_cast<const __m256i*>(table); };
+  const auto by = [](const std::uint32_t* table) {
+    return reinterpret_cast<const __m256i*>(table);
+  };
   const __m256i limit = _mm256_srli_epi64(
       _mm256_and_si256(_mm256_permutevar8x32_epi32(_mm256_load_si256(by(timeouts)), states), low16),
       2);
@@ -128,9 +131,9 @@ SLUICE_AVX2 inline __m256i worths(__m256i words, const ranks& by_state, std::uin
           _mm256_permutevar8x32_epi32(_mm256_load_si256(by(by_state.stale.data())), states), stale),
       low16);
   const __m256i stays = _mm256_cmpeq_epi64(rank, _mm256_setzero_si256());
-  const __m256i worth = _mm256_or_si256(
-      _mm256_or_si256(_mm256_slli_epi64(rank, 22), _mm256_slli_epi64(idle, 6)),
-      _mm256_load_si256(reinterpret_cast<const __m256i*>(order)));
+  const __m256i worth =
+      _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi64(rank, 22), _mm256_slli_epi64(idle, 6)),
+                      _mm256_load_si256(reinterpret_cast<const __m256i*>(order)));
   return _mm256_andnot_si256(stays, worth);
 }
 
@@ -145,9 +148,9 @@ SLUICE_AVX2 unsigned victim_avx2(const typename Family::bucket& first,
       detail::ranks_by_newcomer[static_cast<std::size_t>(newcomer) & 7u];
   const detail::order& o = detail::order_by_turn[turn % 4];
   // Below 2^31, so that the maximum of 32-bit lanes is that of 64.
-  const __m256i both = _mm256_max_epu32(
-      detail::worths(words_of(first), by_state, now, timeouts, o.first.data()),
-      detail::worths(words_of(second), by_state, now, timeouts, o.second.data()));
+  const __m256i both =
+      _mm256_max_epu32(detail::worths(words_of(first), by_state, now, timeouts, o.first.data()),
+                       detail::worths(words_of(second), by_state, now, timeouts, o.second.data()));
   const __m128i two =
       _mm_max_epu32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
   const __m128i one = _mm_max_epu32(two, _mm_unpackhi_epi64(two, two));
