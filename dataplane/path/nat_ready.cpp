@@ -120,6 +120,7 @@ void packet_path::translate_put_off(batch<Family>& b) noexcept {
   const unsigned count = std::exchange(put_off_count_, 0);
   for (unsigned j = 0; j < count; ++j) {
     const nat_session* const s = nat_->hinted(b.hashes[put_off_[j]].value);
+    if (s == nullptr) continue;
     __builtin_prefetch(s);
     __builtin_prefetch(reinterpret_cast<const std::byte*>(s) + cache_line);
   }
