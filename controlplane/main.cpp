@@ -19,6 +19,7 @@
 #include <exception>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -27,6 +28,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "controlplane/access/tls.hpp"
 #include "controlplane/api/router.hpp"
 #include "controlplane/api/server.hpp"
 #include "controlplane/metrics/exporter.hpp"
@@ -148,6 +150,12 @@ int serve(const node_config& node) {
         std::filesystem::path{settings.state}.parent_path(),
         std::filesystem::path{settings.api_socket}.parent_path()})
     if (!directory.empty() && !make_directory(directory, error)) return fail(error);
+  std::optional<access::secured> secured;
+  if (settings.api_listen) {
+    auto read = access::secure(*settings.api_listen, node.file);
+    if (!read) return fail(to_string(read.error()));
+    secured = std::move(*read);
+  }
   const int lock = take_lock(node.controlplane_lock_path(), error);
   if (lock < 0) return fail(error);
   const int signals = signals_to_descriptor();
@@ -166,6 +174,16 @@ int serve(const node_config& node) {
   auto server = api::server::listen(settings.api_socket, settings.api_mode,
                                     [&router](const api::request& r) { return router.handle(r); });
   if (!server) return fail(server.error());
+  std::unique_ptr<api::server> remote;
+  if (secured) {
+    auto made =
+        api::server::listen_tls(settings.api_listen->address, std::move(*secured),
+                                [&router](const api::request& r) { return router.handle(r); });
+    if (!made) return fail(made.error());
+    remote = std::move(*made);
+    const std::string at = format_ip_port(settings.api_listen->address);
+    spdlog::info("API on https://{0}/v1, web page on https://{0}/ui/", at);
+  }
   std::unique_ptr<metrics::exporter> exporter;
   if (settings.metrics_listen) {
     auto made = metrics::exporter::listen(*settings.metrics_listen, controller);
@@ -185,6 +203,7 @@ int serve(const node_config& node) {
     // Calls that are being answered need the loop until they are done.
     stopper = std::thread{[&] {
       exporter.reset();
+      if (remote) remote->stop();
       (*server)->stop();
       loop.stop();
     }};
@@ -216,6 +235,12 @@ int main(int argc, char** argv) {
     return 1;
   }
   if (o.check) {
+    if (const auto& listen = node->controlplane.api_listen) {
+      if (const auto read = access::secure(*listen, o.node); !read) {
+        std::fprintf(stderr, "%s\n", to_string(read.error()).c_str());
+        return 1;
+      }
+    }
     std::printf("%s: fine\n", o.node.c_str());
     return 0;
   }

@@ -4,10 +4,12 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -25,7 +27,8 @@ struct request {
   std::string body;
   std::string author;
   std::string reason;
-  std::string if_match;  // the header; empty: not there
+  std::string if_match;       // the header; empty: not there
+  std::string last_event_id;  // likewise
 
   // parameter() returns the value of a key of the query; nothing when it is not there.
   [[nodiscard]] std::optional<std::string> parameter(const std::string& key) const {
@@ -34,11 +37,17 @@ struct request {
   }
 };
 
+// piece_source is the rest of an answer that goes on: the next piece, empty when there was
+// none within `wait`; nothing at its end. Called by one thread.
+using piece_source = std::function<std::optional<std::string>(std::chrono::milliseconds wait)>;
+
 struct reply {
   int status{200};
   std::string body;
   std::string type{"application/json"};
   std::string etag{};  // the header; empty: none
+  std::vector<std::pair<std::string, std::string>> headers{};
+  piece_source more{};  // then `body` is what it begins with
 };
 
 [[nodiscard]] reply ok(const json& body);

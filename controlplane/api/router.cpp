@@ -10,6 +10,7 @@
 #include "controlplane/api/backups.hpp"
 #include "controlplane/api/changes.hpp"
 #include "controlplane/api/connections.hpp"
+#include "controlplane/api/events.hpp"
 #include "controlplane/api/objects.hpp"
 #include "controlplane/api/revisions.hpp"
 #include "controlplane/model/text.hpp"
@@ -43,6 +44,14 @@ reply router::handle(const request& r) {
       return show_backups(backups_, controller_.node());
     }
     if (what == "history" || what == "diff" || what == "rollback") return revisions(r);
+
+    if (what == "events") {
+      const bool recent = s.size() == 3 && s[2] == "recent";
+      if (s.size() != 2 && !recent) return no_such_call();
+      if (r.method != "GET") return wrong_method(r, "GET");
+      return recent ? recent_events(controller_.events(), r)
+                    : follow_events(controller_.events(), r);
+    }
 
     const bool connections_count = what == "connections" && s.size() == 3 && s[2] == "count";
     static constexpr std::array readable{"version",  "status",      "backends", "workers",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// server: the HTTP API on a Unix socket. Its own threads, which call the handler.
+// server: the HTTP API, on a Unix socket or over TLS. Its own threads, which call the handler.
 #pragma once
 
 #include <chrono>
@@ -9,6 +9,7 @@
 
 #include <tl/expected.hpp>
 
+#include "controlplane/access/tls.hpp"
 #include "controlplane/api/message.hpp"
 
 namespace sluice::api {
@@ -18,6 +19,9 @@ struct time_limits {
   std::chrono::milliseconds idle{2'000};      // until the first byte of a request
   std::chrono::milliseconds request{10'000};  // from there to its last byte
   std::chrono::milliseconds answer{30'000};   // from the answer's first byte to its last
+  // Of an answer that goes on: how long one piece may take, and how long it may be silent.
+  std::chrono::milliseconds piece{10'000};
+  std::chrono::milliseconds heartbeat{5'000};
 };
 
 class server {
@@ -28,6 +32,10 @@ class server {
   // is removed only if nobody answers on it.
   [[nodiscard]] static tl::expected<std::unique_ptr<server>, std::string> listen(
       const std::string& path, unsigned mode, handler handle, const time_limits& limits = {});
+  // listen_tls() serves those who bring one of the tokens; those that allow reading only may
+  // GET. The web page itself (/ui) is for everybody: it holds nothing.
+  [[nodiscard]] static tl::expected<std::unique_ptr<server>, std::string> listen_tls(
+      const ip_port& at, access::secured how, handler handle, const time_limits& limits = {});
   // stop() waits for the calls that are being answered, not for slow clients, and removes
   // the socket. Any thread but the handlers'; what handlers wait for must still run.
   void stop();

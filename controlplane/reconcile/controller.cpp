@@ -37,12 +37,25 @@ bool is_checked(const model::service& s) {
   return s.health.kind != model::health_kind::none;
 }
 
+// tell_decision() makes events of what a decision has changed.
+void tell_decision(events::event_log& events, const std::string& service,
+                   const decision::memory& before, bool was_panic, const decision::verdict& now) {
+  if (before.backends.empty()) return;  // the first one
+  const auto shown = [](const std::optional<std::uint8_t>& tier) {
+    return tier ? nlohmann::ordered_json(*tier) : nlohmann::ordered_json();
+  };
+  if (now.panic != was_panic) events.add("panic", service, {{"panic", now.panic}});
+  if (now.tier != before.tier)
+    events.add("tier", service, {{"tier", shown(now.tier)}, {"before", shown(before.tier)}});
+}
+
 // decide() makes the next decision about a service, from the one that s has.
-void decide(service_runtime& s) {
+void decide(service_runtime& s, events::event_log& events) {
   std::vector<publish::condition> conditions;
   conditions.reserve(s.backends.size());
   for (const auto& b : s.backends) conditions.push_back(b.condition);
   const decision::memory before = std::move(s.decided.next);
+  const bool was_panic = s.decided.panic;
   s.decided = publish::decide(s.config, conditions, before, event_loop::now());
   s.published = publish::effective(s.config, conditions, s.decided);
   s.published.allow = s.allow;
@@ -50,6 +63,7 @@ void decide(service_runtime& s) {
   if (s.decided.tier != before.tier && before.tier && s.decided.tier)
     spdlog::info("{}: new connections go to tier {}, no longer to tier {}", s.config.name,
                  *s.decided.tier, *before.tier);
+  tell_decision(events, s.config.name, before, was_panic, s.decided);
 }
 
 publish::writer_settings settings_of(const node_config& node) {
@@ -215,6 +229,11 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
   if (admin_log::concerns(before, desired_))
     if (const auto stored = keeper_->history(1); stored && !stored->empty())
       by.time = stored->front().time;
+  events_.add("revision", {},
+              {{"revision", *number},
+               {"author", request.author},
+               {"reason", request.reason},
+               {"changes", answer.changes.size()}});
   loop_.invoke([&] {
     admin_log_.note(before, desired_, by);
     install(desired_, revision_);
@@ -351,8 +370,11 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
   }
   next->allow = lists_.find(config.allow);
   next->deny = lists_.find(config.deny);
-  if (before != nullptr) next->decided.next = before->decided.next;
-  decide(*next);
+  if (before != nullptr) {
+    next->decided.next = before->decided.next;
+    next->decided.panic = before->decided.panic;
+  }
+  decide(*next, events_);
   return next;
 }
 
@@ -390,7 +412,7 @@ std::uint16_t controller::workers() const {
 }
 
 void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime> next) {
-  decide(*next);
+  decide(*next, events_);
   ask_again(next->decided);
   const bool differs = next->published != state_.services[service];
   if (differs) state_.services[service] = next->published;
@@ -430,6 +452,10 @@ void controller::on_verdict(const health::target& target, const health::verdict&
     if (b.condition.health != shown) {
       spdlog::info("{}: backend {}: {} ({})", next->config.name, format_ip(target.address),
                    verdict.up ? "up" : "down", verdict.reason);
+      events_.add("health", next->config.name,
+                  {{"backend", format_ip(target.address)},
+                   {"health", verdict.up ? "up" : "down"},
+                   {"text", verdict.reason}});
       if (!oldest_verdict_) oldest_verdict_ = verdict.decided;
     }
     b.condition.health = shown;
@@ -497,10 +523,32 @@ void controller::refresh_lists() {
   }
 }
 
+// note_data_plane() makes an event of a data plane that comes, stalls or goes.
+void controller::note_data_plane() {
+  constexpr std::uint64_t stalled_after_ns = 2'000'000'000;
+  const auto data_plane = observations_->current();
+  std::string state = "absent";
+  if (data_plane && data_plane->alive()) {
+    const std::uint64_t beat = data_plane->map().info().heartbeat_ns.read();
+    state = beat + stalled_after_ns < abi::clock_ns(CLOCK_MONOTONIC) ? "stalled" : "running";
+  }
+  const bool other = data_plane && data_plane->instance() != seen_data_plane_;
+  if (state == shown_data_plane_ && !other) return;
+  if (state == "absent" && shown_data_plane_ == "absent") return;
+  shown_data_plane_ = state;
+  nlohmann::ordered_json data = {{"state", state}};
+  if (state != "absent") {
+    data["pid"] = data_plane->map().info().pid;
+    data["workers"] = data_plane->workers();
+  }
+  events_.add("dataplane", {}, std::move(data));
+}
+
 void controller::look_around() {
   if (++looks_ % looks_per_list == 0) refresh_lists();
   look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
   observations_->refresh();
+  note_data_plane();
   if (const auto data_plane = observations_->current()) {
     if (hops_->set_data_plane(*data_plane))
       for (const auto& [address, where] : by_address_) refresh_routes(where);
@@ -554,6 +602,11 @@ void controller::publish_now() {
     counters_.published.fetch_add(1, std::memory_order_relaxed);
     counters_.tables_built.fetch_add(done.tables_built, std::memory_order_relaxed);
     counters_.build.add(done.took);
+    events_.add("publish", {},
+                {{"generation", done.generation},
+                 {"revision", state_.revision},
+                 {"tables_built", done.tables_built},
+                 {"ms", std::chrono::duration<double, std::milli>(done.took).count()}});
     spdlog::debug("generation {}: {} tables built, {:.2f} ms", done.generation, done.tables_built,
                   std::chrono::duration<double, std::milli>(done.took).count());
     if (!awaited_verdict_) awaited_verdict_ = oldest_verdict_;

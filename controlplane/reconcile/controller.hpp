@@ -31,6 +31,7 @@
 
 #include "controlplane/config/config.hpp"
 #include "controlplane/decision/decision.hpp"
+#include "controlplane/events/event_log.hpp"
 #include "controlplane/health/health_checker.hpp"
 #include "controlplane/loop/event_loop.hpp"
 #include "controlplane/model/text.hpp"
@@ -143,6 +144,7 @@ class controller {
     return *observations_;
   }
   [[nodiscard]] const publish_counters& counters() const noexcept { return counters_; }
+  [[nodiscard]] const events::event_log& events() const noexcept { return events_; }
   [[nodiscard]] state_keeper& keeper() noexcept { return *keeper_; }
   [[nodiscard]] const config::context& context() const noexcept { return context_; }
   [[nodiscard]] const node_config& node() const noexcept { return node_; }
@@ -173,6 +175,7 @@ class controller {
   void decide_due();
   void replace(std::uint32_t service, std::shared_ptr<service_runtime> next);
   void look_around();
+  void note_data_plane();
   void refresh_lists();
 
   void publish_soon();
@@ -186,6 +189,7 @@ class controller {
   std::shared_ptr<state_keeper> keeper_;
   std::shared_ptr<publish::observation_follower> observations_;
   publish_counters counters_;
+  events::event_log events_;
 
   mutable std::mutex change_mutex_;  // held over a whole change
   model::desired_state desired_;     // guarded by change_mutex_, as revision_
@@ -205,7 +209,8 @@ class controller {
   std::string publish_problem_;
   std::optional<event_loop::time_point> problem_since_;
   bool problem_logged_{false};
-  std::uint64_t seen_data_plane_{0};  // instance of its observations
+  std::uint64_t seen_data_plane_{0};        // instance of its observations
+  std::string shown_data_plane_{"absent"};  // its state, as the last event said
   event_loop::timer_id publish_timer_{0};
   bool publish_posted_{false};                                // to the loop, in place of the timer
   event_loop::time_point published_at_{};                     // or tried to

@@ -317,8 +317,34 @@ void read_dataplane(const value& v, dataplane_config& out) {
         if (auto text = item.text()) out.eal_args.push_back(std::move(*text));
 }
 
+// read_listen() takes a TCP listener only with all that makes it safe.
+void read_listen(const value& v, controlplane_config& out) {
+  const auto m = v.map({"address", "certificate", "key", "tokens"});
+  if (!m) return;
+  api_listen_config listen;
+  listen.line = v.line();
+  bool complete = true;
+  const auto path = [&](const char* key, const char* example, std::string& to) {
+    const auto at = m->require(key, example);
+    auto text = at ? absolute_path(*at, PATH_MAX - 64) : std::nullopt;
+    complete = complete && text;
+    if (text) to = std::move(*text);
+  };
+  path("certificate", "/etc/sluice/api.crt", listen.certificate);
+  path("key", "/etc/sluice/api.key", listen.key);
+  path("tokens", "/etc/sluice/tokens", listen.tokens);
+  const auto address = m->require("address", "192.0.2.10:9443");
+  const auto text = address ? address->text() : std::nullopt;
+  if (!text) return;
+  if (const auto endpoint = parse_ip_port(*text))
+    listen.address = *endpoint;
+  else
+    return address->error(endpoint.error());
+  if (complete) out.api_listen = std::move(listen);
+}
+
 void read_api(const value& v, controlplane_config& out) {
-  const auto m = v.map({"socket", "mode"});
+  const auto m = v.map({"socket", "mode", "listen"});
   if (!m) return;
   // sun_path holds its NUL too.
   if (const auto socket = m->find("socket"))
@@ -335,6 +361,8 @@ void read_api(const value& v, controlplane_config& out) {
         out.api_mode = bits;
     }
   }
+  if (const auto listen = m->find("listen"); listen && !listen->is_word("off"))
+    read_listen(*listen, out);
 }
 
 void read_backup(const value& v, backup_config& out) {

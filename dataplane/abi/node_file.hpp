@@ -91,11 +91,21 @@ struct history_config {
   std::uint32_t revisions{10'000};  // kept at least; 0: all
 };
 
+// api_listen_config: the API over TCP. The files are read by the control plane.
+struct api_listen_config {
+  ip_port address;
+  std::string certificate;  // PEM, with what it needs of its chain
+  std::string key;          // PEM
+  std::string tokens;
+  unsigned line{};  // in node.yaml
+};
+
 struct controlplane_config {
   std::string state{"/var/lib/sluice/state.db"};
-  std::string api_socket;                 // default: runtime_dir/api.sock
-  unsigned api_mode{0660};                // permission bits of the socket
-  std::optional<ip_port> metrics_listen;  // nothing: off
+  std::string api_socket;                       // default: runtime_dir/api.sock
+  unsigned api_mode{0660};                      // permission bits of the socket
+  std::optional<api_listen_config> api_listen;  // nothing: off
+  std::optional<ip_port> metrics_listen;        // nothing: off
   limits_config limits;
   history_config history;
   backup_config backup;

@@ -30,12 +30,12 @@ RULES = [
     ("bpf/", ("bpf/", "dataplane/abi/"), re.compile(r"^(rte_|dpdk)|\.hpp$")),
     # check, diff, replay and explain run without a daemon: they bring the parser of
     # services.yaml, the table builder and the packet path, as libraries. backup and restore read
-    # backups, and make state files of them.
+    # backups, and make state files of them. access: what check says of certificates and tokens.
     ("tools/", ("tools/", "dataplane/abi/", "dataplane/packet/", "dataplane/path/",
                 "dataplane/connection/", "controlplane/model/", "controlplane/config/",
                 "controlplane/decision/", "controlplane/maglev/", "controlplane/lists/",
                 "controlplane/publish/", "controlplane/schedule/", "controlplane/backup/",
-                "controlplane/store/"), None),
+                "controlplane/store/", "controlplane/access/"), None),
 ]
 # In dataplane/abi: the reader of node.yaml, which both daemons and the tools link.
 YAML_ALLOWED = re.compile(r"^dataplane/abi/(node_|yaml_)")

@@ -112,7 +112,7 @@ void run(context& c, const wish& w) {
   if (w.snap != 0) what += ",snap=" + std::to_string(w.snap);
 
   const std::string directory = w.runtime_dir.empty()
-                                    ? std::filesystem::path{c.socket}.parent_path().string()
+                                    ? std::filesystem::path{c.api.socket}.parent_path().string()
                                     : w.runtime_dir;
   telemetry data_plane{directory + "/dpdk/eal/dpdk_telemetry.v2"};
   // Before it starts: a signal that comes early ends it as well.

@@ -7,9 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include <fmt/format.h>
 
@@ -59,27 +61,87 @@ std::string percent_encode(std::string_view text) {
   return out;
 }
 
-std::string client::call(const std::string& method, const std::string& path, const query& q,
-                         const std::string& body) {
-  // Ask the file system first: httplib says only "connection failed".
+namespace {
+
+// check_socket() asks the file system first: httplib says only "connection failed".
+void check_socket(const std::string& socket) {
   struct stat st {};
-  if (::stat(socket_.c_str(), &st) != 0) {
+  if (::stat(socket.c_str(), &st) != 0) {
     const std::string line = fmt::format(
         "{}: {}: is sluice-controlplane running? (--socket PATH names "
         "another socket)",
-        socket_, std::strerror(errno));
+        socket, std::strerror(errno));
     if (errno == ENOENT || errno == ENOTDIR) throw unreachable(line);
     throw failure(line);
   }
-  if (!S_ISSOCK(st.st_mode)) throw failure(socket_ + ": is not a socket");
-  if (::access(socket_.c_str(), R_OK | W_OK) != 0)
+  if (!S_ISSOCK(st.st_mode)) throw failure(socket + ": is not a socket");
+  if (::access(socket.c_str(), R_OK | W_OK) != 0)
     throw failure(
-        fmt::format("{}: {}: its owner and group may use it", socket_, std::strerror(errno)));
+        fmt::format("{}: {}: its owner and group may use it", socket, std::strerror(errno)));
+}
 
-  httplib::Client http{socket_};
-  http.set_address_family(AF_UNIX);
+// read_token() returns the first line of a file.
+std::string read_token(const std::string& file) {
+  std::ifstream in{file};
+  std::string token;
+  if (!in || !std::getline(in, token)) throw failure(file + ": cannot be read, or is empty");
+  while (!token.empty() && std::isspace(static_cast<unsigned char>(token.back())) != 0)
+    token.pop_back();
+  if (token.empty()) throw failure(file + ": its first line holds no token");
+  return token;
+}
+
+httplib::Client make_http(const endpoint& at) {
+  if (at.url.empty()) {
+    check_socket(at.socket);
+    httplib::Client http{at.socket};
+    http.set_address_family(AF_UNIX);
+    return http;
+  }
+  // The token would be readable on the way.
+  if (!at.url.starts_with("https://"))
+    throw failure(at.url + ": is no https:// URL (--url, $SLUICE_URL)");
+  std::string url = at.url;
+  while (url.back() == '/') url.pop_back();
+  httplib::Client http{url};
+  if (!http.is_valid()) throw failure(at.url + ": expected https://HOST:PORT");
+  if (!at.ca.empty()) {
+    if (::access(at.ca.c_str(), R_OK) != 0)
+      throw failure(fmt::format("{}: {}", at.ca, std::strerror(errno)));
+    http.set_ca_cert_path(at.ca);
+  }
+  http.enable_server_certificate_verification(true);
+  return http;
+}
+
+[[noreturn]] void throw_no_answer(const std::string& name, httplib::Error error,
+                                  std::chrono::seconds timeout) {
+  switch (error) {
+    case httplib::Error::Connection:
+      throw unreachable(fmt::format("{}: nobody answers: is sluice-controlplane running?", name));
+    case httplib::Error::SSLServerVerification:
+      throw failure(name +
+                    ": its certificate is not trusted, or is another host's (--ca FILE names who "
+                    "vouches for it)");
+    case httplib::Error::SSLConnection:
+      throw failure(name + ": does not speak TLS");
+    case httplib::Error::SSLLoadingCerts:
+      throw failure(name + ": the file of --ca holds no certificate");
+    default:
+      throw failure(fmt::format("{}: no answer within {} s ({})", name, timeout.count(),
+                                httplib::to_string(error)));
+  }
+}
+
+}  // namespace
+
+std::string client::call(const std::string& method, const std::string& path, const query& q,
+                         const std::string& body,
+                         const std::function<bool(std::string_view)>& receive) {
+  httplib::Client http = make_http(at_);
   http.set_connection_timeout(timeout_);
-  http.set_read_timeout(timeout_);
+  // A stream is silent for up to five seconds.
+  http.set_read_timeout(receive ? std::max(timeout_, std::chrono::seconds{15}) : timeout_);
   http.set_write_timeout(timeout_);
   // Paths are percent-encoded here: names and addresses may hold ':' and '/'.
   http.set_url_encode(false);
@@ -92,21 +154,37 @@ std::string client::call(const std::string& method, const std::string& path, con
     request.path += separator + name + "=" + percent_encode(value);
     separator = '&';
   }
-  request.headers = {{"Host", "localhost"}, {"X-Sluice-Author", user_name()}};
+  request.headers = {{"X-Sluice-Author", user_name()}};
+  if (at_.url.empty()) request.headers.emplace("Host", "localhost");
+  if (!at_.token_file.empty() && !at_.url.empty())
+    request.headers.emplace("Authorization", "Bearer " + read_token(at_.token_file));
   if (!reason_.empty()) request.headers.emplace("X-Sluice-Reason", percent_encode(reason_));
   if (!expected_.empty() && method != "GET") request.headers.emplace("If-Match", expected_);
   if (method != "GET") {
     request.body = body;
     request.headers.emplace("Content-Type", "application/yaml");
   }
-  const httplib::Result result = http.send(request);
-  if (!result) {
-    if (result.error() == httplib::Error::Connection)
-      throw unreachable(
-          fmt::format("{}: nobody answers: is sluice-controlplane running?", socket_));
-    throw failure(fmt::format("{}: no answer within {} s ({})", socket_, timeout_.count(),
-                              httplib::to_string(result.error())));
+  int status = 0;
+  std::string refused;  // the errors, where a stream was asked for
+  bool enough = false;
+  if (receive) {
+    request.response_handler = [&](const httplib::Response& r) {
+      status = r.status;
+      return true;
+    };
+    request.content_receiver = [&](const char* data, std::size_t n, std::uint64_t, std::uint64_t) {
+      if (status == 200) return !(enough = !receive({data, n}));
+      refused.append(data, n);
+      return refused.size() < 65536;
+    };
   }
+  const httplib::Result result = http.send(request);
+  if (enough) return {};
+  if (!result) {
+    if (receive && status == 200) throw failure(name() + ": the control plane has hung up");
+    throw_no_answer(name(), result.error(), timeout_);
+  }
+  if (receive && result->status >= 300) throw failure(error_lines(result->status, refused));
   if (result->status < 200 || result->status > 299)
     throw failure(error_lines(result->status, result->body));
   return result->body;
@@ -121,22 +199,26 @@ json parse_answer(const std::string& socket, const std::string& body) {
 }  // namespace
 
 json client::get(std::string_view path, const query& q) {
-  return parse_answer(socket_, call("GET", std::string{path}, q, {}));
+  return parse_answer(name(), call("GET", std::string{path}, q, {}));
 }
 std::string client::get_text(std::string_view path, const query& q) {
   return call("GET", std::string{path}, q, {});
 }
 json client::put(std::string_view path, const query& q, const std::string& body) {
-  return parse_answer(socket_, call("PUT", std::string{path}, q, body));
+  return parse_answer(name(), call("PUT", std::string{path}, q, body));
 }
 json client::post(std::string_view path, const json& body, const query& q) {
-  return parse_answer(socket_, call("POST", std::string{path}, q, body.dump()));
+  return parse_answer(name(), call("POST", std::string{path}, q, body.dump()));
 }
 json client::patch(std::string_view path, const json& body) {
-  return parse_answer(socket_, call("PATCH", std::string{path}, {}, body.dump()));
+  return parse_answer(name(), call("PATCH", std::string{path}, {}, body.dump()));
+}
+void client::follow(std::string_view path, const query& q,
+                    const std::function<bool(std::string_view)>& receive) {
+  call("GET", std::string{path}, q, {}, receive);
 }
 json client::remove(std::string_view path) {
-  return parse_answer(socket_, call("DELETE", std::string{path}, {}, {}));
+  return parse_answer(name(), call("DELETE", std::string{path}, {}, {}));
 }
 
 }  // namespace sluice::cli

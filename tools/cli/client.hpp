@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The control plane's HTTP API over its Unix socket (docs/api.md), as the CLI calls it.
+// The control plane's HTTP API (docs/api.md) over its Unix socket or TLS, as the CLI calls it.
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -36,10 +37,17 @@ class unreachable : public failure {
 
 using query = std::vector<std::pair<std::string, std::string>>;
 
+// endpoint: where the API is. With a URL the socket is not looked at.
+struct endpoint {
+  std::string socket;
+  std::string url;         // https://HOST[:PORT]
+  std::string token_file;  // its first line is the token
+  std::string ca;          // PEM file that vouches for the server; empty: the system's
+};
+
 class client {
  public:
-  client(std::string socket, std::chrono::seconds timeout)
-      : socket_{std::move(socket)}, timeout_{timeout} {}
+  client(endpoint at, std::chrono::seconds timeout) : at_{std::move(at)}, timeout_{timeout} {}
 
   // Each call returns the body of a 2xx answer, or throws failure with the errors that
   // the server gave (FILE:LINE: key: message).
@@ -49,17 +57,23 @@ class client {
   json post(std::string_view path, const json& body, const query& q = {});
   json patch(std::string_view path, const json& body);
   json remove(std::string_view path);
+  // follow() hands on what comes, until there is no more or receive returns false.
+  void follow(std::string_view path, const query& q,
+              const std::function<bool(std::string_view)>& receive);
 
-  [[nodiscard]] const std::string& socket() const noexcept { return socket_; }
   void set_reason(std::string reason) { reason_ = std::move(reason); }
   // set_expected() has changes refused unless this is the newest revision; empty: never.
   void set_expected(std::string revision) { expected_ = std::move(revision); }
 
  private:
   std::string call(const std::string& method, const std::string& path, const query& q,
-                   const std::string& body);
+                   const std::string& body,
+                   const std::function<bool(std::string_view)>& receive = {});
+  [[nodiscard]] const std::string& name() const noexcept {
+    return at_.url.empty() ? at_.socket : at_.url;
+  }
 
-  std::string socket_;
+  endpoint at_;
   std::chrono::seconds timeout_;
   std::string reason_;
   std::string expected_;

@@ -15,13 +15,13 @@ namespace sluice::cli {
 
 // context: the options that every command shares.
 struct context {
-  std::string socket{"/run/sluice/api.sock"};
-  bool socket_given{false};  // by --socket or $SLUICE_SOCKET
+  endpoint api{"/run/sluice/api.sock", {}, {}, {}};
+  bool endpoint_given{false};  // by --socket, --url or the environment
   format output{format::table};
   int timeout_s{10};
   int exit_code{0};
 
-  [[nodiscard]] client connect() const { return client{socket, std::chrono::seconds{timeout_s}}; }
+  [[nodiscard]] client connect() const { return client{api, std::chrono::seconds{timeout_s}}; }
 };
 
 // add_output() gives a command that prints objects its -o.
@@ -38,6 +38,7 @@ void register_connections(CLI::App& app, context& c);  // connections list, coun
 void register_files(CLI::App& app, context& c);        // apply, diff, check
 void register_backup(CLI::App& app, context& c);       // backup ..., restore
 void register_history(CLI::App& app, context& c);      // history, rollback
+void register_events(CLI::App& app, context& c);       // events
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay
 void register_capture(CLI::App& app, context& c);      // capture

@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "controlplane/access/tls.hpp"
 #include "controlplane/config/config.hpp"
 #include "controlplane/lists/prefix_file.hpp"
 #include "controlplane/model/text.hpp"
@@ -99,7 +100,7 @@ void run_diff(const context& c, const file_options& o) {
         c, c.connect().put("/v1/config", {{"dry_run", "1"}, {"file", shown_name(o.file)}}, text));
   } catch (const unreachable& e) {
     // Nobody asked for a daemon by name: a node where none runs yet has no services.
-    if (c.socket_given) throw;
+    if (c.endpoint_given) throw;
     const auto state = config::parse_services(text, shown_name(o.file), node_context(o.node));
     if (!state) refuse(state.error());
     std::cerr << e.what() << "\nno control plane to compare with: compared with no services\n";
@@ -131,6 +132,8 @@ bool is_node_file(const std::string& text) {
 void check_node_file(const context& c, const std::string& file, const std::string& text) {
   const auto node = parse_node_text(text, shown_name(file));
   if (!node) refuse(node.error());
+  if (const auto& listen = node->controlplane.api_listen)
+    if (const auto read = access::secure(*listen, shown_name(file)); !read) refuse(read.error());
   if (c.output != format::table) {
     print_object(std::cout, c.output,
                  json{{"ok", true},

@@ -12,9 +12,16 @@ int run(int argc, char** argv) {
   using namespace sluice::cli;
   context c;
   if (const char* socket = std::getenv("SLUICE_SOCKET"); socket != nullptr && *socket != '\0') {
-    c.socket = socket;
-    c.socket_given = true;
+    c.api.socket = socket;
+    c.endpoint_given = true;
   }
+  const auto from_environment = [](const char* name, std::string& to) {
+    if (const char* text = std::getenv(name); text != nullptr) to = text;
+  };
+  from_environment("SLUICE_URL", c.api.url);
+  from_environment("SLUICE_TOKEN_FILE", c.api.token_file);
+  from_environment("SLUICE_CA", c.api.ca);
+  c.endpoint_given = c.endpoint_given || !c.api.url.empty();
 
   CLI::App app{
       "Sluice, a layer-4 load balancer: this command talks to sluice-controlplane.\n"
@@ -24,12 +31,28 @@ int run(int argc, char** argv) {
   app.add_option_function<std::string>(
          "--socket",
          [&c](const std::string& s) {
-           c.socket = s;
-           c.socket_given = true;
+           c.api.socket = s;
+           c.api.url.clear();
+           c.endpoint_given = true;
          },
          "the control plane's API socket (or $SLUICE_SOCKET)")
-      ->default_str(c.socket)
+      ->default_str(c.api.socket)
       ->type_name("PATH");
+  app.add_option_function<std::string>(
+         "--url",
+         [&c](const std::string& s) {
+           c.api.url = s;
+           c.endpoint_given = true;
+         },
+         "the API over TLS, in place of the socket (or $SLUICE_URL)")
+      ->type_name("https://HOST:PORT");
+  app.add_option("--token-file", c.api.token_file,
+                 "holds the token for --url (or $SLUICE_TOKEN_FILE)")
+      ->type_name("FILE");
+  app.add_option(
+         "--ca", c.api.ca,
+         "certificates that vouch for the server of --url (or $SLUICE_CA); else the system's")
+      ->type_name("FILE");
   app.add_option("--timeout", c.timeout_s, "seconds to wait for an answer, 1 to 3600")
       ->capture_default_str()
       ->type_name("SECONDS")
@@ -37,13 +60,15 @@ int run(int argc, char** argv) {
   add_output(app, c);
   app.require_subcommand(1);
   app.footer(
-      "--socket and --timeout (see sluice --help) and -o may stand before or after the command.");
+      "--socket, --url and --timeout (see sluice --help) and -o may stand before or after the "
+      "command.");
   app.fallthrough();
   app.get_formatter()->column_width(34);
 
   register_show(app, c);
   register_files(app, c);
   register_history(app, c);
+  register_events(app, c);
   register_backup(app, c);
   register_objects(app, c);
   register_counters(app, c);

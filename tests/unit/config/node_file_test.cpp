@@ -339,6 +339,33 @@ TEST(node_file, bad_files_are_refused_with_line_and_key) {
             "node.yaml:2: controlplane.api.socket: the path has 109 bytes; expected at most 107");
 }
 
+TEST(node_file, a_tcp_listener_comes_with_all_that_it_needs) {
+  const std::string before = "controlplane:\n  api:\n    listen: ";
+  const auto n = parse_node_text(
+      before + "{address: \"[::1]:9443\", certificate: /a.crt, key: /a.key, tokens: /t}\n",
+      "node.yaml");
+  ASSERT_TRUE(n) << to_string(n.error());
+  const auto& listen = n->controlplane.api_listen;
+  ASSERT_TRUE(listen);
+  EXPECT_EQ(format_ip_port(listen->address), "[::1]:9443");
+  EXPECT_EQ(listen->certificate, "/a.crt");
+  EXPECT_EQ(listen->key, "/a.key");
+  EXPECT_EQ(listen->tokens, "/t");
+  EXPECT_EQ(listen->line, 3u);
+  for (const std::string off : {"off", "\"off\""}) {
+    const auto none = parse_node_text(before + off + "\n", "node.yaml");
+    ASSERT_TRUE(none) << to_string(none.error());
+    EXPECT_FALSE(none->controlplane.api_listen);
+  }
+  const std::string all = errors_of(before + "{}\n");
+  for (const char* key : {"address", "certificate", "key", "tokens"})
+    EXPECT_NE(all.find(std::string{"controlplane.api.listen."} + key), std::string::npos) << all;
+  EXPECT_NE(
+      errors_of(before + "{address: 1.2.3.4, certificate: a.crt, key: /k, tokens: /t}\n")
+          .find("node.yaml:3: controlplane.api.listen.certificate: 'a.crt' is not an absolute"),
+      std::string::npos);
+}
+
 TEST(node_file, next_hops_name_ports_and_stations) {
   const std::string file =
       "dataplane:\n"

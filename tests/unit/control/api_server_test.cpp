@@ -114,6 +114,70 @@ TEST_F(api_server, several_requests_on_one_connection) {
   EXPECT_NE(all.find("200 OK", first + 1), std::string::npos);
 }
 
+// An answer that goes on: each piece is as large as the sockets' buffers are not.
+TEST_F(api_server, drops_a_reader_that_does_not_read) {
+  const auto source = std::make_shared<std::atomic<int>>(0);
+  auto made = server::listen(path(), 0600,
+                             [source](const request&) {
+                               reply r;
+                               r.more = [source](std::chrono::milliseconds) {
+                                 ++*source;
+                                 return std::optional{std::string(100'000, 'x')};
+                               };
+                               return r;
+                             },
+                             {.piece = 200ms});
+  ASSERT_TRUE(made) << made.error();
+  const client slow{path()};
+  slow.send("GET /v1/events HTTP/1.1\r\n\r\n");
+  const auto until = clock::now() + 10s;
+  while (*source == 0 && clock::now() < until) std::this_thread::sleep_for(5ms);
+  int before = -1;
+  while (*source != before && clock::now() < until) {  // until the buffers are full
+    before = *source;
+    std::this_thread::sleep_for(400ms);
+  }
+  const std::string got = slow.answer(5s);
+  EXPECT_GT(got.size(), 50'000u);
+  EXPECT_EQ(*source, before) << "it was asked for more, although nobody reads";
+}
+
+TEST_F(api_server, says_that_it_lives_and_ends) {
+  auto made = server::listen(
+      path(), 0600,
+      [](const request&) {
+        reply r;
+        r.body = "first";
+        r.more = [n = 0](std::chrono::milliseconds) mutable -> std::optional<std::string> {
+          std::this_thread::sleep_for(10ms);
+          if (++n > 20) return std::nullopt;
+          return n == 20 ? "last" : "";
+        };
+        return r;
+      },
+      {.heartbeat = 50ms});
+  ASSERT_TRUE(made) << made.error();
+  const client c{path()};
+  c.send("GET /v1/events HTTP/1.1\r\nConnection: close\r\n\r\n");
+  const std::string all = c.answer(10s);
+  EXPECT_NE(all.find("first"), std::string::npos);
+  EXPECT_NE(all.find(":\n\n"), std::string::npos) << "no heartbeat";
+  EXPECT_NE(all.find("last"), std::string::npos);
+  EXPECT_NE(all.find("0\r\n\r\n"), std::string::npos) << "no end";
+}
+
+TEST_F(api_server, methods_that_it_does_not_know) {
+  serve({.idle = 100ms});
+  for (const char* method : {"BREW", "TRACE", "CONNECT", "PROPFIND"}) {
+    const client c{path()};
+    c.send(std::string{method} + " /v1/status HTTP/1.1\r\nConnection: close\r\n\r\n");
+    EXPECT_NE(c.answer(10s).find("405"), std::string::npos) << method;
+  }
+  const client c{path()};
+  c.send("GET\r\n\r\n");
+  EXPECT_NE(c.answer(10s).find("400"), std::string::npos);
+}
+
 TEST_F(api_server, stops_though_clients_never_end) {
   serve({});
   drip();
