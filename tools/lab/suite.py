@@ -197,6 +197,10 @@ def suite_of(test):
 def choose(phase, names):
     """choose() returns the tests to run and the files to build for them (none: all)."""
     tests = introspect(phase.directory, "tests")
+    # meson runs tests by name: of two with one name, both would be run.
+    all_names = [t["name"] for t in tests]
+    if twice := sorted({n for n in all_names if all_names.count(n) > 1}):
+        raise SystemExit(f"tools/test: two tests have one name: {', '.join(twice)}")
     chosen = [t for t in tests if phase.suites is None or suite_of(t) & phase.suites]
     if names:
         # "unit:maglev" is a name, too.

@@ -358,7 +358,7 @@ TEST_F(state_store_test, survives_kill_9) {
   std::mt19937 rng{std::random_device{}()};
   revision_number before = 0;
   unsigned commits = 0;
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < SLUICE_KILLS; ++round) {
     int told[2];
     ASSERT_EQ(pipe(told), 0);
     const pid_t child = fork();
@@ -406,7 +406,7 @@ TEST_F(state_store_test, survives_kill_9) {
     before = now;
   }
   RecordProperty("commits", static_cast<int>(commits));
-  std::printf("survived 200 kills over %u commits\n", commits);
+  std::printf("survived %d kills over %u commits\n", SLUICE_KILLS, commits);
 }
 
 }  // namespace
