@@ -69,7 +69,7 @@ class population {
         free_{size_},
         cursors_{cursors},
         strides_(cursors.size()),
-        taken_(size_) {
+        taken_(size_ / 64 + 1) {
     for (std::size_t i = 0; i < cursors.size(); ++i) {
       std::uint32_t away = 0;
       for (std::int32_t& s : strides_[i]) {
@@ -95,6 +95,12 @@ class population {
  private:
   using eight = std::array<std::int32_t, 8>;
 
+  static std::uint64_t bit(const std::uint64_t* words, std::uint32_t at) noexcept {
+    return words[at / 64] >> at % 64 & 1;
+  }
+  static void set(std::uint64_t* words, std::uint32_t at) noexcept {
+    words[at / 64] |= std::uint64_t{1} << at % 64;
+  }
   static std::uint32_t step(std::uint32_t at, std::uint32_t skip, std::uint32_t size) noexcept {
     // A comparison would be a branch that nobody can predict.
     return std::min(at + skip, at + skip - size);
@@ -102,7 +108,7 @@ class population {
   // These end: quotas add up to the size, so a free slot is left, and the walk meets it.
   bool by_steps(std::span<const std::uint32_t> members) noexcept {
     const std::uint32_t size = size_;
-    std::uint8_t* const taken = taken_.data();
+    std::uint64_t* const taken = taken_.data();
     std::uint16_t* const table = table_.data();
     std::uint32_t given = 0;
     bool more = false;
@@ -111,8 +117,8 @@ class population {
       if (c.left == 0) continue;
       std::uint32_t at = c.position;
       const std::uint32_t skip = c.skip;
-      while (taken[at] != 0) at = step(at, skip, size);
-      taken[at] = 1;
+      while (bit(taken, at) != 0) at = step(at, skip, size);
+      set(taken, at);
       table[at] = static_cast<std::uint16_t>(who);
       c.position = step(at, skip, size);
       more |= --c.left != 0;
@@ -124,7 +130,7 @@ class population {
   // by_strides() looks at eight steps before it branches: their sums do not wait for each other.
   bool by_strides(std::span<const std::uint32_t> members) noexcept {
     const auto size = static_cast<std::int32_t>(size_);
-    std::uint8_t* const taken = taken_.data();
+    std::uint64_t* const taken = taken_.data();
     std::uint16_t* const table = table_.data();
     std::uint32_t given = 0;
     bool more = false;
@@ -132,7 +138,7 @@ class population {
       cursor& c = cursors_[who];
       if (c.left == 0) continue;
       std::uint32_t at = c.position;
-      if (taken[at] != 0) {
+      if (bit(taken, at) != 0) {
         const eight& strides = strides_[who];
         std::array<std::uint32_t, 8> slots;
         for (;;) {
@@ -140,16 +146,16 @@ class population {
             const std::int32_t sum = static_cast<std::int32_t>(at) + strides[i];
             slots[i] = static_cast<std::uint32_t>(sum + (sum >> 31 & size));
           }
-          std::uint8_t all = taken[slots[0]];
-          for (std::size_t i = 1; i < 8; ++i) all &= taken[slots[i]];
+          std::uint64_t all = bit(taken, slots[0]);
+          for (std::size_t i = 1; i < 8; ++i) all &= bit(taken, slots[i]);
           if (all == 0) break;
           at = slots[7];
         }
-        std::uint32_t seen = 0;
-        for (unsigned i = 0; i < 8; ++i) seen |= std::uint32_t{taken[slots[i]]} << i;
+        std::uint64_t seen = 0;
+        for (unsigned i = 0; i < 8; ++i) seen |= bit(taken, slots[i]) << i;
         at = slots[static_cast<std::size_t>(std::countr_one(seen))];
       }
-      taken[at] = 1;
+      set(taken, at);
       table[at] = static_cast<std::uint16_t>(who);
       c.position = step(at, c.skip, size_);
       more |= --c.left != 0;
@@ -178,8 +184,8 @@ class population {
   // list() makes the list of what is left.
   void list() {
     slots_.reserve(few_);
-    for (auto i = taken_.begin(); (i = std::find(i, taken_.end(), 0)) != taken_.end(); ++i)
-      slots_.push_back(static_cast<std::uint32_t>(i - taken_.begin()));
+    for (std::uint32_t at = 0; at < size_; ++at)
+      if (bit(taken_.data(), at) == 0) slots_.push_back(at);
     std::vector<std::uint32_t> skips;
     skips.reserve(cursors_.size());
     for (const cursor& c : cursors_) skips.push_back(c.skip);
@@ -192,7 +198,7 @@ class population {
   std::uint32_t free_;
   std::span<cursor> cursors_;
   std::vector<eight> strides_;        // of each member: 1 to 8 steps, less the size
-  std::vector<std::uint8_t> taken_;   // 1 or 0 for each slot, while more than a few are free
+  std::vector<std::uint64_t> taken_;  // a bit for each slot: 8 KiB of 65537 stay in the L1 cache
   std::vector<std::uint32_t> slots_;  // the free ones, afterwards
   std::vector<multiplier> inverses_;  // of the members' skips
 };
