@@ -10,21 +10,17 @@
 #include "controlplane/api/backups.hpp"
 #include "controlplane/api/changes.hpp"
 #include "controlplane/api/connections.hpp"
+#include "controlplane/api/embedded.hpp"
 #include "controlplane/api/events.hpp"
 #include "controlplane/api/objects.hpp"
 #include "controlplane/api/revisions.hpp"
+#include "controlplane/api/routes.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/version.hpp"
 
 namespace sluice::api {
 namespace {
 
-reply no_such_call() {
-  return refuse(404, "there is no such call: see docs/api.md");
-}
-reply wrong_method(const request& r, std::string_view allowed) {
-  return refuse(405, r.method + " is not possible here; " + std::string{allowed} + " is");
-}
 reply no_service(const std::string& name) {
   return refuse(404, "there is no service '" + name + "'");
 }
@@ -33,38 +29,25 @@ reply no_service(const std::string& name) {
 
 reply router::handle(const request& r) {
   try {
+    if (const auto no = no_route(r)) return *no;
     const auto& s = r.segments;
-    if (s.size() < 2 || s[0] != "v1") return no_such_call();
+    if (s[0] == "ui") return page(r);
+    // What is called, and how, is in routes.cpp.
     const std::string& what = s[1];
-    if (what == "config" && s.size() == 2) return config(r);
+    if (what == "config") return config(r);
     if (what == "services") return services(r);
-    if (what == "backups" && s.size() == 2) {
-      if (r.method == "POST") return make_backup(backups_, r);
-      if (r.method != "GET") return wrong_method(r, "GET or POST");
-      return show_backups(backups_, controller_.node());
-    }
+    if (what == "backups")
+      return r.method == "POST" ? make_backup(backups_, r)
+                                : show_backups(backups_, controller_.node());
     if (what == "history" || what == "diff" || what == "rollback") return revisions(r);
-
-    if (what == "events") {
-      const bool recent = s.size() == 3 && s[2] == "recent";
-      if (s.size() != 2 && !recent) return no_such_call();
-      if (r.method != "GET") return wrong_method(r, "GET");
-      return recent ? recent_events(controller_.events(), r)
-                    : follow_events(controller_.events(), r);
-    }
-
-    const bool connections_count = what == "connections" && s.size() == 3 && s[2] == "count";
-    static constexpr std::array readable{"version",  "status",      "backends", "workers",
-                                         "ports",    "nodes",       "stats",    "drops",
-                                         "counters", "connections", "explain"};
-    if ((s.size() != 2 && !connections_count) ||
-        std::find(readable.begin(), readable.end(), what) == readable.end())
-      return no_such_call();
-    if (r.method != "GET") return wrong_method(r, "GET");
+    if (what == "events")
+      return s.size() == 3 ? recent_events(controller_.events(), r)
+                           : follow_events(controller_.events(), r);
+    if (what == "openapi.json") return openapi();
     if (what == "version")
       return ok({{"version", SLUICE_VERSION}, {"api", 1}, {"abi", abi::abi_version}});
-    if (connections_count) return count_connections(controller_, r);
-    if (what == "connections") return list_connections(controller_, r);
+    if (what == "connections")
+      return s.size() == 3 ? count_connections(controller_, r) : list_connections(controller_, r);
     if (what == "explain") return explain(controller_, r);
 
     view_of_now v = view_of_now::take(controller_);
@@ -96,7 +79,6 @@ reply router::handle(const request& r) {
 
 reply router::config(const request& r) {
   if (r.method == "PUT") return put_config(controller_, r);
-  if (r.method != "GET") return wrong_method(r, "GET or PUT");
   const std::string format = r.parameter("format").value_or("json");
   if (format != "json" && format != "yaml") return refuse(400, "is json or yaml", "format");
   auto [revision, state] = controller_.desired();
@@ -119,7 +101,6 @@ reply router::services(const request& r) {
   const auto& s = r.segments;
   if (s.size() == 2) {
     if (r.method == "POST") return add_service(controller_, r);
-    if (r.method != "GET") return wrong_method(r, "GET or POST");
     const view_of_now v = view_of_now::take(controller_);
     json list = json::array();
     for (const auto& service : v.snap.services) list.push_back(service_json(v, *service, false));
@@ -129,7 +110,6 @@ reply router::services(const request& r) {
   if (s.size() > 3) return service_backends(r);
   if (r.method == "PATCH") return patch_service(controller_, r, name);
   if (r.method == "DELETE") return remove_service(controller_, r, name);
-  if (r.method != "GET") return wrong_method(r, "GET, PATCH or DELETE");
   const view_of_now v = view_of_now::take(controller_);
   for (const auto& service : v.snap.services)
     if (service->config.name == name) return ok(service_json(v, *service, true));
@@ -139,10 +119,8 @@ reply router::services(const request& r) {
 reply router::service_backends(const request& r) {
   const auto& s = r.segments;
   const std::string& name = s[2];
-  if (s[3] != "backends" || s.size() > 6) return no_such_call();
   if (s.size() == 4) {
     if (r.method == "POST") return add_backend(controller_, r, name);
-    if (r.method != "GET") return wrong_method(r, "GET or POST");
     const view_of_now v = view_of_now::take(controller_);
     for (const auto& service : v.snap.services)
       if (service->config.name == name) return ok({{"backends", backends_json(v, *service)}});
@@ -150,23 +128,16 @@ reply router::service_backends(const request& r) {
   }
   const std::string& address = s[4];
   if (s.size() == 6) {
-    if (s[5] != "drain" && s[5] != "undrain") return no_such_call();
-    if (r.method != "POST") return wrong_method(r, "POST");
     return drain_backend(controller_, r, name, address, s[5] == "drain");
   }
-  if (r.method == "PATCH") return patch_backend(controller_, r, name, address);
-  if (r.method == "DELETE") return remove_backend(controller_, r, name, address);
-  return wrong_method(r, "PATCH or DELETE");
+  return r.method == "PATCH" ? patch_backend(controller_, r, name, address)
+                             : remove_backend(controller_, r, name, address);
 }
 
 reply router::revisions(const request& r) {
   const auto& s = r.segments;
-  const bool one = s.size() == 3 && s[1] == "history";
-  if (s.size() != 2 && !one) return no_such_call();
-  if (s[1] == "rollback")
-    return r.method == "POST" ? rollback(controller_, r) : wrong_method(r, "POST");
-  if (r.method != "GET") return wrong_method(r, "GET");
-  if (one) return show_revision(controller_, s[2]);
+  if (s[1] == "rollback") return rollback(controller_, r);
+  if (s.size() == 3) return show_revision(controller_, s[2]);
   return s[1] == "diff" ? diff_revisions(controller_, r) : history(controller_, r);
 }
 

@@ -68,6 +68,12 @@ void fill(httplib::Response& to, const reply& from) {
   for (const auto& [name, value] : from.headers) to.set_header(name.c_str(), value);
 }
 
+// hang_up() ends the connection after this answer.
+void hang_up(httplib::Response& out) {
+  limited_server::hang_up();
+  out.set_header("Connection", "close");
+}
+
 // is_other_method(): a word of RFC 9110, but none that is known here.
 bool is_other_method(const std::string& word) {
   return !word.empty() &&
@@ -107,6 +113,9 @@ class server::impl {
     http_.set_keep_alive_timeout(limits.idle.count() / 1000);  // what the header says
     const auto plain = [this](const httplib::Request& in, httplib::Response& out) {
       const request r = make_request(in);
+      // httplib leaves the body of a GET where it is: the next request is not to be read there.
+      const std::string length = in.get_header_value("Content-Length");
+      if (in.has_header("Transfer-Encoding") || (!length.empty() && length != "0")) hang_up(out);
       if (const auto no = refusal_of(in, r)) return fill(out, *no);
       answer(out, handle_(r));
     };
@@ -120,12 +129,12 @@ class server::impl {
           seen += n;
           return seen <= skipped_body;
         });
-        if (!whole) limited_server::hang_up();
+        if (!whole) hang_up(out);
         return fill(out, *no);
       }
       bool too_large = false;
       if (in.is_multipart_form_data()) {
-        limited_server::hang_up();
+        hang_up(out);
         return fill(out, refuse(400, "the body is one JSON or YAML document, not a form"));
       }
       read([&](const char* data, std::size_t n) {
@@ -134,7 +143,7 @@ class server::impl {
         return !too_large;
       });
       if (out.status == 413 || too_large) {
-        limited_server::hang_up();
+        hang_up(out);
         return fill(out, refuse(413, "the body is larger than 16 MiB"));
       }
       if (out.status >= 400) return;
@@ -149,6 +158,7 @@ class server::impl {
     http_.Delete(any, with_body);
     http_.set_error_handler([](const httplib::Request& in, httplib::Response& out) {
       if (!out.body.empty()) return;
+      hang_up(out);  // who knows what follows
       if (out.status == 400 && is_other_method(in.method))
         return fill(out, refuse(405, printable(in.method.substr(0, max_field)) +
                                          " is no method of this API; see docs/api.md"));
