@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <map>
 #include <utility>
 
 #include "controlplane/api/objects.hpp"
@@ -120,6 +121,13 @@ void add_data_plane(page& p, const api::view_of_now& v) {
   p.gauge("sluice_worker_connections_capacity", "Room in the worker's table.");
   each_worker([](const worker_block& w) { return w.capacity4 + w.capacity6; });
 
+  p.gauge("sluice_worker_generation", "Generation that the worker uses.");
+  each_worker(
+      [](const worker_block& w) { return w.generation.epoch.load(std::memory_order_acquire); });
+  p.gauge("sluice_worker_up", "1: the worker runs and gives signs of life.");
+  for (std::uint32_t i = 0; i < o.workers(); ++i)
+    p.add(api::worker_state(v, i) == "running" ? 1.0 : 0.0, {{"worker", std::to_string(i)}});
+
   // One family for each counter of counters.def; those that are drops share one.
   std::vector<std::string> names;
   for (std::size_t i = 0; i < abi::counter_count; ++i) {
@@ -218,6 +226,23 @@ void add_services(page& p, const api::view_of_now& v) {
   each([](const service& s) { return api::service_state(s) == "down" ? 0.0 : 1.0; });
   p.gauge("sluice_service_backends", "Backends as configured.");
   each([](const service& s) { return std::uint64_t{s.backends.size()}; });
+  p.gauge("sluice_service_panic", "1: too few backends can serve, so health is ignored.");
+  each([](const service& s) { return s.decided.panic ? 1.0 : 0.0; });
+  p.gauge("sluice_service_tier", "Tier that new connections go to; not there: none, or panic.");
+  for (const auto& s : v.snap.services)
+    if (s->decided.tier)
+      p.add(static_cast<double>(*s->decided.tier), {{"service", s->config.name}});
+  p.gauge("sluice_service_connections", "Connections that are tracked.");
+  each([&](const service& s) {
+    const auto row = v.service_row(s.config.name);
+    std::uint64_t sum = 0;
+    for (const auto& b : s.config.backends)
+      if (const auto at = v.backend_row(row, b.address)) {
+        const auto c = v.backend_counters(*at);
+        sum += c[2] > c[3] ? c[2] - c[3] : 0;
+      }
+    return sum;
+  });
   p.gauge("sluice_service_table_info", "Digest of the service's lookup table; always 1.");
   for (const auto& s : v.snap.services) {
     const auto row = v.service_row(s->config.name);
@@ -249,6 +274,10 @@ void add_backends(page& p, const api::view_of_now& v) {
     }
   };
   const auto& colds = v.snap.tables.backend_colds;
+  std::map<std::string, std::uint32_t> sizes;  // of services' tables
+  for (const auto& s : v.snap.services)
+    if (const auto row = v.service_row(s->config.name))
+      sizes[s->config.name] = v.snap.tables.services[*row].table_size;
   p.gauge("sluice_backend_up", "1: the backend is up, or is not checked.");
   each([&](labels l, std::uint32_t row) {
     const auto h = colds[row].health;
@@ -262,6 +291,11 @@ void add_backends(page& p, const api::view_of_now& v) {
   p.gauge("sluice_backend_weight", "Weight that the table in use was built with.");
   each([&](labels l, std::uint32_t row) {
     p.add(std::uint64_t{colds[row].effective_weight}, std::move(l));
+  });
+  p.gauge("sluice_backend_share_ratio", "Part of the table's slots that are the backend's.");
+  each([&](labels l, std::uint32_t row) {
+    const std::uint32_t size = sizes.at(l.front().value);
+    p.add(size == 0 ? 0.0 : static_cast<double>(colds[row].slots) / size, std::move(l));
   });
   p.gauge("sluice_backend_connections", "Connections that are tracked.");
   each([&](labels l, std::uint32_t row) {

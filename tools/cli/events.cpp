@@ -33,9 +33,15 @@ std::string sentence(const json& e) {
   if (type == "health")
     return fmt::format("{}: backend {}: {} ({})", service, e.value("backend", ""),
                        e.value("health", ""), e.value("text", ""));
-  if (type == "tier")
-    return fmt::format("{}: new connections go to tier {}, no longer to tier {}", service,
-                       text_of(e, "tier"), text_of(e, "before"));
+  if (type == "tier") {
+    if (e.value("tier", json{}).is_null())
+      return fmt::format("{}: no tier can serve any longer; it was tier {}", service,
+                         text_of(e, "before"));
+    return fmt::format("{}: new connections go to tier {}{}", service, text_of(e, "tier"),
+                       e.value("before", json{}).is_null()
+                           ? std::string{}
+                           : ", no longer to tier " + text_of(e, "before"));
+  }
   if (type == "panic")
     return service + (e.value("panic", false) ? ": too few backends can serve: health is ignored"
                                               : ": enough backends can serve again: health counts");

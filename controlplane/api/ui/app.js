@@ -159,7 +159,9 @@ function sentence(e) {
         + (e.reason ? `: ${e.reason}` : '');
     case 'health': return `backend ${e.backend}: ${e.health} (${e.text})`;
     case 'tier':
-      return `new connections go to tier ${e.tier ?? '–'}, no longer to tier ${e.before ?? '–'}`;
+      if (e.tier === null) return `no tier can serve any longer; it was tier ${e.before}`;
+      return `new connections go to tier ${e.tier}`
+        + (e.before === null ? '' : `, no longer to tier ${e.before}`);
     case 'panic':
       return e.panic ? 'too few backends can serve: health is ignored'
         : 'enough backends can serve again';
