@@ -65,7 +65,7 @@ void hundred_tables(benchmark::State& state) {
 void publish(benchmark::State& state) {
   constexpr unsigned workers = 2;
   const auto watch = std::make_shared<test::cell_watch<workers>>();
-  auto segment = publish::config_segment::in_memory({4096, 65536, 64u << 20});
+  auto segment = publish::config_segment::in_memory({4096, 65536, 512u << 20});
   if (!segment) return state.SkipWithError("no memory for a segment");
   const auto writer = publish::config_writer::fresh(std::move(*segment), {.hash_seed = 1}, watch);
   auto wanted = test::plain_state(static_cast<unsigned>(state.range(0)),
@@ -128,6 +128,7 @@ BENCHMARK(publish)
     ->Name("publish/until_all_use_it")
     ->Args({1, 100})
     ->Args({100, 100})
+    ->Args({1000, 50})
     ->UseRealTime()
     ->Iterations(300)
     ->Unit(benchmark::kMillisecond);
