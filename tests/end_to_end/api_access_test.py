@@ -159,18 +159,31 @@ def test_tls_itself():
 
 def test_slow_clients(d):
     """More connections than threads, which say nothing or a byte at a time: others are served."""
+    # One that takes its time is waited for.
+    late = socket.create_connection(("127.0.0.1", PORT), timeout=20)
+    time.sleep(1)
+    with ssl.create_default_context(cafile=request.ca).wrap_socket(
+            late, server_hostname="127.0.0.1") as s:
+        time.sleep(1)
+        s.sendall(f"GET /v1/version HTTP/1.1\r\nAuthorization: Bearer {READER}\r\n\r\n".encode())
+        check(b"200 OK" in s.recv(4096), "a second for each step")
     silent = [socket.create_connection(("127.0.0.1", PORT), timeout=20) for _ in range(40)]
     for s in silent[:20]:
         s.sendall(b"\x16\x03\x01")
     began = time.monotonic()
-    check(d.get("/v1/status")["revision"] == 3, "the socket is not concerned")
+    check(d.get("/v1/status")["revision"] == 4, "the socket is not concerned")
     local = time.monotonic() - began
     code, _, _ = request("GET", "/v1/status", READER)
     check(code == 200, "and the listener answers, too")
     print(f"beside 40 silent clients: the socket answered after {local:.2f} s, TLS after "
           f"{time.monotonic() - began:.1f} s (they get 2 s each)")
+    hung_up = 0
     for s in silent:
+        s.settimeout(5)
+        hung_up += s.recv(100) == b""
         s.close()
+    check(hung_up == len(silent), f"{hung_up} of them are hung up on")
+    check(time.monotonic() - began > 1.5, "not before their time is over")
 
 
 def test_cli(d):
@@ -198,6 +211,15 @@ def test_cli(d):
             (["--url", "https://127.0.0.1:9"], "nobody answers")):
         r = run(CLI, *arguments, "status", env=env)
         check(r.returncode == 1 and expected in r.stderr, f"{arguments}: {r.stderr}")
+    with subprocess.Popen([CLI, "--url", url, "--token-file", reader, "--ca", request.ca, "events",
+                           "--after", "0", "-o", "json"], stdout=subprocess.PIPE, text=True) as p:
+        first = json.loads(p.stdout.readline())
+        d.call("PATCH", "/v1/services/web/backends/10.77.0.12", {"weight": 7})
+        line = p.stdout.readline()
+        while '"revision":4' not in line:
+            line = p.stdout.readline()
+        p.terminate()
+    check(first["id"] < json.loads(line)["id"], "events come over TLS, too, as they happen")
     r = run(CLI, "--socket", d.socket, "status", env=env)
     check(r.returncode == 0, "--socket counts more than the environment")
 
