@@ -352,9 +352,9 @@ class packet_path {
   std::uint16_t now_{0};
   std::uint64_t now_ns_{0};
   // egress_: what hit() writes for a backend, by the low bits of the row's number: one for
-  // each row that there may be, up to a limit (two backends that share one make it anew for
-  // every packet). Not cleared with a new generation: the tag holds it.
-  static constexpr std::size_t max_egress = std::size_t{1} << 16;
+  // each row that there may be (two backends that shared one would make it anew for every
+  // packet). Not cleared with a new generation: the tag holds it.
+  static constexpr std::size_t max_egress = std::size_t{abi::max_backends} + 1;
   std::size_t egress_mask_;
   std::unique_ptr<egress[]> egress_;
   std::uint64_t generation_{0};  // below 2^generation_bits; 0: no egress has it
