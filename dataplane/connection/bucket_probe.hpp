@@ -23,7 +23,7 @@ struct ipv4 {
     entry entries[per_bucket];
   };
 
-  static void prefetch(const bucket* b) noexcept { __builtin_prefetch(b); }
+  [[gnu::always_inline]] static void prefetch(const bucket* b) noexcept { __builtin_prefetch(b); }
   static key4 key_of(const entry& e) noexcept {
     std::uint64_t tuple;
     std::memcpy(&tuple, &e.source, 8);
@@ -47,7 +47,7 @@ struct ipv6 {
     entry entries[per_bucket];
   };
 
-  static void prefetch(const bucket* b) noexcept {
+  [[gnu::always_inline]] static void prefetch(const bucket* b) noexcept {
     __builtin_prefetch(b);
     __builtin_prefetch(reinterpret_cast<const std::byte*>(b) + cache_line);
   }
