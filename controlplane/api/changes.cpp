@@ -80,6 +80,24 @@ reply edit_backend(reconcile::controller& c, const request& r, const std::string
     model::service* service = model::find_service(next, name);
     if (service == nullptr) return unknown_service(name);
     model::backend* backend = model::find_backend(*service, *address);
+    if (backend == nullptr && (c.discovered(name, *address) ||
+                               model::discovered_admin_of(*service, *address) !=
+                                   model::admin_state::enabled)) {
+      // A copy that only lives here: of what is discovered, only the admin state is kept.
+      model::backend copy{.address = *address,
+                          .admin = model::discovered_admin_of(*service, *address),
+                          .source = model::backend_source::discovered};
+      const model::backend before = copy;
+      if (std::optional<change_error> error = change(*service, copy))
+        return tl::unexpected{std::move(*error)};
+      const model::admin_state admin = std::exchange(copy.admin, before.admin);
+      if (copy != before)
+        return invalid({{file_of(r), 0, format_ip(*address),
+                         "is discovered: only admin can be changed here; the rest is what its "
+                         "source says"}});
+      model::set_discovered_admin(*service, *address, admin);
+      return next;
+    }
     if (backend == nullptr)
       return fail(refusal::not_found,
                   "service '" + name + "' has no backend " + format_ip(*address));
@@ -194,6 +212,12 @@ reply remove_backend(reconcile::controller& c, const request& r, const std::stri
                      const std::string& address) {
   return edit_backend(c, r, service, address,
                       [](model::service& s, model::backend& b) -> std::optional<change_error> {
+                        if (b.source != model::backend_source::configured)
+                          return change_error{
+                              refusal::conflict,
+                              {{{}, 0, {}, format_ip(b.address) +
+                                               " is discovered: remove it at its source, or drain "
+                                               "it or force it down"}}};
                         s.backends.erase(s.backends.begin() + (&b - s.backends.data()));
                         return std::nullopt;
                       });

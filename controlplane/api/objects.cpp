@@ -103,6 +103,7 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
           {"probe", s.config.health.kind == model::health_kind::none
                         ? json()
                         : json(b.probed_through ? "data-path" : "direct")},
+          {"source", std::string{model::to_string(config.source)}},
           {"admin", std::string{model::to_string(config.admin)}},
           {"admin_set", admin_json(v, s.config.name, wanted.address)},
           {"share", share},

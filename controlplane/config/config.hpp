@@ -52,6 +52,11 @@ using result = tl::expected<T, std::vector<config_error>>;
                                                    std::string_view file_name,
                                                    const model::backend* base = nullptr);
 
+// parse_backend_list() reads a file that backends are discovered by: a map with one key,
+// backends, written as in a service. Whether they fit a service is not looked at.
+[[nodiscard]] result<std::vector<model::backend>> parse_backend_list(std::string_view text,
+                                                                     std::string_view file_name);
+
 // check() looks at a state as a whole: VIPs that overlap, backends that are VIPs, what
 // the node lacks, limits. Empty: all is well. parse_services() has done this already;
 // for states put together from parts. The errors carry no line, and keys name the

@@ -4,6 +4,7 @@
 
 #include "controlplane/config/check.hpp"
 #include "controlplane/config/config.hpp"
+#include "controlplane/config/read_discovery.hpp"
 #include "controlplane/config/read_options.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
@@ -250,7 +251,8 @@ void read_service(const value& v, const service* base, service& out, service_ori
       {"name",    "address",        "protocol",   "port",         "scheduler",      "table-size",
        "forward", "client-address", "mss-clamp",  "echo",         "persistence",    "quic",
        "limits",  "failover",       "slow-start", "flap-damping", "drain-deadline", "allow",
-       "deny",    "allow-file",     "deny-file",  "health",       "backends"});
+       "deny",    "allow-file",     "deny-file",  "health",       "discover",
+       "discovered",  "backends"});
   if (!m) return;
   if (base) out = *base;
   // With a base nothing is missing.
@@ -293,6 +295,7 @@ void read_service(const value& v, const service* base, service& out, service_ori
     origin.health = health->line();
     read_health(*health, base ? &base->health : nullptr, out.health);
   }
+  read_discovery(*m, out);
   if (const auto backends = m->find("backends")) read_backends(*backends, out, origin);
 }
 
@@ -348,6 +351,20 @@ result<model::backend> parse_backend(std::string_view text, std::string_view fil
   read_backend(document->root(errors), base, out, origin);
   if (!errors.empty()) return refused(errors.take());
   return out;
+}
+
+result<std::vector<model::backend>> parse_backend_list(std::string_view text,
+                                                       std::string_view file_name) {
+  const auto document = yaml::document::parse(text, file_name);
+  if (!document) return refused({document.error()});
+  yaml::error_list errors{file_name};
+  service out;
+  service_origin origin;
+  if (const auto top = document->root(errors).map({"backends"}))
+    if (const auto list = top->require("backends", "backends: [{address: 10.0.1.11}], or [] for none"))
+      read_backends(*list, out, origin);
+  if (!errors.empty()) return refused(errors.take());
+  return std::move(out.backends);
 }
 
 }  // namespace sluice::config

@@ -93,6 +93,27 @@ void add_node(page& p, reconcile::controller& c, const api::view_of_now& v) {
   p.add(std::uint64_t{health.in_flight});
 }
 
+void add_sources(page& p, reconcile::controller& c) {
+  const auto all = c.sources();
+  const auto each = [&](auto&& value) {
+    for (const auto& s : all) p.add(value(s), {{"type", s.type}, {"name", s.name}});
+  };
+  p.gauge("sluice_discover_up", "1: the source of backends has answered when last asked.");
+  each([](const auto& s) { return s.problem.empty() && s.last_success ? 1.0 : 0.0; });
+  p.gauge("sluice_discover_backends", "Backends in the source's last answer.");
+  each([](const auto& s) { return std::uint64_t{s.backends}; });
+  p.counter("sluice_discover_answers_total", "Answers of the source.");
+  each([](const auto& s) { return s.answers; });
+  p.counter("sluice_discover_errors_total", "Questions that the source did not answer.");
+  each([](const auto& s) { return s.errors; });
+  p.gauge("sluice_discover_last_success_seconds", "When the source last answered, since 1970.");
+  each([](const auto& s) {
+    return s.last_success
+               ? std::chrono::duration<double>(s.last_success->time_since_epoch()).count()
+               : 0.0;
+  });
+}
+
 void add_data_plane(page& p, const api::view_of_now& v) {
   p.gauge("sluice_dataplane_up", "1: a data plane runs and its workers turn.");
   p.add(api::dataplane_state(v) == "running" ? 1.0 : 0.0);
@@ -318,6 +339,7 @@ std::vector<MetricFamily> collect(reconcile::controller& controller) {
   const auto v = api::view_of_now::take(controller);
   page p;
   add_node(p, controller, v);
+  add_sources(p, controller);
   add_data_plane(p, v);
   add_ports(p, v);
   add_xdp(p, controller.node());

@@ -27,6 +27,7 @@ void flatten(const std::string& prefix, const fields& from, fields& out) {
 fields flat(const service& s) {
   fields all = to_json(s);
   all.erase("backends");
+  all.erase("discovered");
   all.erase("name");
   fields out;
   flatten({}, all, out);
@@ -89,6 +90,23 @@ void merge(const std::vector<T>& before, const std::vector<T>& after, Less less,
   }
 }
 
+// diff_discovered() says what was asked of backends that are discovered.
+void diff_discovered(const service& before, const service& after, std::vector<change>& out) {
+  const auto add = [&](const ip_address& address, admin_state from, admin_state to) {
+    out.push_back({change_kind::changed, after.name, address,
+                   after.name + ": discovered backend " + format_ip(address) + ": admin " +
+                       std::string{to_string(from)} + " -> " + std::string{to_string(to)}});
+  };
+  merge(
+      before.discovered, after.discovered,
+      [](const auto& a, const auto& b) { return a.address < b.address; },
+      [&](const auto& d) { add(d.address, d.admin, admin_state::enabled); },
+      [&](const auto& d) { add(d.address, admin_state::enabled, d.admin); },
+      [&](const auto& a, const auto& b) {
+        if (a.admin != b.admin) add(a.address, a.admin, b.admin);
+      });
+}
+
 void diff_service(const service& before, const service& after, std::vector<change>& out) {
   if (before == after) return;
   for (std::string& text : field_changes(flat(before), flat(after)))
@@ -110,6 +128,7 @@ void diff_service(const service& before, const service& after, std::vector<chang
           out.push_back(
               {change_kind::changed, after.name, b.address, backend_prefix(after, b) + text});
       });
+  diff_discovered(before, after, out);
 }
 
 }  // namespace

@@ -29,6 +29,9 @@ auto* backend_in(Service& s, const ip_address& address) noexcept {
 void normalise(service& s) {
   std::stable_sort(s.backends.begin(), s.backends.end(),
                    [](const backend& a, const backend& b) { return a.address < b.address; });
+  std::erase_if(s.discovered, [](const auto& d) { return d.admin == admin_state::enabled; });
+  std::stable_sort(s.discovered.begin(), s.discovered.end(),
+                   [](const auto& a, const auto& b) { return a.address < b.address; });
 }
 
 void normalise(desired_state& s) {
@@ -48,6 +51,18 @@ const backend* find_backend(const service& s, const ip_address& address) noexcep
 }
 backend* find_backend(service& s, const ip_address& address) noexcept {
   return backend_in(s, address);
+}
+
+admin_state discovered_admin_of(const service& s, const ip_address& address) noexcept {
+  for (const discovered_admin& d : s.discovered)
+    if (d.address == address) return d.admin;
+  return admin_state::enabled;
+}
+
+void set_discovered_admin(service& s, const ip_address& address, admin_state admin) {
+  std::erase_if(s.discovered, [&](const auto& d) { return d.address == address; });
+  s.discovered.push_back({address, admin});
+  normalise(s);
 }
 
 }  // namespace sluice::model

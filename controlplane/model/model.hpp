@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "controlplane/model/discovery.hpp"
 #include "controlplane/model/options.hpp"
 #include "dataplane/abi/net_types.hpp"
 
@@ -111,8 +112,17 @@ struct backend {
   std::uint16_t port{0};  // nat, full-nat: destination port, host order; 0: as in the packet
   std::uint8_t dscp{0};   // dsr-dscp: 1 to 63
   model::quic_id quic_id{};
+  backend_source source{backend_source::configured};  // in a desired state: configured
 
   bool operator==(const backend&) const = default;
+};
+
+// What an operator asked of a backend that is not configured but discovered.
+struct discovered_admin {
+  ip_address address;
+  admin_state admin{admin_state::enabled};
+
+  bool operator==(const discovered_admin&) const = default;
 };
 
 struct service {
@@ -137,6 +147,8 @@ struct service {
   milliseconds drain_deadline{0};  // 0: none
   prefix_set allow{};
   prefix_set deny{};
+  discovery discover{};
+  std::vector<discovered_admin> discovered;  // sorted by address; none is simply enabled
 
   bool operator==(const service&) const = default;
 };
@@ -157,5 +169,9 @@ void normalise(desired_state& s);
 [[nodiscard]] service* find_service(desired_state& s, std::string_view name) noexcept;
 [[nodiscard]] const backend* find_backend(const service& s, const ip_address& address) noexcept;
 [[nodiscard]] backend* find_backend(service& s, const ip_address& address) noexcept;
+
+// discovered_admin_of() is what was asked of a backend that is discovered; enabled: nothing.
+[[nodiscard]] admin_state discovered_admin_of(const service& s, const ip_address& address) noexcept;
+void set_discovered_admin(service& s, const ip_address& address, admin_state admin);
 
 }  // namespace sluice::model

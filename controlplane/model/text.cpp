@@ -273,6 +273,12 @@ nlohmann::ordered_json to_json(const service& s) {
   out["forward"] = to_string(s.forward);
   out.update(options_json(s));
   out["health"] = to_json(s.health);
+  if (s.discover.given()) out["discover"] = to_json(s.discover);
+  if (!s.discovered.empty()) {
+    auto& list = out["discovered"] = nlohmann::ordered_json::array();
+    for (const discovered_admin& d : s.discovered)
+      list.push_back({{"address", format_ip(d.address)}, {"admin", to_string(d.admin)}});
+  }
   out["backends"] = nlohmann::ordered_json::array();
   for (const backend& b : s.backends) out["backends"].push_back(to_json(b));
   return out;

@@ -20,6 +20,9 @@ namespace sluice::model {
 [[nodiscard]] std::string_view to_string(health_kind k) noexcept;
 [[nodiscard]] std::string_view to_string(health_via v) noexcept;
 [[nodiscard]] std::string_view to_string(admin_state s) noexcept;
+[[nodiscard]] std::string_view to_string(discovery_kind k) noexcept;
+[[nodiscard]] std::string_view to_string(dns_records r) noexcept;
+[[nodiscard]] std::string_view to_string(backend_source s) noexcept;
 // "443", "8000-8100" or "any".
 [[nodiscard]] std::string to_string(const port_range& r);
 // A duration as services.yaml reads it: "2s", "500ms".
@@ -39,6 +42,7 @@ namespace sluice::model {
 [[nodiscard]] nlohmann::ordered_json options_json(const service& s);
 
 // to_json() uses the keys of services.yaml; config::parse_service() reads it back.
+[[nodiscard]] nlohmann::ordered_json to_json(const discovery& d);
 [[nodiscard]] nlohmann::ordered_json to_json(const backend& b);
 [[nodiscard]] nlohmann::ordered_json to_json(const service& s);
 [[nodiscard]] nlohmann::ordered_json to_json(const desired_state& s);

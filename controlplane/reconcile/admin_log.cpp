@@ -14,22 +14,27 @@ model::admin_state admin_of(const model::desired_state& state, const std::string
                             const ip_address& backend) {
   const model::service* s = model::find_service(state, service);
   const model::backend* b = s != nullptr ? model::find_backend(*s, backend) : nullptr;
-  return b != nullptr ? b->admin : model::admin_state::enabled;
+  if (b != nullptr) return b->admin;
+  return s != nullptr ? model::discovered_admin_of(*s, backend) : model::admin_state::enabled;
 }
 
 // for_each_admin_set() calls fn(service's name, backend) for those that are not simply enabled.
 template <class Fn>
 void for_each_admin_set(const model::desired_state& state, Fn&& fn) {
-  for (const auto& s : state.services)
+  for (const auto& s : state.services) {
     for (const auto& b : s.backends)
       if (b.admin != model::admin_state::enabled) fn(s.name, b);
+    // What is configured goes first.
+    for (const auto& d : s.discovered)
+      if (model::find_backend(s, d.address) == nullptr) fn(s.name, d);
+  }
 }
 
 }  // namespace
 
 bool admin_log::concerns(const model::desired_state& before, const model::desired_state& after) {
   bool found = false;
-  for_each_admin_set(after, [&](const std::string& service, const model::backend& b) {
+  for_each_admin_set(after, [&](const std::string& service, const auto& b) {
     found |= admin_of(before, service, b.address) != b.admin;
   });
   return found;
@@ -38,7 +43,7 @@ bool admin_log::concerns(const model::desired_state& before, const model::desire
 void admin_log::note(const model::desired_state& before, const model::desired_state& after,
                      const entry& by) {
   entries next;
-  for_each_admin_set(after, [&](const std::string& service, const model::backend& b) {
+  for_each_admin_set(after, [&](const std::string& service, const auto& b) {
     const std::pair key{service, b.address};
     const auto known = entries_.find(key);
     if (admin_of(before, service, b.address) != b.admin)
@@ -51,7 +56,7 @@ void admin_log::note(const model::desired_state& before, const model::desired_st
 
 void admin_log::restore(state_keeper& keeper, const model::desired_state& latest) {
   std::set<std::pair<std::string, ip_address>> open;
-  for_each_admin_set(latest, [&](const std::string& service, const model::backend& b) {
+  for_each_admin_set(latest, [&](const std::string& service, const auto& b) {
     open.emplace(service, b.address);
   });
   if (open.empty()) return;

@@ -6,6 +6,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "controlplane/discover/stored.hpp"
 #include "controlplane/publish/memory_config.hpp"
 #include "controlplane/publish/recover.hpp"
 
@@ -181,10 +182,42 @@ tl::expected<void, std::string> controller::start() {
   }
   for (const auto& e : open_probe_path(desired_))
     spdlog::warn("revision {}: {}", revision_, e.to_string());
+  if (auto opened = open_discovery(); !opened) return opened;
   install(desired_, revision_);
   spdlog::info("revision {}: {} services", revision_, desired_.services.size());
   look_around();
   return {};
+}
+
+// open_discovery() takes up what was known of discovered backends.
+tl::expected<void, std::string> controller::open_discovery() {
+  discover_ = std::make_unique<discover::keeper>(
+      loop_, [this] { refresh_discovered(); },
+      [this](const std::string& service, const discover::known* now) {
+        keeper_->save_discovered_later(service, now ? discover::to_text(*now) : std::string{});
+      });
+  const auto stored = keeper_->load_discovered();
+  if (!stored) return tl::unexpected{stored.error()};
+  for (const auto& [service, text] : *stored) {
+    if (auto known = discover::from_text(text))
+      discover_->restore(service, std::move(*known));
+    else
+      spdlog::error("{}: what was discovered before is lost: it {}", service, known.error());
+  }
+  return {};
+}
+
+// refresh_discovered() takes over what sources have found since.
+void controller::refresh_discovered() {
+  const auto check = [&](const model::desired_state& merged) -> std::string {
+    if (const auto errors = config::check(merged, context_); !errors.empty())
+      return errors.front().to_string();
+    if (std::string why = steering_->refusal(merged); !why.empty()) return why;
+    return writer_->check(publish::all_healthy(
+        merged, {settings_, {}, state_.revision, state_.workers,
+                 [&](const model::prefix_set& set) { return lists_.find(set); }}));
+  };
+  if (discover_->refresh(installed_, check)) install(installed_, state_.revision);
 }
 
 tl::expected<change_answer, change_error> controller::change(const change_request& request) {
@@ -204,22 +237,26 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
     return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
   change_answer answer{revision_, model::diff(desired_, *next)};
   if (*next == desired_) return answer;
+  // What is discovered has to go with what is configured.
+  const model::desired_state merged = discover_->merge(*next);
+  if (auto errors = config::check(merged, context_); !errors.empty())
+    return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
   if (auto errors = open_probe_path(*next); !errors.empty())
     return tl::unexpected{change_error{refusal::invalid, std::move(errors)}};
   if (auto lists = lists_.prepare(*next); !lists)
     return tl::unexpected{change_error{refusal::invalid, std::move(lists.error())}};
   const std::string too_much = loop_.invoke([&] {
     const auto find_list = [&](const model::prefix_set& set) { return lists_.find(set); };
-    if (std::string why = steering_->refusal(*next); !why.empty()) return why;
+    if (std::string why = steering_->refusal(merged); !why.empty()) return why;
     return writer_->check(
-        publish::all_healthy(*next, {settings_, {}, revision_, state_.workers, find_list}));
+        publish::all_healthy(merged, {settings_, {}, revision_, state_.workers, find_list}));
   });
   if (!too_much.empty())
     return tl::unexpected{change_error{refusal::invalid, {{{}, 0, "services", too_much}}}};
   if (request.dry_run) return answer;
 
   const auto number = keeper_->commit(*next, request.author, request.reason,
-                                      static_cast<std::uint32_t>(answer.changes.size()));
+                                      static_cast<std::uint32_t>(answer.changes.size()), merged);
   if (!number) return tl::unexpected{change_error{refusal::failed, {{{}, 0, {}, number.error()}}}};
   answer.revision = *number;
   revision_ = *number;
@@ -260,6 +297,7 @@ snapshot controller::look() {
     s.segment_instance = writer_->segment().instance();
     if (problem_logged_) s.warnings.push_back("not published: " + publish_problem_);
     if (!hops_->netlink_error().empty()) s.warnings.push_back(hops_->netlink_error());
+    for (auto& p : discover_->problems()) s.warnings.push_back(std::move(p));
     for (auto& p : lists_.problems()) s.warnings.push_back(std::move(p));
     for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
     for (auto& p : path_->problems()) s.warnings.push_back(std::move(p));
@@ -378,7 +416,10 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
   return next;
 }
 
-void controller::install(const model::desired_state& next, std::uint64_t revision) {
+void controller::install(const model::desired_state& configured, std::uint64_t revision) {
+  if (&configured != &installed_) installed_ = configured;
+  discover_->set_services(installed_);
+  const model::desired_state next = discover_->merge(installed_);
   set_targets(next);
   runtime_list services;
   services.reserve(next.services.size());

@@ -32,6 +32,7 @@
 #include "controlplane/config/config.hpp"
 #include "controlplane/decision/decision.hpp"
 #include "controlplane/events/event_log.hpp"
+#include "controlplane/discover/keeper.hpp"
 #include "controlplane/health/health_checker.hpp"
 #include "controlplane/loop/event_loop.hpp"
 #include "controlplane/model/text.hpp"
@@ -139,6 +140,13 @@ class controller {
   // when the kernel's routes do not say. Any thread.
   [[nodiscard]] std::optional<ip_address> route_to(const ip_address& backend);
 
+  // discovered() tells whether an address is a backend of a service that a source has found.
+  // Any thread, also within an edit.
+  [[nodiscard]] bool discovered(const std::string& service, const ip_address& backend) const {
+    return discover_->has(service, backend);
+  }
+  [[nodiscard]] std::vector<discover::source_status> sources() const { return discover_->status(); }
+
   // Any thread, also the loop's.
   [[nodiscard]] const publish::observation_follower& observations() const noexcept {
     return *observations_;
@@ -156,7 +164,7 @@ class controller {
 
   [[nodiscard]] tl::expected<void, std::string> open_segment();
   void load_seeds();
-  void install(const model::desired_state& next, std::uint64_t revision);
+  void install(const model::desired_state& configured, std::uint64_t revision);
   [[nodiscard]] std::shared_ptr<const service_runtime> make_runtime(const model::service& config,
                                                                     const service_runtime* before);
   void set_targets(const model::desired_state& next);
@@ -177,6 +185,8 @@ class controller {
   void look_around();
   void note_data_plane();
   void refresh_lists();
+  [[nodiscard]] tl::expected<void, std::string> open_discovery();
+  void refresh_discovered();
 
   void publish_soon();
   void publish_now();
@@ -199,6 +209,7 @@ class controller {
   std::unique_ptr<publish::config_writer> writer_;
   std::map<std::pair<std::string, ip_address>, bool> seeds_;  // verdicts from before the restart
   list_keeper lists_;
+  model::desired_state installed_;  // as configured; services_ have what is discovered, too
   admin_log admin_log_;
   unsigned looks_{0};  // calls of look_around()
   runtime_list services_;
@@ -227,6 +238,7 @@ class controller {
   std::unique_ptr<probe_path> path_;
   std::unique_ptr<health::health_checker> health_;
   std::unique_ptr<steering> steering_;
+  std::unique_ptr<discover::keeper> discover_;
 };
 
 }  // namespace sluice::reconcile

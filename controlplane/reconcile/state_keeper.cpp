@@ -31,11 +31,12 @@ store::result<std::optional<store::revision>> state_keeper::load_latest() {
 store::result<store::revision_number> state_keeper::commit(const model::desired_state& state,
                                                            std::string_view author,
                                                            std::string_view reason,
-                                                           std::uint32_t changes) {
+                                                           std::uint32_t changes,
+                                                           const model::desired_state& merged) {
   const std::lock_guard lock{file_mutex_};
   auto number = file_.commit(state, author, reason, changes);
   // The revision is durable; verdicts that nobody asks for are only untidy.
-  if (number) (void)file_.forget_verdicts_except(state);
+  if (number) (void)file_.forget_verdicts_except(merged);
   return number;
 }
 
@@ -65,6 +66,19 @@ store::result<std::vector<store::verdict>> state_keeper::load_verdicts() {
   return file_.load_verdicts();
 }
 
+store::result<store::state_store::discovered_texts> state_keeper::load_discovered() {
+  const std::lock_guard lock{file_mutex_};
+  return file_.load_discovered();
+}
+
+void state_keeper::save_discovered_later(const std::string& service, std::string body) {
+  {
+    const std::lock_guard lock{mutex_};
+    discovered_waiting_.insert_or_assign(service, std::move(body));
+  }
+  wake_.notify_one();
+}
+
 void state_keeper::save_later(store::verdict v) {
   {
     const std::lock_guard lock{mutex_};
@@ -82,19 +96,21 @@ std::string state_keeper::last_error() const {
 void state_keeper::run() {
   std::unique_lock lock{mutex_};
   for (;;) {
-    wake_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
+    wake_.wait(lock, [this] { return stop_ || !waiting_.empty() || !discovered_waiting_.empty(); });
     if (!stop_) wake_.wait_for(lock, collect_for, [this] { return stop_; });
     std::vector<store::verdict> batch;
     batch.reserve(waiting_.size());
     for (auto& [k, v] : waiting_) batch.push_back(std::move(v));
     waiting_.clear();
+    const auto discovered = std::exchange(discovered_waiting_, {});
     const bool last = stop_;
-    if (!batch.empty()) {
+    if (!batch.empty() || !discovered.empty()) {
       lock.unlock();
       store::result<void> saved;
       {
         const std::lock_guard file{file_mutex_};
         saved = file_.save_verdicts(batch);
+        if (saved && !discovered.empty()) saved = file_.save_discovered(discovered);
       }
       lock.lock();
       error_ = saved ? std::string{} : saved.error();

@@ -25,12 +25,14 @@ class state_keeper {
   state_keeper(const state_keeper&) = delete;
   state_keeper& operator=(const state_keeper&) = delete;
 
-  // Any thread; each waits for the disk.
+  // Any thread; each waits for the disk. merged: the state with the backends that are
+  // discovered; verdicts of others are forgotten.
   [[nodiscard]] store::result<std::optional<store::revision>> load_latest();
   [[nodiscard]] store::result<store::revision_number> commit(const model::desired_state& state,
                                                              std::string_view author,
                                                              std::string_view reason,
-                                                             std::uint32_t changes);
+                                                             std::uint32_t changes,
+                                                             const model::desired_state& merged);
   [[nodiscard]] store::result<std::vector<store::revision_info>> history(std::size_t n);
   // get() returns nothing when there is no such revision, or no longer.
   [[nodiscard]] store::result<std::optional<store::revision>> get(store::revision_number number);
@@ -39,9 +41,13 @@ class state_keeper {
       store::revision_number first, std::size_t n);
   [[nodiscard]] store::result<std::vector<store::verdict>> load_verdicts();
 
+  [[nodiscard]] store::result<store::state_store::discovered_texts> load_discovered();
+
   // save_later() takes a verdict; it is on disk within about a second. Any thread, never
   // waits for the disk.
   void save_later(store::verdict v);
+  // The same for what is known of a service's discovered backends; empty: nothing any more.
+  void save_discovered_later(const std::string& service, std::string body);
   // last_error() says why verdicts could not be written; empty: they were.
   [[nodiscard]] std::string last_error() const;
 
@@ -55,6 +61,7 @@ class state_keeper {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::map<key, store::verdict> waiting_;  // guarded by mutex_, as all below
+  store::state_store::discovered_texts discovered_waiting_;
   std::string error_;
   bool stop_{false};
   std::thread thread_;

@@ -42,6 +42,13 @@ CREATE TABLE facts (
 ) STRICT, WITHOUT ROWID;
 )";
 
+constexpr const char* discovered_table = R"(
+CREATE TABLE IF NOT EXISTS discovered (
+  service TEXT PRIMARY KEY,
+  body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+)";
+
 constexpr const char* what_to_do =
     "); move it away and restore a backup (sluice restore), or apply services.yaml again";
 
@@ -115,6 +122,10 @@ result<void> state_store::connection::check_schema() {
     if (auto made = make_schema(); !made) return made;
   } else if (*version == 1) {
     if (auto done = upgrade_from_1(); !done) return done;
+  } else if (!db.run(discovered_table)) {
+    // What files of before it do not have is no reason for another version: nothing that an
+    // older control plane reads has changed.
+    return sql_error("making its schema");
   }
   if (!all.commit()) return sql_error("making its schema");
   return {};
@@ -125,7 +136,7 @@ result<void> state_store::connection::make_schema() {
                             "; PRAGMA user_version=" + std::to_string(schema_version) + ";";
   const std::string lineage = new_lineage();
   if (lineage.empty()) return fail("the kernel has no random numbers");
-  if (!db.run(schema) || !db.run(stamp.c_str()) || !set_fact("lineage", lineage))
+  if (!db.run(schema) || !db.run(discovered_table) || !db.run(stamp.c_str()) || !set_fact("lineage", lineage))
     return sql_error("making its schema");
   return {};
 }

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -94,6 +95,12 @@ class state_store {
   // forget_verdicts_except() removes those of backends that `state` does not have.
   [[nodiscard]] result<void> forget_verdicts_except(const model::desired_state& state);
   [[nodiscard]] result<std::vector<verdict>> load_verdicts() const;
+
+  // save_discovered() writes what is known of discovered backends, by service, in one
+  // transaction; an empty text: nothing is known any more.
+  using discovered_texts = std::map<std::string, std::string>;
+  [[nodiscard]] result<void> save_discovered(const discovered_texts& by_service);
+  [[nodiscard]] result<discovered_texts> load_discovered() const;
 
  private:
   struct connection;

@@ -33,7 +33,7 @@ TEST(admin_log, is_the_same_after_a_restart) {
     admin_log log;
     model::desired_state now;
     const auto change = [&](const model::desired_state& next, const char* author) {
-      const auto number = keeper.commit(next, author, "why", 1);
+      const auto number = keeper.commit(next, author, "why", 1, next);
       ASSERT_TRUE(number) << number.error();
       const auto stored = keeper.history(1);
       ASSERT_TRUE(stored) << stored.error();

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/config/read_discovery.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <string>
+
+#include "controlplane/model/text.hpp"
+#include "dataplane/abi/address_text.hpp"
+
+namespace sluice::config {
+namespace {
+
+using model::admin_state;
+using model::discovery;
+using model::discovery_kind;
+using model::dns_records;
+using yaml::assign;
+using yaml::map_value;
+using yaml::value;
+
+constexpr std::chrono::milliseconds shortest_interval{100};
+constexpr std::chrono::milliseconds longest_interval{24 * 3'600'000};
+constexpr std::uint64_t most_backends = 65535;
+constexpr std::size_t longest_path = 1024;
+
+// dns_name() tells whether a name can be asked for: labels of 1 to 63 bytes, at most 253.
+bool dns_name(std::string_view name) {
+  if (!name.empty() && name.back() == '.') name.remove_suffix(1);
+  if (name.empty() || name.size() > 253) return false;
+  std::size_t label = 0;
+  for (const char c : name) {
+    if (c == '.') {
+      if (label == 0) return false;
+      label = 0;
+      continue;
+    }
+    const bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      c == '-' || c == '_';
+    if (!fine || ++label > 63) return false;
+  }
+  return label != 0;
+}
+
+void read_dns(const map_value& m, discovery& out) {
+  if (const auto name = m.require("name", "web.example.net"))
+    if (auto text = name->text()) {
+      if (!dns_name(*text))
+        name->error(yaml::shown(*text) + " is not a DNS name; expected one such as web.example.net");
+      else
+        out.name = std::move(*text);
+    }
+  if (const auto server = m.find("server"))
+    if (const auto text = server->text()) {
+      if (const auto with_port = parse_ip_port(*text))
+        out.server = format_ip_port(*with_port);
+      else if (const auto address = parse_ip(*text))
+        out.server = format_ip_port({*address, 53});
+      else
+        server->error(yaml::shown(*text) +
+                      " is not the address of a server; expected one such as 192.0.2.53, "
+                      "\"192.0.2.53:5353\" or \"[2001:db8::53]:53\"");
+    }
+  if (const auto records = m.find("records"))
+    assign(out.records, records->word<dns_records>({{"auto", dns_records::automatic},
+                                                    {"a", dns_records::a},
+                                                    {"aaaa", dns_records::aaaa},
+                                                    {"both", dns_records::both},
+                                                    {"srv", dns_records::srv}}));
+  const auto least = m.find("min-interval");
+  const auto most = m.find("max-interval");
+  if (least) assign(out.min_interval, least->duration(shortest_interval, longest_interval));
+  if (most) assign(out.max_interval, most->duration(shortest_interval, longest_interval));
+  if (out.min_interval > out.max_interval)
+    (most ? *most : *least)  // the defaults fit
+        .error("the longest interval is shorter than the shortest; expected max-interval of at "
+               "least min-interval (" +
+               model::to_string(out.min_interval) + ")");
+  if (const auto weight = m.find("weight")) assign(out.weight, weight->integer(1, 65535));
+  if (const auto tier = m.find("tier")) assign(out.tier, tier->integer(0, 255));
+}
+
+void read_file(const map_value& m, discovery& out) {
+  const auto path = m.require("path", "/etc/sluice/web.yaml");
+  if (!path) return;
+  auto text = path->text();
+  if (!text) return;
+  if (text->front() != '/' || text->size() > longest_path || text->find('\0') != text->npos)
+    path->error(yaml::shown(*text) +
+                " is not an absolute path; expected one that begins with '/', of at most " +
+                std::to_string(longest_path) + " bytes");
+  else
+    out.path = std::move(*text);
+}
+
+void read_source(const value& v, const model::service& s, discovery& out) {
+  if (v.is_word("none")) {
+    out = {};
+    return;
+  }
+  const auto m = v.map({"type", "name", "server", "records", "min-interval", "max-interval",
+                        "weight", "tier", "path", "max-backends", "allow-empty"});
+  if (!m) return;
+  discovery next;
+  const auto type = m->require("type", "dns");
+  const auto kind = type ? type->word<discovery_kind>(
+                               {{"dns", discovery_kind::dns}, {"file", discovery_kind::file}})
+                         : std::nullopt;
+  if (!kind) return;
+  next.kind = *kind;
+  const auto only_for = [&](std::initializer_list<std::string_view> keys, std::string_view which) {
+    for (const std::string_view key : keys)
+      if (const auto found = m->find(key))
+        found->error("has no effect with this type; expected it only with type " +
+                     std::string{which});
+  };
+  if (next.kind == discovery_kind::dns) {
+    only_for({"path"}, "file");
+    read_dns(*m, next);
+    if (s.forward == model::forward_mode::dsr_dscp)
+      type->error("dns has no DSCP for the backends, which forward: dsr-dscp needs; expected file");
+  } else {
+    only_for({"name", "server", "records", "min-interval", "max-interval", "weight", "tier"},
+             "dns");
+    read_file(*m, next);
+  }
+  if (const auto n = m->find("max-backends"))
+    assign(next.max_backends, n->integer(1, most_backends));
+  if (const auto n = m->find("allow-empty")) assign(next.allow_empty, n->boolean());
+  out = std::move(next);
+}
+
+void read_admins(const value& v, std::vector<model::discovered_admin>& out) {
+  const auto items = v.items();
+  if (!items) return;
+  out.clear();
+  std::set<ip_address> seen;
+  for (const value& item : *items) {
+    const auto m = item.map({"address", "admin"});
+    if (!m) continue;
+    const auto address = m->require("address", "10.0.1.11");
+    const auto admin = m->require("admin", "draining");
+    const auto text = address ? address->text() : std::nullopt;
+    const auto state = admin ? admin->word<admin_state>({{"draining", admin_state::drain},
+                                                         {"up", admin_state::up},
+                                                         {"down", admin_state::down}})
+                             : std::nullopt;
+    if (!text || !state) continue;
+    const auto read = parse_ip(*text);
+    if (!read)
+      address->error(read.error() + "; expected one such as 192.0.2.1 or \"2001:db8::1\"");
+    else if (!seen.insert(*read).second)
+      address->error(format_ip(*read) + " is in this list already; expected each address once");
+    else
+      out.push_back({*read, *state});
+  }
+}
+
+}  // namespace
+
+void read_discovery(const map_value& m, model::service& out) {
+  if (const auto v = m.find("discover")) read_source(*v, out, out.discover);
+  if (const auto v = m.find("discovered")) read_admins(*v, out.discovered);
+}
+
+}  // namespace sluice::config
