@@ -80,9 +80,9 @@ reply edit_backend(reconcile::controller& c, const request& r, const std::string
     model::service* service = model::find_service(next, name);
     if (service == nullptr) return unknown_service(name);
     model::backend* backend = model::find_backend(*service, *address);
-    if (backend == nullptr && (c.discovered(name, *address) ||
-                               model::discovered_admin_of(*service, *address) !=
-                                   model::admin_state::enabled)) {
+    if (backend == nullptr &&
+        (c.discovered(name, *address) ||
+         model::discovered_admin_of(*service, *address) != model::admin_state::enabled)) {
       // A copy that only lives here: of what is discovered, only the admin state is kept.
       model::backend copy{.address = *address,
                           .admin = model::discovered_admin_of(*service, *address),
@@ -210,17 +210,20 @@ reply patch_backend(reconcile::controller& c, const request& r, const std::strin
 
 reply remove_backend(reconcile::controller& c, const request& r, const std::string& service,
                      const std::string& address) {
-  return edit_backend(c, r, service, address,
-                      [](model::service& s, model::backend& b) -> std::optional<change_error> {
-                        if (b.source != model::backend_source::configured)
-                          return change_error{
-                              refusal::conflict,
-                              {{{}, 0, {}, format_ip(b.address) +
-                                               " is discovered: remove it at its source, or drain "
-                                               "it or force it down"}}};
-                        s.backends.erase(s.backends.begin() + (&b - s.backends.data()));
-                        return std::nullopt;
-                      });
+  return edit_backend(
+      c, r, service, address,
+      [](model::service& s, model::backend& b) -> std::optional<change_error> {
+        if (b.source != model::backend_source::configured)
+          return change_error{
+              refusal::conflict,
+              {{{},
+                0,
+                {},
+                format_ip(b.address) + " is discovered: remove it at its source, or drain "
+                                       "it or force it down"}}};
+        s.backends.erase(s.backends.begin() + (&b - s.backends.data()));
+        return std::nullopt;
+      });
 }
 
 reply drain_backend(reconcile::controller& c, const request& r, const std::string& service,

@@ -247,12 +247,12 @@ void read_service(const value& v, const service* base, service& out, service_ori
   origin.line = origin.name = origin.address = origin.port = v.line();
   origin.forward = origin.table_size = origin.health = v.line();
   origin.name_ok = origin.address_ok = origin.port_ok = base != nullptr;
-  const auto m = v.map(
-      {"name",    "address",        "protocol",   "port",         "scheduler",      "table-size",
-       "forward", "client-address", "mss-clamp",  "echo",         "persistence",    "quic",
-       "limits",  "failover",       "slow-start", "flap-damping", "drain-deadline", "allow",
-       "deny",    "allow-file",     "deny-file",  "health",       "discover",
-       "discovered",  "backends"});
+  const auto m =
+      v.map({"name",         "address",        "protocol",       "port",       "scheduler",
+             "table-size",   "forward",        "client-address", "mss-clamp",  "echo",
+             "persistence",  "quic",           "limits",         "failover",   "slow-start",
+             "flap-damping", "drain-deadline", "allow",          "deny",       "allow-file",
+             "deny-file",    "health",         "discover",       "discovered", "backends"});
   if (!m) return;
   if (base) out = *base;
   // With a base nothing is missing.
@@ -361,7 +361,8 @@ result<std::vector<model::backend>> parse_backend_list(std::string_view text,
   service out;
   service_origin origin;
   if (const auto top = document->root(errors).map({"backends"}))
-    if (const auto list = top->require("backends", "backends: [{address: 10.0.1.11}], or [] for none"))
+    if (const auto list =
+            top->require("backends", "backends: [{address: 10.0.1.11}], or [] for none"))
       read_backends(*list, out, origin);
   if (!errors.empty()) return refused(errors.take());
   return std::move(out.backends);

@@ -47,7 +47,8 @@ void read_dns(const map_value& m, discovery& out) {
   if (const auto name = m.require("name", "web.example.net"))
     if (auto text = name->text()) {
       if (!dns_name(*text))
-        name->error(yaml::shown(*text) + " is not a DNS name; expected one such as web.example.net");
+        name->error(yaml::shown(*text) +
+                    " is not a DNS name; expected one such as web.example.net");
       else
         out.name = std::move(*text);
     }
@@ -74,9 +75,10 @@ void read_dns(const map_value& m, discovery& out) {
   if (most) assign(out.max_interval, most->duration(shortest_interval, longest_interval));
   if (out.min_interval > out.max_interval)
     (most ? *most : *least)  // the defaults fit
-        .error("the longest interval is shorter than the shortest; expected max-interval of at "
-               "least min-interval (" +
-               model::to_string(out.min_interval) + ")");
+        .error(
+            "the longest interval is shorter than the shortest; expected max-interval of at "
+            "least min-interval (" +
+            model::to_string(out.min_interval) + ")");
   if (const auto weight = m.find("weight")) assign(out.weight, weight->integer(1, 65535));
   if (const auto tier = m.find("tier")) assign(out.tier, tier->integer(0, 255));
 }

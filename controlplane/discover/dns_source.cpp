@@ -34,8 +34,8 @@ void dns_source::ask() {
     const auto most = question_.what.max_interval;
     if (result.answer) {
       failures_ = 0;
-      ask_after(std::clamp(std::chrono::milliseconds{std::chrono::seconds{result.ttl}}, least,
-                           most));
+      ask_after(
+          std::clamp(std::chrono::milliseconds{std::chrono::seconds{result.ttl}}, least, most));
     } else {
       ask_after(std::min(least * (1 << std::min(failures_++, 10u)), most));
     }

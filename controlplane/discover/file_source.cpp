@@ -108,17 +108,17 @@ void file_source::read() {
   seen_ = look();
   read_once_ = reading_ = true;
   // A start after a stop: the reading before ends first.
-  work_ = std::async(std::launch::async, [this, &loop = loop_, path = path_,
-                                          here = std::weak_ptr{here_}] {
-    auto result = std::make_shared<report>(read_report(path));
-    loop.post([this, here, result] {
-      if (here.expired()) return;
-      reading_ = false;
-      report_to_(std::move(*result));
-      // What was written meanwhile.
-      if (!here.expired() && started_ && look() != seen_) read();
-    });
-  });
+  work_ = std::async(std::launch::async,
+                     [this, &loop = loop_, path = path_, here = std::weak_ptr{here_}] {
+                       auto result = std::make_shared<report>(read_report(path));
+                       loop.post([this, here, result] {
+                         if (here.expired()) return;
+                         reading_ = false;
+                         report_to_(std::move(*result));
+                         // What was written meanwhile.
+                         if (!here.expired() && started_ && look() != seen_) read();
+                       });
+                     });
 }
 
 }  // namespace sluice::discover

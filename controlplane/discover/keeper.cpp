@@ -154,8 +154,7 @@ void keeper::on_report(const std::string& key, report r) {
   ++status.answers;
   status.last_success = std::chrono::system_clock::now();
   status.backends = r->size();
-  for (const std::string& name : status.services)
-    offer(services_.at(name), entries_.at(name), *r);
+  for (const std::string& name : status.services) offer(services_.at(name), entries_.at(name), *r);
   at->second.last = std::move(*r);
 }
 
@@ -253,8 +252,8 @@ void keeper::set_expiry() {
   for (const auto& [name, e] : entries_)
     for (const auto& g : e.now.gone) first = first ? std::min(*first, g.until) : g.until;
   if (!first) return;
-  const auto left = std::max<std::chrono::system_clock::duration>(
-      *first - std::chrono::system_clock::now(), 1ms);
+  const auto left =
+      std::max<std::chrono::system_clock::duration>(*first - std::chrono::system_clock::now(), 1ms);
   expiry_timer_ = loop_.call_after(left + 1ms, [this] {
     expiry_timer_ = 0;
     news_();

@@ -16,11 +16,10 @@ std::string to_text(const known& k) {
   for (const model::backend& b : k.backends) out["backends"].push_back(model::to_json(b));
   out["vanished"] = nlohmann::ordered_json::array();
   for (const auto& g : k.gone)
-    out["vanished"].push_back(
-        {{"backend", model::to_json(g.backend)},
-         {"until_ms", std::chrono::duration_cast<std::chrono::milliseconds>(
-                          g.until.time_since_epoch())
-                          .count()}});
+    out["vanished"].push_back({{"backend", model::to_json(g.backend)},
+                               {"until_ms", std::chrono::duration_cast<std::chrono::milliseconds>(
+                                                g.until.time_since_epoch())
+                                                .count()}});
   return out.dump();
 }
 

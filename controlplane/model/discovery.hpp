@@ -23,10 +23,10 @@ struct discovery {
   dns_records records{dns_records::automatic};
   std::chrono::milliseconds min_interval{5'000};  // dns: between two queries
   std::chrono::milliseconds max_interval{300'000};
-  std::uint32_t weight{100};           // dns: of backends whose records have none
-  std::uint8_t tier{0};                // dns: added to those that follow from priorities
-  std::uint32_t max_backends{1000};    // an answer with more is refused
-  bool allow_empty{false};             // an answer with none takes all of them away
+  std::uint32_t weight{100};         // dns: of backends whose records have none
+  std::uint8_t tier{0};              // dns: added to those that follow from priorities
+  std::uint32_t max_backends{1000};  // an answer with more is refused
+  bool allow_empty{false};           // an answer with none takes all of them away
 
   [[nodiscard]] bool given() const noexcept { return kind != discovery_kind::none; }
   bool operator==(const discovery&) const = default;

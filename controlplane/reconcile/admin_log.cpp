@@ -56,9 +56,8 @@ void admin_log::note(const model::desired_state& before, const model::desired_st
 
 void admin_log::restore(state_keeper& keeper, const model::desired_state& latest) {
   std::set<std::pair<std::string, ip_address>> open;
-  for_each_admin_set(latest, [&](const std::string& service, const auto& b) {
-    open.emplace(service, b.address);
-  });
+  for_each_admin_set(
+      latest, [&](const std::string& service, const auto& b) { open.emplace(service, b.address); });
   if (open.empty()) return;
   const auto history = keeper.history(revisions_looked_at);
   if (!history) return;

@@ -214,8 +214,9 @@ void controller::refresh_discovered() {
       return errors.front().to_string();
     if (std::string why = steering_->refusal(merged); !why.empty()) return why;
     return writer_->check(publish::all_healthy(
-        merged, {settings_, {}, state_.revision, state_.workers,
-                 [&](const model::prefix_set& set) { return lists_.find(set); }}));
+        merged, {settings_, {}, state_.revision, state_.workers, [&](const model::prefix_set& set) {
+                   return lists_.find(set);
+                 }}));
   };
   if (discover_->refresh(installed_, check)) install(installed_, state_.revision);
 }

@@ -31,8 +31,8 @@
 
 #include "controlplane/config/config.hpp"
 #include "controlplane/decision/decision.hpp"
-#include "controlplane/events/event_log.hpp"
 #include "controlplane/discover/keeper.hpp"
+#include "controlplane/events/event_log.hpp"
 #include "controlplane/health/health_checker.hpp"
 #include "controlplane/loop/event_loop.hpp"
 #include "controlplane/model/text.hpp"

@@ -136,7 +136,8 @@ result<void> state_store::connection::make_schema() {
                             "; PRAGMA user_version=" + std::to_string(schema_version) + ";";
   const std::string lineage = new_lineage();
   if (lineage.empty()) return fail("the kernel has no random numbers");
-  if (!db.run(schema) || !db.run(discovered_table) || !db.run(stamp.c_str()) || !set_fact("lineage", lineage))
+  if (!db.run(schema) || !db.run(discovered_table) || !db.run(stamp.c_str()) ||
+      !set_fact("lineage", lineage))
     return sql_error("making its schema");
   return {};
 }

@@ -51,14 +51,21 @@ std::string admin_text(const json& o) {
 }
 
 const std::vector<column>& backend_columns() {
-  static const std::vector<column> columns{
-      field("SERVICE", "service"),    field("ADDRESS", "address"),
-      number("WEIGHT", "weight"),     number("EFFECTIVE", "effective_weight"),
-      share("SHARE", "share"),        number("TIER", "tier"),
-      field("HEALTH", "health"),      field("SOURCE", "source"), {"ADMIN", admin_text},
-      field("STANDING", "standing"),  field("NEXT HOP", "next_hop.mac"),
-      field("PORT", "next_hop.port"), number("CONNECTIONS", "connections"),
-      number("PACKETS", "packets"),   field("LAST CHECK", "health_text")};
+  static const std::vector<column> columns{field("SERVICE", "service"),
+                                           field("ADDRESS", "address"),
+                                           number("WEIGHT", "weight"),
+                                           number("EFFECTIVE", "effective_weight"),
+                                           share("SHARE", "share"),
+                                           number("TIER", "tier"),
+                                           field("HEALTH", "health"),
+                                           field("SOURCE", "source"),
+                                           {"ADMIN", admin_text},
+                                           field("STANDING", "standing"),
+                                           field("NEXT HOP", "next_hop.mac"),
+                                           field("PORT", "next_hop.port"),
+                                           number("CONNECTIONS", "connections"),
+                                           number("PACKETS", "packets"),
+                                           field("LAST CHECK", "health_text")};
   return columns;
 }
 

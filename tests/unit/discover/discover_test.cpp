@@ -34,9 +34,9 @@ std::vector<found> of(std::initializer_list<unsigned> last) {
 
 // Question web.test, alias of w.test (TTL 9), which has 10.0.0.7 (TTL 30).
 const std::vector<std::uint8_t> reply{
-    0, 1, 0x81, 0x80, 0, 1, 0, 2, 0, 0, 0, 0, 3, 'w', 'e', 'b', 4, 't', 'e', 's', 't', 0, 0, 1, 0, 1,
-    0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 9, 0, 4, 1, 'w', 0xc0, 16,
-    0xc0, 38, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 10, 0, 0, 7};
+    0,    1,  0x81, 0x80, 0, 1, 0,    2,  0, 0, 0, 0,  3, 'w', 'e', 'b', 4, 't', 'e', 's',
+    't',  0,  0,    1,    0, 1, 0xc0, 12, 0, 5, 0, 1,  0, 0,   0,   9,   0, 4,   1,   'w',
+    0xc0, 16, 0xc0, 38,   0, 1, 0,    1,  0, 0, 0, 30, 0, 4,   10,  0,   0, 7};
 
 TEST(discover, a_reply_and_all_of_its_beginnings) {
   const auto answer = parse_reply(reply, record_type::a);
