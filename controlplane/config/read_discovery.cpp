@@ -21,9 +21,9 @@ using yaml::map_value;
 using yaml::value;
 
 constexpr std::chrono::milliseconds shortest_interval{100};
-constexpr std::chrono::milliseconds longest_interval{24 * 3'600'000};
+constexpr std::chrono::milliseconds longest_refresh{24 * 3'600'000};
 constexpr std::uint64_t most_backends = 65535;
-constexpr std::size_t longest_path = 1024;
+constexpr std::size_t longest_file_name = 1024;
 
 // dns_name() tells whether a name can be asked for: labels of 1 to 63 bytes, at most 253.
 bool dns_name(std::string_view name) {
@@ -71,8 +71,8 @@ void read_dns(const map_value& m, discovery& out) {
                                                     {"srv", dns_records::srv}}));
   const auto least = m.find("min-interval");
   const auto most = m.find("max-interval");
-  if (least) assign(out.min_interval, least->duration(shortest_interval, longest_interval));
-  if (most) assign(out.max_interval, most->duration(shortest_interval, longest_interval));
+  if (least) assign(out.min_interval, least->duration(shortest_interval, longest_refresh));
+  if (most) assign(out.max_interval, most->duration(shortest_interval, longest_refresh));
   if (out.min_interval > out.max_interval)
     (most ? *most : *least)  // the defaults fit
         .error(
@@ -88,10 +88,10 @@ void read_file(const map_value& m, discovery& out) {
   if (!path) return;
   auto text = path->text();
   if (!text) return;
-  if (text->front() != '/' || text->size() > longest_path || text->find('\0') != text->npos)
+  if (text->front() != '/' || text->size() > longest_file_name || text->find('\0') != text->npos)
     path->error(yaml::shown(*text) +
                 " is not an absolute path; expected one that begins with '/', of at most " +
-                std::to_string(longest_path) + " bytes");
+                std::to_string(longest_file_name) + " bytes");
   else
     out.path = std::move(*text);
 }
