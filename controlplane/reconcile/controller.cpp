@@ -13,60 +13,6 @@
 namespace sluice::reconcile {
 namespace {
 
-using namespace std::chrono_literals;
-
-constexpr auto coalesce_for = 1ms;
-constexpr auto retry_stuck = 2ms;
-constexpr auto retry_refused = 1s;
-constexpr auto report_stuck_after = 500ms;
-constexpr auto look_every = 100ms;
-constexpr unsigned looks_per_list = 10;  // files of lists are looked at every second
-
-abi::shown_health to_shown(health::health_state s) noexcept {
-  switch (s) {
-    case health::health_state::up:
-      return abi::shown_health::up;
-    case health::health_state::down:
-      return abi::shown_health::down;
-    case health::health_state::unknown:
-      break;
-  }
-  return abi::shown_health::unknown;
-}
-
-bool is_checked(const model::service& s) {
-  return s.health.kind != model::health_kind::none;
-}
-
-// tell_decision() makes events of what a decision has changed.
-void tell_decision(events::event_log& events, const std::string& service,
-                   const decision::memory& before, bool was_panic, const decision::verdict& now) {
-  if (before.backends.empty()) return;  // the first one
-  const auto shown = [](const std::optional<std::uint8_t>& tier) {
-    return tier ? nlohmann::ordered_json(*tier) : nlohmann::ordered_json();
-  };
-  if (now.panic != was_panic) events.add("panic", service, {{"panic", now.panic}});
-  if (now.tier != before.tier)
-    events.add("tier", service, {{"tier", shown(now.tier)}, {"before", shown(before.tier)}});
-}
-
-// decide() makes the next decision about a service, from the one that s has.
-void decide(service_runtime& s, events::event_log& events) {
-  std::vector<publish::condition> conditions;
-  conditions.reserve(s.backends.size());
-  for (const auto& b : s.backends) conditions.push_back(b.condition);
-  const decision::memory before = std::move(s.decided.next);
-  const bool was_panic = s.decided.panic;
-  s.decided = publish::decide(s.config, conditions, before, event_loop::now());
-  s.published = publish::effective(s.config, conditions, s.decided);
-  s.published.allow = s.allow;
-  s.published.deny = s.deny;
-  if (s.decided.tier != before.tier && before.tier && s.decided.tier)
-    spdlog::info("{}: new connections go to tier {}, no longer to tier {}", s.config.name,
-                 *s.decided.tier, *before.tier);
-  tell_decision(events, s.config.name, before, was_panic, s.decided);
-}
-
 publish::writer_settings settings_of(const node_config& node) {
   return publish::options_of(node).settings;
 }
@@ -81,59 +27,12 @@ controller::controller(event_loop& loop, const node_config& node,
       settings_{settings_of(node)},
       keeper_{std::move(keeper)},
       observations_{
-          std::make_shared<publish::observation_follower>(node.observation_segment_path())} {}
+          std::make_shared<publish::observation_follower>(node.observation_segment_path())},
+      publication_{loop, observations_, events_,
+                   [this] { steering_->set(publication_.writer().view()); }} {}
 
 controller::~controller() {
-  for (const auto timer : {publish_timer_, await_timer_, look_timer_, decision_timer_})
-    loop_.cancel(timer);
-}
-
-tl::expected<void, std::string> controller::open_segment() {
-  const std::string path = node_.config_segment_path();
-  const auto& wanted = node_.controlplane.limits;
-  // Three generations may be in use at a time when every table changes.
-  const abi::config_limits limits{wanted.services, wanted.backends,
-                                  (std::uint64_t{wanted.table_memory_mib} << 20) * 3};
-  const auto create = [&] { return publish::config_segment::create_file(path, limits); };
-  if (abi::inode_of(path) == 0) {
-    auto segment = create();
-    if (!segment) return tl::unexpected{segment.error()};
-    writer_ = publish::config_writer::fresh(std::move(*segment), settings_, observations_);
-    spdlog::info("{}: new tables", path);
-    return {};
-  }
-  std::string damage;
-  auto live = publish::config_segment::attach_file(path);
-  if (!live) {
-    damage = live.error();
-  } else if (live->limits().services == limits.services &&
-             live->limits().backends == limits.backends &&
-             live->limits().arena_bytes == limits.arena_bytes) {
-    auto writer = publish::config_writer::attach(std::move(*live), settings_, observations_);
-    if (writer) {
-      writer_ = std::move(*writer);
-      spdlog::info("{}: goes on from generation {}", path, writer_->generation());
-      return {};
-    }
-    damage = path + ": " + writer.error();
-  } else {
-    auto segment = create();
-    if (!segment) return tl::unexpected{segment.error()};
-    auto writer =
-        publish::config_writer::replace(*live, std::move(*segment), settings_, observations_);
-    if (writer) {
-      writer_ = std::move(*writer);
-      spdlog::info("{}: new tables with other limits, the numbers are kept", path);
-      return {};
-    }
-    damage = path + ": " + writer.error();
-  }
-  // The data plane goes on with the old file until it sees the new one.
-  spdlog::error("{}: replaced by new tables; connections may change their backends", damage);
-  auto segment = create();
-  if (!segment) return tl::unexpected{segment.error()};
-  writer_ = publish::config_writer::fresh(std::move(*segment), settings_, observations_);
-  return {};
+  for (const auto timer : {look_timer_, decision_timer_}) loop_.cancel(timer);
 }
 
 void controller::load_seeds() {
@@ -143,13 +42,13 @@ void controller::load_seeds() {
     spdlog::warn("{}: the health verdicts are lost", stored.error());
   }
   // The live segment is newer: the file is written a second later.
-  for (const auto& v : publish::health_shown(writer_->view()))
+  for (const auto& v : publish::health_shown(publication_.writer().view()))
     seeds_[{v.service, v.backend}] = v.up;
 }
 
 tl::expected<void, std::string> controller::start() {
   observations_->refresh();
-  if (auto opened = open_segment(); !opened) return opened;
+  if (auto opened = publication_.open(node_, settings_); !opened) return opened;
   load_seeds();
   auto latest = keeper_->load_latest();
   if (!latest) return tl::unexpected{latest.error()};
@@ -176,7 +75,9 @@ tl::expected<void, std::string> controller::start() {
   for (const auto& e : config::check(desired_, context_))
     spdlog::warn("revision {}: {}", revision_, e.to_string());
   for (const auto& s : desired_.services) {
-    const auto shown = [&] { return publish::lists_shown(writer_->segment(), s.name); };
+    const auto shown = [&] {
+      return publish::lists_shown(publication_.writer().segment(), s.name);
+    };
     (void)lists_.find(s.allow, [&] { return shown().allow; });
     (void)lists_.find(s.deny, [&] { return shown().deny; });
   }
@@ -213,12 +114,14 @@ void controller::refresh_discovered() {
     if (const auto errors = config::check(merged, context_); !errors.empty())
       return errors.front().to_string();
     if (std::string why = steering_->refusal(merged); !why.empty()) return why;
-    return writer_->check(publish::all_healthy(
-        merged, {settings_, {}, state_.revision, state_.workers, [&](const model::prefix_set& set) {
-                   return lists_.find(set);
-                 }}));
+    return publication_.writer().check(publish::all_healthy(
+        merged, {settings_,
+                 {},
+                 publication_.state().revision,
+                 publication_.state().workers,
+                 [&](const model::prefix_set& set) { return lists_.find(set); }}));
   };
-  if (discover_->refresh(installed_, check)) install(installed_, state_.revision);
+  if (discover_->refresh(installed_, check)) install(installed_, publication_.state().revision);
 }
 
 tl::expected<change_answer, change_error> controller::change(const change_request& request) {
@@ -249,8 +152,8 @@ tl::expected<change_answer, change_error> controller::change(const change_reques
   const std::string too_much = loop_.invoke([&] {
     const auto find_list = [&](const model::prefix_set& set) { return lists_.find(set); };
     if (std::string why = steering_->refusal(merged); !why.empty()) return why;
-    return writer_->check(
-        publish::all_healthy(merged, {settings_, {}, revision_, state_.workers, find_list}));
+    return publication_.writer().check(publish::all_healthy(
+        merged, {settings_, {}, revision_, publication_.state().workers, find_list}));
   });
   if (!too_much.empty())
     return tl::unexpected{change_error{refusal::invalid, {{{}, 0, "services", too_much}}}};
@@ -289,14 +192,15 @@ std::pair<std::uint64_t, model::desired_state> controller::desired() const {
 snapshot controller::look() {
   return loop_.invoke([this] {
     snapshot s;
-    s.revision = state_.revision;
-    s.generation = writer_->generation();
-    s.published = current_;
+    s.revision = publication_.state().revision;
+    s.generation = publication_.writer().generation();
+    s.published = publication_.current();
     s.services = services_;
-    s.tables = publish::shown_tables::copy(writer_->view());
-    s.base_instance = writer_->base_instance();
-    s.segment_instance = writer_->segment().instance();
-    if (problem_logged_) s.warnings.push_back("not published: " + publish_problem_);
+    s.tables = publish::shown_tables::copy(publication_.writer().view());
+    s.base_instance = publication_.writer().base_instance();
+    s.segment_instance = publication_.writer().segment().instance();
+    if (const auto why = publication_.problem(); !why.empty())
+      s.warnings.push_back("not published: " + why);
     if (!hops_->netlink_error().empty()) s.warnings.push_back(hops_->netlink_error());
     for (auto& p : discover_->problems()) s.warnings.push_back(std::move(p));
     for (auto& p : lists_.problems()) s.warnings.push_back(std::move(p));
@@ -440,253 +344,17 @@ void controller::install(const model::desired_state& configured, std::uint64_t r
     ask_again(services.back()->decided);
   }
   services_ = std::move(services);
-  state_ = std::move(state);
+  publication_.state() = std::move(state);
   lists_.keep_only(next);
   // Seeds are for the first state only: what is added later begins unknown.
   seeds_.clear();
-  publish_now();
+  publication_.now();
 }
 
 std::uint16_t controller::workers() const {
   if (const auto data_plane = observations_->current())
     return static_cast<std::uint16_t>(data_plane->workers());
   return publish::workers_of(node_);
-}
-
-void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime> next) {
-  decide(*next, events_);
-  ask_again(next->decided);
-  const bool differs = next->published != state_.services[service];
-  if (differs) state_.services[service] = next->published;
-  services_[service] = std::move(next);
-  if (differs) publish_soon();
-}
-
-void controller::ask_again(const decision::verdict& decided) {
-  if (!decided.again || (decision_timer_ != 0 && decision_at_ <= *decided.again)) return;
-  loop_.cancel(decision_timer_);
-  decision_at_ = *decided.again;
-  decision_timer_ = loop_.call_at(decision_at_, [this] {
-    decision_timer_ = 0;
-    decide_due();
-  });
-}
-
-void controller::decide_due() {
-  const auto now = event_loop::now();
-  for (std::uint32_t i = 0; i < services_.size(); ++i) {
-    const auto& again = services_[i]->decided.again;
-    if (!again) continue;
-    if (*again <= now)
-      replace(i, std::make_shared<service_runtime>(*services_[i]));
-    else
-      ask_again(services_[i]->decided);
-  }
-}
-
-void controller::on_verdict(const health::target& target, const health::verdict& verdict) {
-  const auto found = by_target_.find(target);
-  if (found == by_target_.end()) return;
-  for (const auto& [service, position] : found->second) {
-    auto next = std::make_shared<service_runtime>(*services_[service]);
-    backend_runtime& b = next->backends[position];
-    const auto shown = verdict.up ? abi::shown_health::up : abi::shown_health::down;
-    if (b.condition.health != shown) {
-      spdlog::info("{}: backend {}: {} ({})", next->config.name, format_ip(target.address),
-                   verdict.up ? "up" : "down", verdict.reason);
-      events_.add("health", next->config.name,
-                  {{"backend", format_ip(target.address)},
-                   {"health", verdict.up ? "up" : "down"},
-                   {"text", verdict.reason}});
-      if (!oldest_verdict_) oldest_verdict_ = verdict.decided;
-    }
-    b.condition.health = shown;
-    b.health_text = verdict.reason;
-    keeper_->save_later({next->config.name, target.address, verdict.up, verdict.time});
-    replace(service, std::move(next));
-  }
-}
-
-void controller::on_probe_way(const health::target& target) {
-  const auto found = by_target_.find(target);
-  if (found == by_target_.end()) return;
-  const bool through = path_->through(target);
-  for (const auto& [service, position] : found->second) {
-    // While a new state is being installed, its places are not yet those of services_.
-    if (service >= services_.size()) continue;
-    const service_runtime& now = *services_[service];
-    if (position >= now.backends.size() || now.backends[position].probed_through == through ||
-        !(target_of(now.config, now.config.backends[position]) == target))
-      continue;
-    auto next = std::make_shared<service_runtime>(now);
-    next->backends[position].probed_through = through;
-    replace(service, std::move(next));
-  }
-}
-
-void controller::on_neighbours(const std::vector<ip_address>& changed) {
-  for (const auto& address : changed)
-    if (const auto found = by_address_.find(address); found != by_address_.end())
-      refresh_routes(found->second);
-}
-
-void controller::refresh_routes(const places& where) {
-  for (const auto& [service, position] : where) {
-    const auto& now = *services_[service];
-    path_->refresh(target_of(now.config, now.config.backends[position]));
-    route way = hops_->find(now.config.backends[position].address, now.config.forward);
-    if (way == now.backends[position].way) continue;
-    auto next = std::make_shared<service_runtime>(now);
-    next->backends[position].condition.next_hop = way.hop;
-    next->backends[position].way = std::move(way);
-    replace(service, std::move(next));
-  }
-}
-
-void controller::refresh_lists() {
-  if (!lists_.refresh()) return;
-  // One that does not fit must not hold up what else there is to publish.
-  publish::published_state wanted = state_;
-  for (std::uint32_t i = 0; i < services_.size(); ++i) {
-    wanted.services[i].allow = lists_.find(services_[i]->config.allow);
-    wanted.services[i].deny = lists_.find(services_[i]->config.deny);
-  }
-  if (const std::string too_much = writer_->check(wanted); !too_much.empty())
-    return lists_.undo(too_much);
-  for (std::uint32_t i = 0; i < services_.size(); ++i) {
-    const auto& now = *services_[i];
-    auto allow = lists_.find(now.config.allow);
-    auto deny = lists_.find(now.config.deny);
-    if (allow == now.allow && deny == now.deny) continue;
-    auto next = std::make_shared<service_runtime>(now);
-    next->allow = std::move(allow);
-    next->deny = std::move(deny);
-    replace(i, std::move(next));
-  }
-}
-
-// note_data_plane() makes an event of a data plane that comes, stalls or goes.
-void controller::note_data_plane() {
-  constexpr std::uint64_t stalled_after_ns = 2'000'000'000;
-  const auto data_plane = observations_->current();
-  std::string state = "absent";
-  if (data_plane && data_plane->alive()) {
-    const std::uint64_t beat = data_plane->map().info().heartbeat_ns.read();
-    state = beat + stalled_after_ns < abi::clock_ns(CLOCK_MONOTONIC) ? "stalled" : "running";
-  }
-  const bool other = data_plane && data_plane->instance() != seen_data_plane_;
-  if (state == shown_data_plane_ && !other) return;
-  if (state == "absent" && shown_data_plane_ == "absent") return;
-  shown_data_plane_ = state;
-  nlohmann::ordered_json data = {{"state", state}};
-  if (state != "absent") {
-    data["pid"] = data_plane->map().info().pid;
-    data["workers"] = data_plane->workers();
-  }
-  events_.add("dataplane", {}, std::move(data));
-}
-
-void controller::look_around() {
-  if (++looks_ % looks_per_list == 0) refresh_lists();
-  look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
-  observations_->refresh();
-  note_data_plane();
-  if (const auto data_plane = observations_->current()) {
-    if (hops_->set_data_plane(*data_plane))
-      for (const auto& [address, where] : by_address_) refresh_routes(where);
-    if (data_plane->instance() != seen_data_plane_) {
-      seen_data_plane_ = data_plane->instance();
-      spdlog::info("data plane: process {}, {} workers", data_plane->map().info().pid,
-                   data_plane->workers());
-    }
-    // The rates are shared by other workers than before.
-    if (state_.workers != workers()) {
-      state_.workers = workers();
-      publish_soon();
-    }
-    // It counts from 0: the published bases must follow.
-    if (data_plane->instance() != writer_->base_instance()) publish_soon();
-  }
-  steering_->check(writer_->view());
-  path_->check();
-}
-
-void controller::publish_soon() {
-  current_ = false;
-  if (publish_timer_ != 0 || publish_posted_) return;
-  const auto now = event_loop::now();
-  if (now - published_at_ >= coalesce_for) {
-    // A verdict that comes alone does not wait for a timer: those that the loop has already
-    // fetched share its generation, what comes after that the next one.
-    publish_posted_ = true;
-    loop_.post([this, here = std::weak_ptr{here_}] {
-      if (!here.expired() && publish_posted_) publish_now();
-    });
-    return;
-  }
-  publish_timer_ = loop_.call_after(coalesce_for, [this] {
-    publish_timer_ = 0;
-    publish_now();
-  });
-}
-
-void controller::publish_now() {
-  loop_.cancel(std::exchange(publish_timer_, 0));
-  publish_posted_ = false;
-  const publish::publish_result done = writer_->publish(state_);
-  published_at_ = event_loop::now();
-  current_ = done.status == publish::publish_status::published;
-  if (current_) {
-    if (problem_logged_) spdlog::info("generation {}: published after all", done.generation);
-    problem_since_.reset();
-    problem_logged_ = false;
-    publish_problem_.clear();
-    counters_.published.fetch_add(1, std::memory_order_relaxed);
-    counters_.tables_built.fetch_add(done.tables_built, std::memory_order_relaxed);
-    counters_.build.add(done.took);
-    events_.add("publish", {},
-                {{"generation", done.generation},
-                 {"revision", state_.revision},
-                 {"tables_built", done.tables_built},
-                 {"ms", std::chrono::duration<double, std::milli>(done.took).count()}});
-    spdlog::debug("generation {}: {} tables built, {:.2f} ms", done.generation, done.tables_built,
-                  std::chrono::duration<double, std::milli>(done.took).count());
-    if (!awaited_verdict_) awaited_verdict_ = oldest_verdict_;
-    oldest_verdict_.reset();
-    awaited_ = done.generation;
-    await_workers();
-    steering_->set(writer_->view());
-    return;
-  }
-  const bool refused = done.status == publish::publish_status::refused;
-  (refused ? counters_.refused : counters_.deferred).fetch_add(1, std::memory_order_relaxed);
-  publish_problem_ = done.error;
-  const auto now = event_loop::now();
-  if (!problem_since_) problem_since_ = now;
-  // A worker that slept for some milliseconds is nothing to report.
-  if (!problem_logged_ && (refused || now - *problem_since_ >= report_stuck_after)) {
-    spdlog::warn("not published: {}", done.error);
-    problem_logged_ = true;
-  }
-  publish_timer_ = loop_.call_after(
-      refused ? event_loop::duration{retry_refused} : event_loop::duration{retry_stuck}, [this] {
-        publish_timer_ = 0;
-        publish_now();
-      });
-}
-
-void controller::await_workers() {
-  loop_.cancel(std::exchange(await_timer_, 0));
-  if (!observations_->quiescent(awaited_)) {
-    await_timer_ = loop_.call_after(coalesce_for, [this] {
-      await_timer_ = 0;
-      await_workers();
-    });
-    return;
-  }
-  if (awaited_verdict_) counters_.verdict.add(event_loop::now() - *awaited_verdict_);
-  awaited_verdict_.reset();
-  writer_->collect();
 }
 
 }  // namespace sluice::reconcile

@@ -4,9 +4,7 @@
 //
 // - A change is validated, committed to the state file, then published. What is refused
 //   leaves everything as it was. A service that a change does not concern is not touched.
-// - Verdicts and next hops that arrive together are published at once, in one generation;
-//   those that follow within a millisecond share the next.
-// - While workers are stuck, publishing is tried again, always with the newest state.
+// - Verdicts and next hops that arrive together share a generation (publication.hpp).
 // - After a restart it goes on with the live segment: row numbers, tables, counter bases
 //   and health verdicts (then those of the state file) are taken over.
 //
@@ -14,7 +12,6 @@
 // any but the loop's.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -36,37 +33,19 @@
 #include "controlplane/health/health_checker.hpp"
 #include "controlplane/loop/event_loop.hpp"
 #include "controlplane/model/text.hpp"
-#include "controlplane/publish/config_writer.hpp"
-#include "controlplane/publish/effective.hpp"
 #include "controlplane/publish/observations.hpp"
 #include "controlplane/publish/shown_tables.hpp"
 #include "controlplane/reconcile/admin_log.hpp"
-#include "controlplane/reconcile/latency.hpp"
 #include "controlplane/reconcile/list_keeper.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
 #include "controlplane/reconcile/probe_path.hpp"
+#include "controlplane/reconcile/publication.hpp"
+#include "controlplane/reconcile/service_runtime.hpp"
 #include "controlplane/reconcile/state_keeper.hpp"
 #include "controlplane/reconcile/steering.hpp"
 #include "dataplane/abi/node_file.hpp"
 
 namespace sluice::reconcile {
-
-struct backend_runtime {
-  publish::condition condition;
-  std::string health_text;
-  bool probed_through{false};  // by the data path, addressed to the VIP
-  route way;
-};
-
-// service_runtime: one service with all that is known of it. Not changed once shared.
-struct service_runtime {
-  model::service config;
-  std::vector<backend_runtime> backends;  // in the order of config.backends
-  lists::shared_ranges allow;             // null: everybody
-  lists::shared_ranges deny;              // null: nobody
-  publish::published_service published;
-  decision::verdict decided;  // what `published` follows from
-};
 
 struct snapshot {
   std::uint64_t revision{};
@@ -104,15 +83,6 @@ struct change_request {
   std::optional<std::uint64_t> expected;  // refused unless this is the newest revision
 };
 
-struct publish_counters {
-  std::atomic<std::uint64_t> published{0};
-  std::atomic<std::uint64_t> deferred{0};  // tries that found a worker stuck
-  std::atomic<std::uint64_t> refused{0};
-  std::atomic<std::uint64_t> tables_built{0};
-  latency_histogram build;    // publish() itself
-  latency_histogram verdict;  // from a verdict until all workers use what follows from it
-};
-
 class controller {
  public:
   controller(event_loop& loop, const node_config& node, std::shared_ptr<state_keeper> keeper);
@@ -133,7 +103,7 @@ class controller {
   // generation stays; fn is quick. Any thread.
   template <class Fn>
   auto with_tables(Fn&& fn) {
-    return loop_.invoke([&] { return fn(writer_->view()); });
+    return loop_.invoke([&] { return fn(publication_.writer().view()); });
   }
   [[nodiscard]] health::checker_counters health_counters();
   // route_to() is the gateway to a backend, or the backend itself when on-link; nothing
@@ -151,7 +121,9 @@ class controller {
   [[nodiscard]] const publish::observation_follower& observations() const noexcept {
     return *observations_;
   }
-  [[nodiscard]] const publish_counters& counters() const noexcept { return counters_; }
+  [[nodiscard]] const publish_counters& counters() const noexcept {
+    return publication_.counters();
+  }
   [[nodiscard]] const events::event_log& events() const noexcept { return events_; }
   [[nodiscard]] state_keeper& keeper() noexcept { return *keeper_; }
   [[nodiscard]] const config::context& context() const noexcept { return context_; }
@@ -162,7 +134,6 @@ class controller {
   // Which backends (service, position) something concerns.
   using places = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
 
-  [[nodiscard]] tl::expected<void, std::string> open_segment();
   void load_seeds();
   void install(const model::desired_state& configured, std::uint64_t revision);
   [[nodiscard]] std::shared_ptr<const service_runtime> make_runtime(const model::service& config,
@@ -188,17 +159,12 @@ class controller {
   [[nodiscard]] tl::expected<void, std::string> open_discovery();
   void refresh_discovered();
 
-  void publish_soon();
-  void publish_now();
-  void await_workers();
-
   event_loop& loop_;
   const node_config& node_;
   const config::context context_;
   const publish::writer_settings settings_;
   std::shared_ptr<state_keeper> keeper_;
   std::shared_ptr<publish::observation_follower> observations_;
-  publish_counters counters_;
   events::event_log events_;
 
   mutable std::mutex change_mutex_;  // held over a whole change
@@ -206,30 +172,17 @@ class controller {
   std::uint64_t revision_{0};
 
   // The loop's thread only, from here on.
-  std::unique_ptr<publish::config_writer> writer_;
+  publication publication_;
   std::map<std::pair<std::string, ip_address>, bool> seeds_;  // verdicts from before the restart
   list_keeper lists_;
   model::desired_state installed_;  // as configured; services_ have what is discovered, too
   admin_log admin_log_;
   unsigned looks_{0};  // calls of look_around()
   runtime_list services_;
-  publish::published_state state_;  // of services_
   std::unordered_map<health::target, places, health::target_hash> by_target_;
   std::map<ip_address, places> by_address_;
-  bool current_{false};  // state_ is published
-  std::string publish_problem_;
-  std::optional<event_loop::time_point> problem_since_;
-  bool problem_logged_{false};
   std::uint64_t seen_data_plane_{0};        // instance of its observations
   std::string shown_data_plane_{"absent"};  // its state, as the last event said
-  event_loop::timer_id publish_timer_{0};
-  bool publish_posted_{false};                                // to the loop, in place of the timer
-  event_loop::time_point published_at_{};                     // or tried to
-  std::shared_ptr<bool> here_{std::make_shared<bool>(true)};  // gone when the controller is
-  std::optional<event_loop::time_point> oldest_verdict_;      // not yet published
-  std::optional<event_loop::time_point> awaited_verdict_;     // published, not yet in use
-  std::uint64_t awaited_{0};                                  // generation
-  event_loop::timer_id await_timer_{0};
   event_loop::timer_id decision_timer_{0};
   event_loop::time_point decision_at_{};  // when decision_timer_ is set
   event_loop::timer_id look_timer_{0};

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the controller does about what it hears: verdicts, neighbours, lists, the data plane,
+// and that time has passed.
+#include <spdlog/spdlog.h>
+
+#include "controlplane/reconcile/controller.hpp"
+
+namespace sluice::reconcile {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto look_every = 100ms;
+constexpr unsigned looks_per_list = 10;  // files of lists are looked at every second
+
+}  // namespace
+
+void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime> next) {
+  decide(*next, events_);
+  ask_again(next->decided);
+  const bool differs = next->published != publication_.state().services[service];
+  if (differs) publication_.state().services[service] = next->published;
+  services_[service] = std::move(next);
+  if (differs) publication_.soon();
+}
+
+void controller::ask_again(const decision::verdict& decided) {
+  if (!decided.again || (decision_timer_ != 0 && decision_at_ <= *decided.again)) return;
+  loop_.cancel(decision_timer_);
+  decision_at_ = *decided.again;
+  decision_timer_ = loop_.call_at(decision_at_, [this] {
+    decision_timer_ = 0;
+    decide_due();
+  });
+}
+
+void controller::decide_due() {
+  const auto now = event_loop::now();
+  for (std::uint32_t i = 0; i < services_.size(); ++i) {
+    const auto& again = services_[i]->decided.again;
+    if (!again) continue;
+    if (*again <= now)
+      replace(i, std::make_shared<service_runtime>(*services_[i]));
+    else
+      ask_again(services_[i]->decided);
+  }
+}
+
+void controller::on_verdict(const health::target& target, const health::verdict& verdict) {
+  const auto found = by_target_.find(target);
+  if (found == by_target_.end()) return;
+  for (const auto& [service, position] : found->second) {
+    auto next = std::make_shared<service_runtime>(*services_[service]);
+    backend_runtime& b = next->backends[position];
+    const auto shown = verdict.up ? abi::shown_health::up : abi::shown_health::down;
+    if (b.condition.health != shown) {
+      spdlog::info("{}: backend {}: {} ({})", next->config.name, format_ip(target.address),
+                   verdict.up ? "up" : "down", verdict.reason);
+      events_.add("health", next->config.name,
+                  {{"backend", format_ip(target.address)},
+                   {"health", verdict.up ? "up" : "down"},
+                   {"text", verdict.reason}});
+      publication_.note_verdict(verdict.decided);
+    }
+    b.condition.health = shown;
+    b.health_text = verdict.reason;
+    keeper_->save_later({next->config.name, target.address, verdict.up, verdict.time});
+    replace(service, std::move(next));
+  }
+}
+
+void controller::on_probe_way(const health::target& target) {
+  const auto found = by_target_.find(target);
+  if (found == by_target_.end()) return;
+  const bool through = path_->through(target);
+  for (const auto& [service, position] : found->second) {
+    // While a new state is being installed, its places are not yet those of services_.
+    if (service >= services_.size()) continue;
+    const service_runtime& now = *services_[service];
+    if (position >= now.backends.size() || now.backends[position].probed_through == through ||
+        !(target_of(now.config, now.config.backends[position]) == target))
+      continue;
+    auto next = std::make_shared<service_runtime>(now);
+    next->backends[position].probed_through = through;
+    replace(service, std::move(next));
+  }
+}
+
+void controller::on_neighbours(const std::vector<ip_address>& changed) {
+  for (const auto& address : changed)
+    if (const auto found = by_address_.find(address); found != by_address_.end())
+      refresh_routes(found->second);
+}
+
+void controller::refresh_routes(const places& where) {
+  for (const auto& [service, position] : where) {
+    const auto& now = *services_[service];
+    path_->refresh(target_of(now.config, now.config.backends[position]));
+    route way = hops_->find(now.config.backends[position].address, now.config.forward);
+    if (way == now.backends[position].way) continue;
+    auto next = std::make_shared<service_runtime>(now);
+    next->backends[position].condition.next_hop = way.hop;
+    next->backends[position].way = std::move(way);
+    replace(service, std::move(next));
+  }
+}
+
+void controller::refresh_lists() {
+  if (!lists_.refresh()) return;
+  // One that does not fit must not hold up what else there is to publish.
+  publish::published_state wanted = publication_.state();
+  for (std::uint32_t i = 0; i < services_.size(); ++i) {
+    wanted.services[i].allow = lists_.find(services_[i]->config.allow);
+    wanted.services[i].deny = lists_.find(services_[i]->config.deny);
+  }
+  if (const std::string too_much = publication_.writer().check(wanted); !too_much.empty())
+    return lists_.undo(too_much);
+  for (std::uint32_t i = 0; i < services_.size(); ++i) {
+    const auto& now = *services_[i];
+    auto allow = lists_.find(now.config.allow);
+    auto deny = lists_.find(now.config.deny);
+    if (allow == now.allow && deny == now.deny) continue;
+    auto next = std::make_shared<service_runtime>(now);
+    next->allow = std::move(allow);
+    next->deny = std::move(deny);
+    replace(i, std::move(next));
+  }
+}
+
+// note_data_plane() makes an event of a data plane that comes, stalls or goes.
+void controller::note_data_plane() {
+  constexpr std::uint64_t stalled_after_ns = 2'000'000'000;
+  const auto data_plane = observations_->current();
+  std::string state = "absent";
+  if (data_plane && data_plane->alive()) {
+    const std::uint64_t beat = data_plane->map().info().heartbeat_ns.read();
+    state = beat + stalled_after_ns < abi::clock_ns(CLOCK_MONOTONIC) ? "stalled" : "running";
+  }
+  const bool other = data_plane && data_plane->instance() != seen_data_plane_;
+  if (state == shown_data_plane_ && !other) return;
+  if (state == "absent" && shown_data_plane_ == "absent") return;
+  shown_data_plane_ = state;
+  nlohmann::ordered_json data = {{"state", state}};
+  if (state != "absent") {
+    data["pid"] = data_plane->map().info().pid;
+    data["workers"] = data_plane->workers();
+  }
+  events_.add("dataplane", {}, std::move(data));
+}
+
+void controller::look_around() {
+  if (++looks_ % looks_per_list == 0) refresh_lists();
+  look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
+  observations_->refresh();
+  note_data_plane();
+  if (const auto data_plane = observations_->current()) {
+    if (hops_->set_data_plane(*data_plane))
+      for (const auto& [address, where] : by_address_) refresh_routes(where);
+    if (data_plane->instance() != seen_data_plane_) {
+      seen_data_plane_ = data_plane->instance();
+      spdlog::info("data plane: process {}, {} workers", data_plane->map().info().pid,
+                   data_plane->workers());
+    }
+    // The rates are shared by other workers than before.
+    if (publication_.state().workers != workers()) {
+      publication_.state().workers = workers();
+      publication_.soon();
+    }
+    // It counts from 0: the published bases must follow.
+    if (data_plane->instance() != publication_.writer().base_instance()) publication_.soon();
+  }
+  steering_->check(publication_.writer().view());
+  path_->check();
+}
+
+}  // namespace sluice::reconcile

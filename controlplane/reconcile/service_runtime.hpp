@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// service_runtime: one service with all that is known of it and was decided about it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "controlplane/decision/decision.hpp"
+#include "controlplane/events/event_log.hpp"
+#include "controlplane/health/health_checker.hpp"
+#include "controlplane/model/model.hpp"
+#include "controlplane/publish/effective.hpp"
+#include "controlplane/reconcile/next_hops.hpp"
+
+namespace sluice::reconcile {
+
+struct backend_runtime {
+  publish::condition condition;
+  std::string health_text;
+  bool probed_through{false};  // by the data path, addressed to the VIP
+  route way;
+};
+
+// Not changed once shared.
+struct service_runtime {
+  model::service config;
+  std::vector<backend_runtime> backends;  // in the order of config.backends
+  lists::shared_ranges allow;             // null: everybody
+  lists::shared_ranges deny;              // null: nobody
+  publish::published_service published;
+  decision::verdict decided;  // what `published` follows from
+};
+
+[[nodiscard]] abi::shown_health to_shown(health::health_state s) noexcept;
+// is_checked() tells whether a service has health checks.
+[[nodiscard]] bool is_checked(const model::service& s) noexcept;
+
+// decide() makes the next decision about a service, from the one that s has, and events of
+// what that changes.
+void decide(service_runtime& s, events::event_log& events);
+
+}  // namespace sluice::reconcile
