@@ -7,7 +7,6 @@
 #include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -31,6 +30,8 @@
 #include "controlplane/access/tls.hpp"
 #include "controlplane/api/router.hpp"
 #include "controlplane/api/server.hpp"
+#include "controlplane/daemon/reloader.hpp"
+#include "controlplane/daemon/supervision.hpp"
 #include "controlplane/metrics/exporter.hpp"
 #include "controlplane/reconcile/backup_keeper.hpp"
 #include "controlplane/reconcile/controller.hpp"
@@ -44,19 +45,21 @@ constexpr const char* usage_text = R"(usage: sluice-controlplane --node FILE [--
 
 Keeps the desired state, checks the health of backends, builds the tables that
 sluice-dataplane forwards by, and answers the HTTP API (docs/api.md).
-Runs in the foreground until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
+Runs in the foreground until SIGTERM or SIGINT; a second one ends it at once. SIGHUP has it
+read node.yaml again: the log level, and what the API over TCP takes for certificate and tokens.
 
-  --node FILE   node.yaml of this host (docs/configuration.md)
-  --check       only check the file; exit 1 if it is wrong
-  --verbose     log more
-  --version     print the version
-  --help        print this
+  --node FILE         node.yaml of this host (docs/configuration.md)
+  --check             only check the file; exit 1 if it is wrong
+  --log-level LEVEL   debug, info, warning or error, whatever node.yaml says (node.log-level)
+  --verbose           --log-level debug
+  --version           print the version
+  --help              print this
 )";
 
 struct options {
   std::string node;
   bool check{false};
-  bool verbose{false};
+  std::optional<log_level> level;  // nothing: as node.yaml says
 };
 
 [[noreturn]] void wrong_usage(const char* what) {
@@ -66,11 +69,14 @@ struct options {
 }
 
 options read_options(int argc, char** argv) {
-  enum : int { node = 1, check, verbose, version, help };
-  const option known[] = {
-      {"node", required_argument, nullptr, node}, {"check", no_argument, nullptr, check},
-      {"verbose", no_argument, nullptr, verbose}, {"version", no_argument, nullptr, version},
-      {"help", no_argument, nullptr, help},       {nullptr, 0, nullptr, 0}};
+  enum : int { node = 1, check, level, verbose, version, help };
+  const option known[] = {{"node", required_argument, nullptr, node},
+                          {"check", no_argument, nullptr, check},
+                          {"log-level", required_argument, nullptr, level},
+                          {"verbose", no_argument, nullptr, verbose},
+                          {"version", no_argument, nullptr, version},
+                          {"help", no_argument, nullptr, help},
+                          {nullptr, 0, nullptr, 0}};
   options out;
   for (int c = 0; (c = getopt_long(argc, argv, "h", known, nullptr)) != -1;) switch (c) {
       case node:
@@ -79,8 +85,12 @@ options read_options(int argc, char** argv) {
       case check:
         out.check = true;
         break;
+      case level:
+        out.level = parse_log_level(optarg);
+        if (!out.level) wrong_usage("--log-level is debug, info, warning or error");
+        break;
       case verbose:
-        out.verbose = true;
+        out.level = log_level::debug;
         break;
       case version:
         std::puts("sluice-controlplane " SLUICE_VERSION);
@@ -133,16 +143,13 @@ int signals_to_descriptor() {
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGTERM);
   ::sigaddset(&set, SIGINT);
-  // A terminal that closes ends us cleanly; under nohup it does not.
-  struct sigaction hangup {};
-  if (::sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
-    ::sigaddset(&set, SIGHUP);
+  ::sigaddset(&set, SIGHUP);
   ::sigprocmask(SIG_BLOCK, &set, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   return ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-int serve(const node_config& node) {
+int serve(const node_config& node, std::optional<log_level> level) {
   std::string error;
   const auto& settings = node.controlplane;
   for (const std::filesystem::path& directory :
@@ -192,14 +199,26 @@ int serve(const node_config& node) {
     spdlog::info("metrics on http://{}/metrics", format_ip_port(*settings.metrics_listen));
   }
 
+  // What is revoked is revoked for the next request; events that are followed go on.
+  daemon::reloader reloader{
+      node, level, [&](const node_config& next) -> tl::expected<void, std::vector<config_error>> {
+        const auto& listen = next.controlplane.api_listen;
+        if (!remote || !listen) return {};
+        auto fresh = access::secure(*listen, next.file);
+        if (!fresh) return tl::unexpected{std::move(fresh.error())};
+        remote->renew(std::move(*fresh));
+        return {};
+      }};
+  daemon::supervision supervision{loop, [&controller] { return controller.summary(); }};
   std::thread stopper;
   const auto added = loop.add_fd(signals, EPOLLIN, [&](std::uint32_t) {
     signalfd_siginfo info{};
     if (::read(signals, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
+    if (info.ssi_signo == SIGHUP) return reloader.request();
     if (stopper.joinable()) std::_Exit(1);  // asked twice
     spdlog::info("signal {}: stopping; the data plane goes on with the tables it has",
                  info.ssi_signo);
-    ::sd_notify(0, "STOPPING=1");
+    daemon::tell_stopping();
     // Calls that are being answered need the loop until they are done.
     stopper = std::thread{[&] {
       exporter.reset();
@@ -211,7 +230,7 @@ int serve(const node_config& node) {
   if (added) return fail("signals cannot be watched: " + added.message());
 
   spdlog::info("ready: API on {}", settings.api_socket);
-  ::sd_notify(0, "READY=1");
+  supervision.ready();
   loop.run();
   stopper.join();
   loop.remove_fd(signals);
@@ -227,13 +246,13 @@ int main(int argc, char** argv) {
   const options o = read_options(argc, argv);
   spdlog::set_default_logger(spdlog::stderr_color_mt("sluice-controlplane"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
-  spdlog::set_level(o.verbose ? spdlog::level::debug : spdlog::level::info);
   spdlog::flush_on(spdlog::level::info);
   const auto node = load_node_file(o.node);
   if (!node) {
     std::fprintf(stderr, "%s\n", to_string(node.error()).c_str());
     return 1;
   }
+  daemon::set_log_level(o.level.value_or(node->log));
   if (o.check) {
     if (const auto& listen = node->controlplane.api_listen) {
       if (const auto read = access::secure(*listen, o.node); !read) {
@@ -245,7 +264,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   try {
-    return serve(*node);
+    return serve(*node, o.level);
   } catch (const std::exception& e) {
     return fail(e.what());
   }

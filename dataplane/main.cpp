@@ -9,7 +9,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "dataplane/abi/node_file.hpp"
 #include "dataplane/process/data_plane.hpp"
@@ -23,20 +25,22 @@ constexpr const char* usage_text = R"(usage: sluice-dataplane --node FILE [--che
 Forwards packets on the ports of node.yaml, by the tables of sluice-controlplane.
 Runs in the foreground until a signal ends it: SIGTERM (a restart or an upgrade) leaves what
 the next start takes over, SIGINT and SIGHUP leave nothing. A second signal ends it at once.
+SIGUSR1 has it read node.log-level again, and say what else has changed and needs a restart.
 
-  --node FILE   node.yaml of this host (docs/configuration.md)
-  --check       only say what would be done: ports, workers, memory; exit 1 if it cannot
-  --remove      remove what a data plane that has ended has left for the next one
-  --verbose     log more
-  --version     print the version
-  --help        print this
+  --node FILE         node.yaml of this host (docs/configuration.md)
+  --check             only say what would be done: ports, workers, memory; exit 1 if it cannot
+  --remove            remove what a data plane that has ended has left for the next one
+  --log-level LEVEL   debug, info, warning or error, whatever node.yaml says (node.log-level)
+  --verbose           --log-level debug
+  --version           print the version
+  --help              print this
 )";
 
 struct options {
   std::string node;
   bool check{false};
   bool remove{false};
-  bool verbose{false};
+  std::optional<sluice::log_level> level;  // nothing: as node.yaml says
 };
 
 [[noreturn]] void wrong_usage(const char* what) {
@@ -46,14 +50,12 @@ struct options {
 }
 
 options read_options(int argc, char** argv) {
-  enum : int { node = 1, check, remove, verbose, version, help };
-  const option known[] = {{"node", required_argument, nullptr, node},
-                          {"check", no_argument, nullptr, check},
-                          {"remove", no_argument, nullptr, remove},
-                          {"verbose", no_argument, nullptr, verbose},
-                          {"version", no_argument, nullptr, version},
-                          {"help", no_argument, nullptr, help},
-                          {nullptr, 0, nullptr, 0}};
+  enum : int { node = 1, check, remove, level, verbose, version, help };
+  const option known[] = {
+      {"node", required_argument, nullptr, node}, {"check", no_argument, nullptr, check},
+      {"remove", no_argument, nullptr, remove},   {"log-level", required_argument, nullptr, level},
+      {"verbose", no_argument, nullptr, verbose}, {"version", no_argument, nullptr, version},
+      {"help", no_argument, nullptr, help},       {nullptr, 0, nullptr, 0}};
   options out;
   for (int c = 0; (c = getopt_long(argc, argv, "h", known, nullptr)) != -1;) switch (c) {
       case node:
@@ -65,8 +67,12 @@ options read_options(int argc, char** argv) {
       case remove:
         out.remove = true;
         break;
+      case level:
+        out.level = sluice::parse_log_level(optarg);
+        if (!out.level) wrong_usage("--log-level is debug, info, warning or error");
+        break;
       case verbose:
-        out.verbose = true;
+        out.level = sluice::log_level::debug;
         break;
       case version:
         std::puts("sluice-dataplane " SLUICE_VERSION);
@@ -83,6 +89,30 @@ options read_options(int argc, char** argv) {
   return out;
 }
 
+void set_log_level(const options& wish, const sluice::node_config& node) {
+  const sluice::log_level level = wish.level.value_or(node.log);
+  spdlog::set_level(spdlog::level::from_str(std::string{sluice::to_string(level)}));
+}
+
+// reload() takes over the log level; ports, workers and memory are a start's.
+void reload(const options& wish, const sluice::node_config& running) {
+  const auto next = sluice::load_node_file(wish.node);
+  if (!next) {
+    for (const auto& e : next.error()) spdlog::error("{}", e.to_string());
+    spdlog::error("{}: not reloaded; all stays as it was", wish.node);
+    return;
+  }
+  set_log_level(wish, *next);
+  std::string later;
+  for (const std::string_view key : sluice::changed_keys(running, *next))
+    if (key != "node.log-level" &&
+        (!key.starts_with("controlplane.") || key == "controlplane.limits"))
+      later += (later.empty() ? "" : ", ") + std::string{key};
+  if (!later.empty())
+    spdlog::warn("{}: changed, and not taken over before a restart: {}", wish.node, later);
+  spdlog::info("{}: reloaded", wish.node);
+}
+
 // stop_signals() are blocked before any thread is started: only sigtimedwait() in the
 // housekeeping loop takes them.
 sigset_t stop_signals() {
@@ -94,6 +124,7 @@ sigset_t stop_signals() {
   struct sigaction hangup {};
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
     sigaddset(&set, SIGHUP);
+  sigaddset(&set, SIGUSR1);  // is handled there, too, and ends nothing
   return set;
 }
 
@@ -103,6 +134,7 @@ int run(const options& wish) {
     std::fprintf(stderr, "%s\n", sluice::to_string(node.error()).c_str());
     return 1;
   }
+  set_log_level(wish, *node);
   if (wish.check) {
     const auto plan = sluice::make_plan(*node, false);
     if (!plan) {
@@ -141,7 +173,12 @@ int run(const options& wish) {
   const std::string summary = (*plane)->summary();
   spdlog::info("sluice-dataplane {} ready: {}", SLUICE_VERSION, summary);
   sluice::notify_ready(summary);
-  const int signal = (*plane)->run(stop);
+  int signal = (*plane)->run(stop);
+  for (; signal == SIGUSR1; signal = (*plane)->run(stop)) {
+    sluice::notify_reloading();
+    reload(wish, *node);
+    sluice::notify_ready(summary);
+  }
   // A service manager's stop may be half of a restart; who presses Ctrl-C is done.
   const bool leave = signal == SIGTERM;
   (*plane)->leave_to_successor(leave);
@@ -152,6 +189,7 @@ int run(const options& wish) {
   std::signal(SIGTERM, SIG_DFL);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGHUP, SIG_DFL);
+  std::signal(SIGUSR1, SIG_IGN);
   pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
   plane->reset();
   spdlog::info("stopped");
@@ -164,7 +202,6 @@ int main(int argc, char** argv) {
   const options wish = read_options(argc, argv);
   spdlog::set_default_logger(spdlog::stderr_color_mt("dataplane"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
-  if (wish.verbose) spdlog::set_level(spdlog::level::debug);
   try {
     return run(wish);
   } catch (const std::exception& error) {

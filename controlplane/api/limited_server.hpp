@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include <httplib.h>
@@ -32,6 +33,12 @@ class limited_server final : public httplib::Server {
   }
   limited_server(const limited_server&) = delete;
   limited_server& operator=(const limited_server&) = delete;
+
+  // use() has connections from now on begin with this. Any thread; tls was there before.
+  void use(std::shared_ptr<SSL_CTX> tls) {
+    const std::lock_guard lock{tls_mutex_};
+    tls_ = std::move(tls);
+  }
 
   // end() is stop() that does not wait for clients.
   void end() {
@@ -56,8 +63,12 @@ class limited_server final : public httplib::Server {
     {
       limited_stream stream{fd, stop_fd_, limits_};
       now_ = {&stream, false};
-      if (tls_) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-      if (!tls_ || stream.begin_tls(tls_.get())) {
+      const auto tls = [this] {
+        const std::lock_guard lock{tls_mutex_};
+        return tls_;
+      }();
+      if (tls) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+      if (!tls || stream.begin_tls(tls.get())) {
         for (unsigned left = requests_per_connection; left > 0 && stream.await_request(); --left) {
           bool closed = false;
           fine = process_request(stream, left == 1, closed, nullptr);
@@ -73,6 +84,7 @@ class limited_server final : public httplib::Server {
   }
 
   time_limits limits_;
+  std::mutex tls_mutex_;
   std::shared_ptr<SSL_CTX> tls_;
   int stop_fd_;
   static inline thread_local in_work now_{nullptr, false};

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <optional>
 #include <system_error>
 #include <thread>
@@ -105,7 +106,7 @@ class server::impl {
   // how: nothing on a Unix socket, whose permissions decide who may do everything.
   impl(handler handle, std::optional<access::secured> how, const time_limits& limits)
       : handle_{std::move(handle)},
-        tokens_{how ? std::optional{std::move(how->tokens)} : std::nullopt},
+        tokens_{how ? std::make_shared<const access::token_list>(std::move(how->tokens)) : nullptr},
         limits_{limits},
         http_{limits, how ? std::move(how->tls) : nullptr} {
     http_.new_task_queue = [] { return new httplib::ThreadPool{threads}; };
@@ -217,6 +218,13 @@ class server::impl {
     return {};
   }
 
+  void renew(access::secured how) {
+    http_.use(std::move(how.tls));
+    auto tokens = std::make_shared<const access::token_list>(std::move(how.tokens));
+    const std::lock_guard lock{tokens_mutex_};
+    tokens_ = std::move(tokens);
+  }
+
   void stop() {
     if (!thread_.joinable()) return;
     http_.end();
@@ -233,7 +241,11 @@ class server::impl {
   // refusal_of() is the answer to those who may not ask this; nothing: they may.
   [[nodiscard]] std::optional<reply> refusal_of(const httplib::Request& in,
                                                 const request& r) const {
-    if (!tokens_ || is_page(r.segments)) return std::nullopt;
+    const auto tokens = [this] {
+      const std::lock_guard lock{tokens_mutex_};
+      return tokens_;
+    }();
+    if (!tokens || is_page(r.segments)) return std::nullopt;
     constexpr std::string_view scheme = "Bearer ";
     const std::string header = in.get_header_value("Authorization");
     const auto ask_for_token = [](std::string why) {
@@ -245,7 +257,7 @@ class server::impl {
       return ask_for_token("a token is needed: Authorization: Bearer TOKEN (sluice --token-file)");
     if (!header.starts_with(scheme))
       return ask_for_token("is not understood; expected Bearer TOKEN");
-    const auto role = tokens_->find(std::string_view{header}.substr(scheme.size()));
+    const auto role = tokens->find(std::string_view{header}.substr(scheme.size()));
     if (!role) return ask_for_token("this token is not known here");
     if (*role == access::role::read_only && r.method != "GET")
       return refuse(
@@ -295,7 +307,8 @@ class server::impl {
 
   std::string path_;
   handler handle_;
-  std::optional<access::token_list> tokens_;
+  mutable std::mutex tokens_mutex_;
+  std::shared_ptr<const access::token_list> tokens_;  // null: none is asked for
   time_limits limits_;
   std::atomic<unsigned> streams_{0};
   limited_server http_;
@@ -305,6 +318,10 @@ class server::impl {
 server::server(std::unique_ptr<impl> i) : impl_{std::move(i)} {}
 server::~server() {
   stop();
+}
+
+void server::renew(access::secured how) {
+  impl_->renew(std::move(how));
 }
 
 void server::stop() {

@@ -36,6 +36,9 @@ class server {
   // GET. The web page itself (/ui) is for everybody: it holds nothing.
   [[nodiscard]] static tl::expected<std::unique_ptr<server>, std::string> listen_tls(
       const ip_port& at, access::secured how, handler handle, const time_limits& limits = {});
+  // renew() is for a server over TLS: new connections are given this certificate, and further
+  // requests need one of these tokens. Any thread.
+  void renew(access::secured how);
   // stop() waits for the calls that are being answered, not for slow clients, and removes
   // the socket. Any thread but the handlers'; what handlers wait for must still run.
   void stop();

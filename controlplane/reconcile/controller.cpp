@@ -217,6 +217,21 @@ snapshot controller::look() {
   });
 }
 
+std::string controller::summary() {
+  std::size_t backends = 0;
+  std::size_t up = 0;
+  for (const auto& s : services_)
+    for (const auto& b : s->backends) {
+      ++backends;
+      up += b.condition.health == abi::shown_health::up ||
+            b.condition.health == abi::shown_health::unchecked;
+    }
+  return "revision " + std::to_string(publication_.state().revision) + ": " +
+         std::to_string(services_.size()) + " services, " + std::to_string(up) + " of " +
+         std::to_string(backends) + " backends up; data plane " + shown_data_plane_ +
+         (publication_.current() ? "" : "; not published");
+}
+
 health::checker_counters controller::health_counters() {
   return loop_.invoke([this] { return health_->counters(); });
 }

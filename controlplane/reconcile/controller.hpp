@@ -105,6 +105,8 @@ class controller {
   auto with_tables(Fn&& fn) {
     return loop_.invoke([&] { return fn(publication_.writer().view()); });
   }
+  // summary() is one line: what there is, and how much of it is up. The loop's thread.
+  [[nodiscard]] std::string summary();
   [[nodiscard]] health::checker_counters health_counters();
   // route_to() is the gateway to a backend, or the backend itself when on-link; nothing
   // when the kernel's routes do not say. Any thread.

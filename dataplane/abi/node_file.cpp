@@ -394,8 +394,26 @@ void read_backup(const value& v, backup_config& out) {
   }
 }
 
+void read_announce(const value& v, controlplane_config& out) {
+  const auto m = v.map({"interface", "withdraw-after"});
+  if (!m) return;
+  announce_config announce;
+  if (const auto after = m->find("withdraw-after"))
+    assign(announce.withdraw_after,
+           after->duration(std::chrono::milliseconds{500}, std::chrono::hours{1}));
+  const auto interface = m->require("interface", "lo");
+  const auto name = interface ? interface->text() : std::nullopt;
+  if (!name) return;
+  const auto odd = [](char c) { return c <= ' ' || c == '/' || c == ':' || c >= 0x7f; };
+  if (name->size() > longest_interface || std::any_of(name->begin(), name->end(), odd) ||
+      *name == "." || *name == "..")
+    return interface->error(yaml::shown(*name) + " is not the name of a network interface");
+  announce.interface = *name;
+  out.announce = std::move(announce);
+}
+
 void read_controlplane(const value& v, controlplane_config& out) {
-  const auto m = v.map({"state", "api", "metrics", "limits", "history", "backup"});
+  const auto m = v.map({"state", "api", "metrics", "limits", "history", "backup", "announce"});
   if (!m) return;
   if (const auto state = m->find("state"))
     if (auto path = absolute_path(*state, PATH_MAX - 32)) out.state = std::move(*path);
@@ -424,6 +442,8 @@ void read_controlplane(const value& v, controlplane_config& out) {
     }
   }
   if (const auto backup = m->find("backup")) read_backup(*backup, out.backup);
+  if (const auto announce = m->find("announce"); announce && !announce->is_word("off"))
+    read_announce(*announce, out);
   if (const auto history = m->find("history")) {
     if (const auto keys = history->map({"revisions"})) {
       const auto n = keys->find("revisions");
@@ -439,7 +459,7 @@ void read_root(const value& root, node_config& out) {
   const auto m = root.map({"node", "cluster", "dataplane", "controlplane"});
   if (!m) return;
   if (const auto node = m->find("node")) {
-    if (const auto keys = node->map({"name", "runtime-dir"})) {
+    if (const auto keys = node->map({"name", "runtime-dir", "log-level"})) {
       if (const auto name = keys->find("name")) {
         if (auto text = name->text()) {
           if (!name_ok(*text, 64))
@@ -453,6 +473,11 @@ void read_root(const value& root, node_config& out) {
       if (const auto directory = keys->find("runtime-dir"))
         if (auto path = absolute_path(*directory, sizeof(sockaddr_un::sun_path) - 32))
           out.runtime_dir = std::move(*path);
+      if (const auto level = keys->find("log-level"))
+        assign(out.log, level->word<log_level>({{"debug", log_level::debug},
+                                                {"info", log_level::info},
+                                                {"warning", log_level::warning},
+                                                {"error", log_level::error}}));
     }
   }
   if (const auto cluster = m->find("cluster"))

@@ -20,6 +20,11 @@ namespace sluice {
 
 enum class device_kind : std::uint8_t { af_xdp, pci, vdev };
 
+// log_level: what is logged, and all that is worse.
+enum class log_level : std::uint8_t { debug, info, warning, error };
+[[nodiscard]] std::string_view to_string(log_level l) noexcept;
+[[nodiscard]] std::optional<log_level> parse_log_level(std::string_view word) noexcept;
+
 struct port_config {
   std::string name;    // [a-z0-9][a-z0-9._-]{0,31}, unique
   std::string device;  // as in the file
@@ -36,6 +41,8 @@ struct port_config {
   }
   // twin_name() is the TAP's name.
   [[nodiscard]] std::string twin_name() const { return "sl-" + name; }
+
+  bool operator==(const port_config&) const = default;
 };
 
 enum class worker_selection : std::uint8_t { automatic, count, list };
@@ -44,6 +51,8 @@ struct workers_config {
   worker_selection selection{worker_selection::automatic};
   unsigned count{};            // for count
   std::vector<unsigned> cpus;  // for list: in the order given, each once
+
+  bool operator==(const workers_config&) const = default;
 };
 
 enum class idle_mode : std::uint8_t { busy, yield, sleep };
@@ -64,12 +73,16 @@ struct dataplane_config {
   std::optional<unsigned> memory_mib;  // EAL's memory; nothing: computed
   unsigned burst{32};                  // packets, 8 to 256
   std::vector<std::string> eal_args;   // appended to EAL's own, one argument each
+
+  bool operator==(const dataplane_config&) const = default;
 };
 
 struct limits_config {
   std::uint32_t services{4096};
   std::uint32_t backends{65536};
   std::uint32_t table_memory_mib{512};  // for the lookup tables of one generation
+
+  bool operator==(const limits_config&) const = default;
 };
 
 // Words of controlplane.backup.
@@ -85,10 +98,14 @@ struct backup_config {
   std::uint32_t keep{7};         // full backups, each with what builds on it
   std::string copy_to;           // second directory; empty: none
   copy_mode copy{copy_mode::sync};
+
+  bool operator==(const backup_config&) const = default;
 };
 
 struct history_config {
   std::uint32_t revisions{10'000};  // kept at least; 0: all
+
+  bool operator==(const history_config&) const = default;
 };
 
 // api_listen_config: the API over TCP. The files are read by the control plane.
@@ -98,6 +115,16 @@ struct api_listen_config {
   std::string key;          // PEM
   std::string tokens;
   unsigned line{};  // in node.yaml
+
+  bool operator==(const api_listen_config&) const = default;
+};
+
+// announce_config: where VIPs are put so that a routing daemon announces them.
+struct announce_config {
+  std::string interface;
+  std::chrono::milliseconds withdraw_after{3000};  // the data plane's last sign of life
+
+  bool operator==(const announce_config&) const = default;
 };
 
 struct controlplane_config {
@@ -109,12 +136,16 @@ struct controlplane_config {
   limits_config limits;
   history_config history;
   backup_config backup;
+  std::optional<announce_config> announce;  // nothing: off
+
+  bool operator==(const controlplane_config&) const = default;
 };
 
 struct node_config {
   std::string file;                        // where it was read from
   std::string name;                        // default: the host's name
   std::string runtime_dir{"/run/sluice"};  // absolute, no '/' at the end
+  log_level log{log_level::info};          // read again by a reload
   std::uint64_t hash_seed{0};
   dataplane_config dataplane;
   controlplane_config controlplane;
@@ -137,6 +168,11 @@ struct node_config {
 // parse_node_text() is the same for text in memory; file_name is for the errors.
 [[nodiscard]] tl::expected<node_config, std::vector<config_error>> parse_node_text(
     std::string_view text, std::string_view file_name);
+
+// changed_keys() names what differs, as "controlplane.limits"; not the order of keys, comments
+// or where the file is.
+[[nodiscard]] std::vector<std::string_view> changed_keys(const node_config& a,
+                                                         const node_config& b);
 
 // read_text_file() returns a file's content, at most yaml::max_bytes.
 [[nodiscard]] tl::expected<std::string, config_error> read_text_file(const std::string& path);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the main thread does while the workers forward: the only thread that calls the
 // system, so that they need not.
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -74,6 +75,7 @@ void data_plane::watch_workers(std::uint64_t now_ns) {
         spdlog::error("worker {} has not reported for {} ms", w, (now_ns - beat) / millisecond);
       else
         spdlog::info("worker {} reports again", w);
+      notify_status(late ? fmt::format("worker {} does not report", w) : summary());
     }
     late_[w] = late;
     all_well &= !late;

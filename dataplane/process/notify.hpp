@@ -7,7 +7,10 @@
 
 namespace sluice {
 
+// notify_ready() also ends what notify_reloading() began.
 void notify_ready(const std::string& status);
+void notify_reloading();
+void notify_status(const std::string& status);
 void notify_stopping();
 void notify_watchdog();
 // watchdog_interval_ns() is how often notify_watchdog() must be called at least; 0: not asked for.

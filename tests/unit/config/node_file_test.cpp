@@ -71,9 +71,26 @@ TEST(node_file, reads_the_contract) {
   EXPECT_FALSE(n->find_port("up1"));
 }
 
+TEST(node_file, says_what_has_changed) {
+  const auto a = parse_node_text(contract, "node.yaml");
+  ASSERT_TRUE(a);
+  auto b = *a;
+  EXPECT_TRUE(changed_keys(*a, b).empty());
+  b.log = log_level::debug;
+  b.dataplane.burst = 64;
+  b.controlplane.limits.services = 1;
+  EXPECT_EQ(changed_keys(*a, b),
+            (std::vector<std::string_view>{"node.log-level", "dataplane", "controlplane.limits"}));
+  for (const auto level : {log_level::debug, log_level::info, log_level::warning, log_level::error})
+    EXPECT_EQ(parse_log_level(to_string(level)), level);
+  EXPECT_FALSE(parse_log_level("loud"));
+  EXPECT_NE(errors_of("controlplane: {announce: {withdraw-after: 1s}}"), "");
+  EXPECT_NE(errors_of("controlplane: {announce: {interface: a/b}}"), "");
+}
+
 TEST(node_file, reads_every_key) {
   const auto n = parse_node_text(R"(
-node: {name: edge2.example.net, runtime-dir: /tmp/sluice-1/}
+node: {name: edge2.example.net, runtime-dir: /tmp/sluice-1/, log-level: warning}
 cluster: {hash-seed: 18446744073709551615}
 dataplane:
   workers: "2-3,6"
@@ -94,10 +111,15 @@ controlplane:
   api: {mode: 0600}
   metrics: {listen: off}
   limits: {services: 10, backends: 1048575, table-memory: 64}
+  announce: {interface: lo, withdraw-after: 5s}
 )",
                                  "node.yaml");
   ASSERT_TRUE(n) << to_string(n.error());
   EXPECT_EQ(n->hash_seed, UINT64_MAX);
+  EXPECT_EQ(n->log, log_level::warning);
+  ASSERT_TRUE(n->controlplane.announce);
+  EXPECT_EQ(n->controlplane.announce->interface, "lo");
+  EXPECT_EQ(n->controlplane.announce->withdraw_after, std::chrono::seconds{5});
   EXPECT_EQ(n->runtime_dir, "/tmp/sluice-1");
   EXPECT_EQ(n->controlplane.api_socket, "/tmp/sluice-1/api.sock");
   EXPECT_EQ(n->controlplane.api_mode, 0600u);
