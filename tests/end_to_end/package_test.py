@@ -1,0 +1,175 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The Debian package: built from this build directory, and installed by the real dpkg, with all its
+dependencies checked, in an overlay over this system, of which nothing is changed; used, upgraded,
+removed and purged, after which nothing of it is left. Root."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build")).resolve()
+# What dpkg itself, and whoever is asked for a name, leaves anywhere.
+NOT_OURS = ("var/lib/dpkg", "var/log", "var/cache", "dev", "proc", "sys", "tmp", "run/lock", "root",
+            "run/dpdk")
+checks = 0
+
+
+def check(condition, text):
+    global checks
+    if not condition:
+        raise AssertionError(text)
+    checks += 1
+
+
+def run(*command, fine=(0,), **more):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False,
+                          timeout=120, **more)
+    check(done.returncode in fine, f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}"
+                                   f"{done.stderr}")
+    return done.stdout
+
+
+def build(directory):
+    began = time.monotonic()
+    make = [ROOT / "tools" / "package", "--build", BUILD, "--no-build", "--output", directory]
+    package = run(*make).strip().split("\n")[-1]
+    took = time.monotonic() - began
+    print(f"{Path(package).name}: {os.path.getsize(package) / 1e6:.1f} MB, built in {took:.1f} s")
+    newer = run(*make, "--version", "99.0").strip().split("\n")[-1]
+    return package, newer
+
+
+def contents(package):
+    fields = run("dpkg-deb", "--field", package)
+    check("librte-eal23" in fields and "librte-net-af-xdp23" in fields and "libc6" in fields, fields)
+    rows = [line.split() for line in run("dpkg-deb", "--contents", package).splitlines()]
+    files = {row[5].removeprefix("."): row for row in rows}
+    for path in ("/usr/bin/sluice", "/usr/bin/sluice-dataplane", "/usr/bin/sluice-controlplane",
+                 "/usr/sbin/sluice-backend-setup", "/usr/lib/sluice/bpf/steer.bpf.o",
+                 "/usr/lib/sluice/bpf/decap.bpf.o", "/usr/lib/sluice/bpf/probe.bpf.o",
+                 "/usr/lib/systemd/system/sluice-dataplane.service",
+                 "/usr/lib/systemd/system/sluice-controlplane.service", "/etc/sluice/node.yaml",
+                 "/usr/share/doc/sluice/copyright", "/usr/share/doc/sluice/configuration.md",
+                 "/usr/share/sluice/prometheus/alerts.yaml"):
+        check(path in files, f"{path} is missing")
+    for path, row in files.items():
+        check(row[1] == "root/root" and row[0][5] != "w" and row[0][8] != "w", str(row))
+        check(path.startswith(("/usr", "/etc")) or path == "/", path)
+    if shutil.which("lintian"):
+        said = run("lintian", "--tag-display-limit", "0", package, fine=(0, 1, 2))
+        errors = [line for line in said.splitlines() if line.startswith("E:")]
+        check(not errors, "\n".join(errors))
+
+
+class Overlay:
+    """This system as it is, in a mount namespace, with all changes in memory."""
+
+    def __init__(self, base):
+        self.upper, self.root = base / "memory" / "upper", base / "root"
+        run("mount", "--make-rprivate", "/")
+        (base / "memory").mkdir()
+        run("mount", "-t", "tmpfs", "tmpfs", base / "memory")
+        for directory in (self.upper, base / "memory" / "work", self.root):
+            directory.mkdir()
+        run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir=/,upperdir={self.upper},"
+            f"workdir={base}/memory/work", self.root)
+        run("mount", "-t", "proc", "proc", self.root / "proc")
+        run("mount", "-t", "tmpfs", "tmpfs", self.root / "run")
+        run("mount", "--bind", "/dev", self.root / "dev")
+
+    def run(self, *command, **more):
+        return run("chroot", self.root, *command, env={**os.environ, "LC_ALL": "C.UTF-8",
+                                                       "DEBIAN_FRONTEND": "noninteractive"}, **more)
+
+    def install(self, package):
+        target = self.root / "run" / "package.deb"
+        shutil.copyfile(package, target)
+        self.run("dpkg", "--install", "/run/package.deb")
+        target.unlink()
+
+    def left(self):
+        """left() is what has changed, beside what dpkg notes."""
+        paths = [p.relative_to(self.upper) for p in self.upper.rglob("*")] + \
+            [p.relative_to(self.root) for p in (self.root / "run").rglob("*")]
+        return sorted(str(p) for p in paths
+                      if not str(p).startswith(NOT_OURS) and "sluice" in str(p))
+
+
+def story(base, package, newer):
+    over = Overlay(base)
+    over.install(package)
+    for program in ("sluice", "sluice-dataplane", "sluice-controlplane"):
+        said = over.run(program, "--version")
+        check(said.startswith(program), said)
+    check("fine" in over.run("sluice-controlplane", "--node", "/etc/sluice/node.yaml", "--check"),
+          "the node.yaml it brings is fine")
+    check("BTF" in run("readelf", "-S", "--wide", over.root / "usr/lib/sluice/bpf/steer.bpf.o"),
+          "the BPF objects are not stripped")
+    check(".debug_info" not in run("readelf", "-S", "--wide", over.root / "usr/bin/sluice"),
+          "the programs are")
+    check(not (over.root / "etc/systemd/system/multi-user.target.wants" /
+               "sluice-dataplane.service").exists(), "nothing is enabled")
+    check(not (over.root / "run/sluice").exists(), "nothing is started")
+
+    # A conffile that was changed stays.
+    node = over.root / "etc/sluice/node.yaml"
+    node.write_text(node.read_text(encoding="utf-8").replace("127.0.0.1:9090", "127.0.0.1:9191") +
+                    "  api: {mode: \"0600\"}\n", encoding="utf-8")
+    # pylint: disable-next=consider-using-with
+    daemon = subprocess.Popen(["chroot", over.root, "sluice-controlplane", "--node",
+                               "/etc/sluice/node.yaml"], stderr=subprocess.PIPE, text=True)
+    try:
+        for line in daemon.stderr:
+            if " ready:" in line:
+                break
+        check("revision" in over.run("sluice", "status"), "the installed CLI and daemon talk")
+        over.install(newer)
+        check("0600" in node.read_text(encoding="utf-8"), "a changed conffile stays")
+        check(daemon.poll() is None, "an upgrade leaves alone what runs")
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        daemon.communicate(timeout=20)
+    check(daemon.returncode == 0 and (over.root / "var/lib/sluice/state.db").exists(), "it ended")
+
+    over.run("dpkg", "--remove", "sluice")
+    left = over.left()
+    check("etc/sluice/node.yaml" in left and "var/lib/sluice/state.db" in left, str(left))
+    check(not [p for p in left if p.startswith(("usr/", "run/")) and (over.root / p).exists()],
+          f"removed, but for configuration and state: {left}")
+    over.run("dpkg", "--purge", "sluice")
+    left = [p for p in over.left() if (over.root / p).exists()]
+    check(not left, f"purged, and still there: {left}")
+
+
+def main():
+    if os.geteuid() != 0:
+        print("skipped: needs root")
+        return 77
+    if "--inside" not in sys.argv:
+        # A mount and a network namespace that end with this.
+        return subprocess.run(["unshare", "--mount", "--net", sys.executable, __file__, "--inside"],
+                              check=False).returncode
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    base = Path(tempfile.mkdtemp(prefix="sluice-package-"))
+    try:
+        package, newer = build(base)
+        contents(package)
+        story(base, package, newer)
+    finally:
+        subprocess.run(["umount", "--recursive", base / "root"], check=False,
+                       stderr=subprocess.DEVNULL)
+        subprocess.run(["umount", base / "memory"], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(base, ignore_errors=True)
+    print(f"{checks} checks held")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
