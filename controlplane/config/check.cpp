@@ -190,6 +190,12 @@ void check_backends(const service& s, const service_origin* o, const context& no
 // check_way_of_probes() refuses what was asked for and cannot be.
 void check_way_of_probes(const service& s, const service_origin* o, const context& node,
                          yaml::error_list& errors) {
+  if (s.health.source && !model::tunnels(s.forward) && (!o || o->address_ok) &&
+      s.health.source->is_v4() != s.address.is_v4())
+    errors.add(o ? o->health : 0, key_of(s, o, "health.source"),
+               format_ip(*s.health.source) +
+                   " is of another family than the service's address; expected one of that, or "
+                   "auto");
   if (s.health.via != model::health_via::data_path) return;
   const auto wrong = [&](std::string message) {
     errors.add(o ? o->health : 0, key_of(s, o, "health.via"), std::move(message));

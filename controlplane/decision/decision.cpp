@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 struct candidate {
   const model::backend* config;
   finding found;
+  std::uint32_t weight;
   bool wanted;
   bool up;
   bool held;
@@ -90,10 +91,14 @@ class ruling {
 
   candidate judge(std::size_t i, const finding& found) {
     const model::backend& b = service_.backends[i];
-    candidate c{&b, found,
-                b.weight != 0 &&
+    const std::uint32_t weight = b.weight == 0 ? 0 : found.weight.value_or(b.weight);
+    candidate c{&b,
+                found,
+                weight,
+                weight != 0 &&
                     (b.admin == model::admin_state::enabled || b.admin == model::admin_state::up),
-                false, false};
+                false,
+                false};
     c.up = found.health == abi::shown_health::up || found.health == abi::shown_health::unchecked;
     const model::flap_damping& damping = service_.flap_damping;
     const auto& falls = out_.next.backends[i].falls;
@@ -141,8 +146,8 @@ class ruling {
     std::map<std::uint8_t, capacity> out;
     for (const candidate& c : candidates_) {
       if (!c.wanted) continue;
-      out[c.config->tier].wanted += c.config->weight;
-      if (serves(c)) out[c.config->tier].able += c.config->weight;
+      out[c.config->tier].wanted += c.weight;
+      if (serves(c)) out[c.config->tier].able += c.weight;
     }
     return out;
   }
@@ -172,7 +177,7 @@ class ruling {
   template <class Test>
   void give_weights(Test&& passes) {
     for (std::size_t i = 0; i < candidates_.size(); ++i)
-      if (passes(candidates_[i])) out_.backends[i].weight = candidates_[i].config->weight;
+      if (passes(candidates_[i])) out_.backends[i].weight = candidates_[i].weight;
   }
 
   // ignore_health() is the end of rule 4.
@@ -236,7 +241,7 @@ class ruling {
       }
     } else if (c.config->admin == model::admin_state::down) {
       d.why = standing::forced_down;
-    } else if (c.config->weight == 0) {
+    } else if (c.weight == 0) {
       d.why = standing::off;
     } else if (!c.up) {
       d.why = standing::down;

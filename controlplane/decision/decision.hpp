@@ -6,7 +6,8 @@
 // 1. A backend is wanted when it has weight and is not draining; what is forced counts as up or
 //    down whatever was found. It can serve when it is wanted, up
 //    (or not checked), its next hop is known and it is not held out for flapping. One that was
-//    never probed is not up.
+//    never probed is not up. A weight that was reported (by the backend, a check) takes the place
+//    of a configured one that is not 0.
 // 2. Tiers. A tier is good enough when a backend of it can serve, and those that can have at
 //    least failover.tier-threshold and failover.panic-threshold per cent of the weight of the
 //    wanted ones. New connections go to the lowest-numbered tier that is; when none is, to the
@@ -48,6 +49,8 @@ using time_point = std::chrono::steady_clock::time_point;
 struct finding {
   abi::shown_health health{abi::shown_health::unknown};
   bool reachable{false};  // its next hop is known
+  std::optional<std::uint32_t>
+      weight{};  // reported: instead of the configured one, unless that is 0
 };
 
 // standing: why a backend gets what it gets.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <deque>
 #include <optional>
+#include <random>
 #include <unordered_map>
 #include <utility>
 
@@ -42,6 +43,7 @@ struct entry {
   time_point due{};               // when the current probe should have started
   time_point started{};
   std::string last_result;
+  std::optional<std::uint32_t> weight;
   std::chrono::microseconds latency{};
   std::uint64_t checks{0};
   std::uint64_t failed{0};
@@ -89,6 +91,10 @@ class health_checker::impl {
     const auto it = entries_.find(t);
     return it == entries_.end() ? health_state::unknown : it->second->state.state();
   }
+  [[nodiscard]] std::optional<std::uint32_t> weight_of(const target& t) const {
+    const auto it = entries_.find(t);
+    return it == entries_.end() ? std::nullopt : it->second->weight;
+  }
   [[nodiscard]] std::vector<target_status> snapshot() const;
   [[nodiscard]] checker_counters counters() const {
     checker_counters c = counters_;
@@ -107,7 +113,7 @@ class health_checker::impl {
   void finish(entry& e, probe_result result);
   void postpone(entry& e, const std::string& why);
   void retire(entry& e) noexcept;
-  [[nodiscard]] time_point next_start(entry& e) const;
+  [[nodiscard]] time_point next_start(entry& e);
 
   event_loop& loop_;
   verdict_callback on_verdict_;
@@ -118,6 +124,7 @@ class health_checker::impl {
   bool pumping_{false};
   event_loop::timer_id resume_timer_{0};  // set while paused after a shortage
   checker_counters counters_;
+  std::minstd_rand random_{std::random_device{}()};
 };
 
 void health_checker::impl::set_targets(const std::vector<wanted_target>& wanted) {
@@ -150,6 +157,7 @@ void health_checker::impl::set_targets(const std::vector<wanted_target>& wanted)
     if (before != nullptr && before->state.state() != health_state::unknown) {
       e->state = judge{before->state.state()};
       e->last_result = before->last_result;
+      e->weight = before->weight;
       e->last_change = before->last_change;
     } else {
       e->state = judge{initial};
@@ -219,16 +227,22 @@ void health_checker::impl::start(const entry_ptr& e) {
                            [this, p = e.get()] { finish(*p, p->check.timed_out()); });
 }
 
-time_point health_checker::impl::next_start(entry& e) const {
+time_point health_checker::impl::next_start(entry& e) {
   const milliseconds interval = at_least_one(e.what.check.interval);
   milliseconds wait = interval;
   if (e.state.in_doubt()) {
-    wait = std::min(interval, at_least_one(options_.fast_interval));
+    const milliseconds asked = e.what.check.fast_interval;
+    wait = std::min(interval, at_least_one(asked.count() != 0 ? asked : options_.fast_interval));
   } else if (!e.spread) {
     // Once, and only towards earlier: the promise on detection holds for the first rounds too.
     e.spread = true;
     wait = milliseconds{1 + (e.hash >> 20) % static_cast<std::uint64_t>(interval.count())};
   }
+  // Only towards earlier, for the same promise. Not the same in every round and process.
+  if (e.what.check.jitter != 0)
+    wait -= milliseconds{wait.count() * static_cast<std::int64_t>(random_() % 1024) *
+                         e.what.check.jitter / (1024 * 100)};
+  wait = at_least_one(wait);
   // Counted from when it should have started: lateness must neither stretch the interval nor
   // bunch for ever those that were late together. But not two in quick succession for it.
   return std::max({e.due + wait, e.started + wait / 2, loop_.now()});
@@ -263,15 +277,23 @@ void health_checker::impl::finish(entry& e, probe_result result) {
   else
     ++e.failed;
   const health_state before = e.state.state();
-  const bool tell = e.state.record(ok, e.what.check.rise, e.what.check.fall);
+  bool tell = e.state.record(ok, e.what.check.rise, e.what.check.fall);
   const auto wall = std::chrono::system_clock::now();
   if (e.state.state() != before) e.last_change = wall;
   e.last_result = std::move(result.text);
+  // A failure that is not believed yet changes nothing; one that is, or a recovery that is not
+  // believed yet, has no weight to report.
+  const bool up = e.state.state() == health_state::up;
+  if (!up) result.weight.reset();
+  if ((ok || !up) && e.weight != result.weight) {
+    e.weight = result.weight;
+    tell = tell || up;
+  }
   schedule(e, next_start(e));
   if (tell && on_verdict_) {
     // Copies: the callback may replace the targets and with them this entry.
     const target what = e.what;
-    on_verdict_(what, verdict{ok, e.last_result, wall, now});
+    on_verdict_(what, verdict{ok, e.weight, e.last_result, wall, now});
   }
   pump();
 }
@@ -294,6 +316,7 @@ std::vector<target_status> health_checker::impl::snapshot() const {
     s.state = e->state.state();
     s.confirmed = e->state.confirmed();
     s.last_result = e->last_result;
+    s.weight = e->weight;
     s.last_ok = e->state.last_ok();
     s.consecutive = e->state.consecutive();
     s.latency = e->latency;
@@ -317,6 +340,9 @@ bool health_checker::probe_now(const target& t) {
 }
 health_state health_checker::state_of(const target& t) const {
   return impl_->state_of(t);
+}
+std::optional<std::uint32_t> health_checker::weight_of(const target& t) const {
+  return impl_->weight_of(t);
 }
 std::vector<target_status> health_checker::snapshot() const {
   return impl_->snapshot();

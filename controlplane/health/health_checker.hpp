@@ -13,9 +13,9 @@
 // - A new target is first probed within min(interval, 200 ms), at an offset derived
 //   from its value; its second probe is moved by a part of the interval in the same
 //   way, so that targets that were added together do not fire together ever after.
-// - Probes start every `interval`, counted from start to start. While a change is in
-//   doubt (a failure seen in up, a success in down) the next one starts after
-//   min(interval, fast_interval). A target that stops answering is therefore down
+// - Probes start every `interval`, counted from start to start, or up to `jitter` per cent of it
+//   earlier. While a change is in doubt (a failure seen in up, a success in down) the next one
+//   starts after min(interval, fast_interval). A target that stops answering is therefore down
 //   after at most max(interval, timeout) * fall + timeout.
 // - A lack of our own (descriptors, memory) delays a probe and is never held against the
 //   target.
@@ -55,8 +55,8 @@ struct target {
   model::health_check check;  // kind none: never probed, left out of snapshots
   std::optional<data_path> path{};  // nothing: straight to the address
 
-  // Equal when the probes are the same: check.port is ignored, for kind tcp the fields that
-  // only http uses, and check.via where there is no path.
+  // Equal when the probes are the same: check.port is ignored, fields that the kind does not
+  // use, and check.via where there is no path.
   friend bool operator==(const target& a, const target& b) noexcept;
 };
 
@@ -74,6 +74,7 @@ enum class health_state : std::uint8_t { unknown, up, down };
 
 struct verdict {
   bool up{};
+  std::optional<std::uint32_t> weight;         // that the probe reported; only when up
   std::string reason;                          // "HTTP 503", "connection refused", ...
   std::chrono::system_clock::time_point time;  // for people
   event_loop::time_point decided;              // for measuring
@@ -83,8 +84,9 @@ struct verdict {
 struct target_status {
   health::target target;
   health_state state{health_state::unknown};
-  bool confirmed{};         // false: seeded or inherited, no verdict by a probe yet
-  std::string last_result;  // empty before the first probe ended
+  std::optional<std::uint32_t> weight;  // that the last probe reported
+  bool confirmed{};                     // false: seeded or inherited, no verdict by a probe yet
+  std::string last_result;              // empty before the first probe ended
   bool last_ok{};
   std::uint32_t consecutive{};                        // results in a row equal to the last one
   std::chrono::microseconds latency{};                // of the last probe that succeeded
@@ -136,8 +138,9 @@ std::size_t raise_file_limit() noexcept;
 
 class health_checker {
  public:
-  // Called at every transition, and at the first probe that confirms what a target
-  // was seeded with. May call set_targets() and probe_now().
+  // Called at every transition, when an up target reports another weight than before, and at the
+  // first probe that confirms what a target was seeded with. May call set_targets() and
+  // probe_now().
   using verdict_callback = std::function<void(const target&, const verdict&)>;
 
   // Calls raise_file_limit(). The loop must outlive the checker.
@@ -153,6 +156,8 @@ class health_checker {
 
   // state_of() is unknown for a target that is not in the set.
   [[nodiscard]] health_state state_of(const target& t) const;
+  // weight_of() is what the target last reported; nothing when it is not up, or says nothing.
+  [[nodiscard]] std::optional<std::uint32_t> weight_of(const target& t) const;
   [[nodiscard]] std::vector<target_status> snapshot() const;  // order not specified
   [[nodiscard]] checker_counters counters() const;
 

@@ -17,6 +17,8 @@
 #include <string_view>
 #include <utility>
 
+#include "controlplane/health/socket_address.hpp"
+
 namespace sluice::health {
 
 namespace {
@@ -39,32 +41,6 @@ bool is_shortage(int error) noexcept {
 
 probe_result from_errno(int error) {
   return {is_shortage(error) ? probe_outcome::shortage : probe_outcome::failed, error_text(error)};
-}
-
-struct socket_address {
-  sockaddr_storage storage{};
-  socklen_t length{};
-};
-
-socket_address to_sockaddr(const ip_address& to, std::uint16_t port, std::uint32_t scope) noexcept {
-  socket_address r;
-  if (to.is_v4()) {
-    sockaddr_in a{};
-    a.sin_family = AF_INET;
-    a.sin_port = htons(port);
-    a.sin_addr.s_addr = to.v4_raw().raw();
-    std::memcpy(&r.storage, &a, sizeof a);
-    r.length = sizeof a;
-  } else {
-    sockaddr_in6 a{};
-    a.sin6_family = AF_INET6;
-    a.sin6_port = htons(port);
-    a.sin6_scope_id = scope;
-    std::memcpy(&a.sin6_addr, to.bytes.data(), sizeof a.sin6_addr);
-    std::memcpy(&r.storage, &a, sizeof a);
-    r.length = sizeof a;
-  }
-  return r;
 }
 
 // A connect to a closed port of this host may be given that very port as its source, and
@@ -119,7 +95,12 @@ std::optional<probe_result> probe::start(const target& t, const socket_factory& 
     request_ = std::move(*request);
   }
   const auto made = make(t);
-  if (!made) return from_errno(made.error().value());
+  if (!made) {
+    // Configured, and not there: nothing that waiting would mend soon.
+    if (made.error().value() == EADDRNOTAVAIL && t.check.source)
+      return failed("the check's source address is not one of this host's");
+    return from_errno(made.error().value());
+  }
   fd_ = made->fd;
   to_ = made->to.value_or(t.address);
   scope_ = made->scope;

@@ -20,6 +20,7 @@ enum class probe_outcome : std::uint8_t { ok, failed, shortage };
 struct probe_result {
   probe_outcome outcome{};
   std::string text;
+  std::optional<std::uint32_t> weight{};  // that the backend shall have from now on
 };
 
 class probe {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a target is, and how the socket of its probe is made.
+#include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <string_view>
 #include <utility>
 
 #include "controlplane/health/health_checker.hpp"
+#include "controlplane/health/socket_address.hpp"
 
 #include "dataplane/abi/fnv.hpp"
 
@@ -17,7 +20,8 @@ bool operator==(const target& a, const target& b) noexcept {
   const model::health_check& x = a.check;
   const model::health_check& y = b.check;
   if (a.address != b.address || a.port != b.port || x.kind != y.kind || x.interval != y.interval ||
-      x.timeout != y.timeout || x.rise != y.rise || x.fall != y.fall || a.path != b.path)
+      x.timeout != y.timeout || x.fast_interval != y.fast_interval || x.jitter != y.jitter ||
+      x.rise != y.rise || x.fall != y.fall || x.source != y.source || a.path != b.path)
     return false;
   if (a.path && x.via != y.via) return false;
   return x.kind != model::health_kind::http ||
@@ -37,6 +41,12 @@ std::size_t target_hash::operator()(const target& t) const noexcept {
   mix(static_cast<std::uint64_t>(t.check.interval.count()));
   mix(static_cast<std::uint64_t>(t.check.timeout.count()));
   mix((std::uint64_t{t.check.rise} << 32) | t.check.fall);
+  // Rarely given: what has not is at the place in time that it always had.
+  if (t.check.fast_interval.count() != 0 || t.check.jitter != 0) {
+    mix(static_cast<std::uint64_t>(t.check.fast_interval.count()));
+    mix_byte(t.check.jitter);
+  }
+  if (t.check.source) digest.add_object(t.check.source->bytes);
   if (t.check.kind == model::health_kind::http) {
     digest.add(std::string_view{t.check.path});
     mix_byte(0);
@@ -77,6 +87,17 @@ tl::expected<int, std::error_code> make_plain_socket(const target& t) {
   const int fd = ::socket(t.address.is_v4() ? AF_INET : AF_INET6,
                           SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return tl::unexpected(std::error_code{errno, std::system_category()});
+  if (t.check.source && t.check.source->is_v4() == t.address.is_v4()) {
+    // The port is chosen at connect(), so that as many targets as there are ports can share one.
+    const int later = 1;
+    ::setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &later, sizeof later);
+    const socket_address from = to_sockaddr(*t.check.source, 0, 0);
+    if (::bind(fd, reinterpret_cast<const sockaddr*>(&from.storage), from.length) != 0) {
+      const std::error_code error{errno, std::system_category()};
+      ::close(fd);
+      return tl::unexpected(error);
+    }
+  }
   return fd;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "controlplane/model/discovery.hpp"
+#include "controlplane/model/health.hpp"
 #include "controlplane/model/options.hpp"
 #include "dataplane/abi/net_types.hpp"
 
@@ -69,11 +70,6 @@ enum class forward_mode : std::uint8_t {
   return s != scheduler_kind::round_robin && s != scheduler_kind::random;
 }
 
-enum class health_kind : std::uint8_t { none, tcp, http };
-// Which way a probe takes: through the data path as the service's packets do, or to the
-// backend's own address. automatic: the former where mode and port allow it.
-enum class health_via : std::uint8_t { automatic, direct, data_path };
-
 // A port, a range, or any (first 0, last 65535). Host order.
 struct port_range {
   std::uint16_t first{};
@@ -82,22 +78,6 @@ struct port_range {
   [[nodiscard]] bool any() const noexcept { return first == 0; }
   [[nodiscard]] bool single() const noexcept { return first == last; }
   auto operator<=>(const port_range&) const = default;
-};
-
-struct health_check {
-  health_kind kind{health_kind::none};
-  std::string path{"/"};            // http: the request target
-  std::string host;                 // http: Host header; empty: the backend's address
-  std::uint16_t port{};             // 0: the service's port
-  std::uint16_t expect_first{200};  // http: accepted status codes, inclusive
-  std::uint16_t expect_last{399};
-  milliseconds interval{2000};
-  milliseconds timeout{1000};
-  std::uint32_t rise{2};
-  std::uint32_t fall{3};
-  health_via via{health_via::automatic};
-
-  bool operator==(const health_check&) const = default;
 };
 
 // What an operator asked of a backend. What health says is kept elsewhere.

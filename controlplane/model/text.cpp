@@ -25,9 +25,12 @@ nlohmann::ordered_json to_json(const health_check& h) {
   if (h.port != 0) out["port"] = h.port;
   out["interval"] = to_string(h.interval);
   out["timeout"] = to_string(h.timeout);
+  if (h.fast_interval.count() != 0) out["fast-interval"] = to_string(h.fast_interval);
+  if (h.jitter != 0) out["jitter"] = h.jitter;
   out["rise"] = h.rise;
   out["fall"] = h.fall;
   if (h.via != health_via::automatic) out["via"] = to_string(h.via);
+  if (h.source) out["source"] = format_ip(*h.source);
   return out;
 }
 

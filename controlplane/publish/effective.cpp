@@ -61,7 +61,8 @@ decision::verdict decide(const model::service& service, std::span<const conditio
   std::vector<decision::finding> findings;
   findings.reserve(conditions.size());
   for (const condition& c : conditions)
-    findings.push_back({checked ? c.health : abi::shown_health::unchecked, c.next_hop.has_value()});
+    findings.push_back(
+        {checked ? c.health : abi::shown_health::unchecked, c.next_hop.has_value(), c.weight});
   return decision::decide(service, findings, before, now);
 }
 

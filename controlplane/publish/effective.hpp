@@ -20,6 +20,7 @@ namespace sluice::publish {
 struct condition {
   abi::shown_health health{abi::shown_health::unknown};
   std::optional<hop> next_hop;
+  std::optional<std::uint32_t> weight{};  // reported
 };
 
 // `conditions` has one element for each of the service's backends, in their order.

@@ -314,6 +314,7 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
     }
     const health::target target = target_of(config, config.backends[i]);
     b.condition.health = to_shown(health_->state_of(target));
+    b.condition.weight = health_->weight_of(target);
     b.probed_through = path_->through(target);
     const model::backend* old = before ? model::find_backend(before->config, address) : nullptr;
     if (old != nullptr && is_checked(before->config)) {

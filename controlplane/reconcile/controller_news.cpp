@@ -60,9 +60,14 @@ void controller::on_verdict(const health::target& target, const health::verdict&
                   {{"backend", format_ip(target.address)},
                    {"health", verdict.up ? "up" : "down"},
                    {"text", verdict.reason}});
-      publication_.note_verdict(verdict.decided);
+    } else if (b.condition.weight != verdict.weight) {
+      spdlog::info("{}: backend {}: {}", next->config.name, format_ip(target.address),
+                   verdict.reason);
     }
+    if (b.condition.health != shown || b.condition.weight != verdict.weight)
+      publication_.note_verdict(verdict.decided);
     b.condition.health = shown;
+    b.condition.weight = verdict.weight;
     b.health_text = verdict.reason;
     keeper_->save_later({next->config.name, target.address, verdict.up, verdict.time});
     replace(service, std::move(next));

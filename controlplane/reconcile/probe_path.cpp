@@ -258,10 +258,18 @@ std::optional<sluice_probe_target> probe_path::compose(const health::target& t) 
   const auto ifindex = static_cast<int>(::if_nametoindex(way->interface.c_str()));
   const auto& pool = node_.dataplane.nat_pool;
   look_at_host();
-  const auto source =
-      find_probe_source(way->interface, t.address, t.path->vip, host_, [&](const ip_address& a) {
-        return !vips_.contains(a) && std::find(pool.begin(), pool.end(), a) == pool.end();
-      });
+  std::optional<host_address> source;
+  if (t.check.source && t.check.source->is_v4() == t.path->vip.is_v4()) {
+    const auto own = std::find_if(host_.begin(), host_.end(), [&](const host_address& h) {
+      return h.address == *t.check.source;
+    });
+    if (own != host_.end()) source = *own;
+  } else {
+    source =
+        find_probe_source(way->interface, t.address, t.path->vip, host_, [&](const ip_address& a) {
+          return !vips_.contains(a) && std::find(pool.begin(), pool.end(), a) == pool.end();
+        });
+  }
   if (ifindex == 0 || !source) return std::nullopt;
   sluice_probe_target out{};
   if (model::tunnels(t.path->mode)) {

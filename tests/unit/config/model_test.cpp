@@ -74,6 +74,11 @@ desired_state random_state(std::mt19937& rng) {
       s.health.timeout = milliseconds{1 + pick(static_cast<unsigned>(s.health.interval.count()))};
       s.health.rise = 1 + pick(10);
       s.health.fall = 1 + pick(10);
+      if (s.health.interval.count() > 20 && pick(3) == 0)
+        s.health.fast_interval =
+            milliseconds{10 + pick(static_cast<unsigned>(s.health.interval.count()) - 10)};
+      s.health.jitter = static_cast<std::uint8_t>(pick(2) * pick(51));
+      if (pick(3) == 0) s.health.source = s.address;
     }
     if (s.health.kind == health_kind::http) {
       s.health.path = pick(2) == 0 ? "/" : "/a?b=\"c\"&d='e'#{f}:[g],\\h%20*&!|>";

@@ -183,6 +183,18 @@ TEST(services, bad_keys_of_a_service) {
       {"timeout over interval", "    health: {type: tcp, interval: 1s, timeout: 2s}",
        "services.yaml:7: services[0].health.timeout: the timeout (2000ms) is longer than the "
        "interval (1000ms); expected a timeout of at most the interval"},
+      {"fast-interval over interval", "    health: {type: tcp, interval: 1s, fast-interval: 2s}",
+       "services.yaml:7: services[0].health.fast-interval: is longer than the interval (1000ms); "
+       "expected at most that, or auto"},
+      {"jitter", "    health: {type: tcp, jitter: 51}",
+       "services.yaml:7: services[0].health.jitter: '51' is out of range; expected a whole "
+       "number from 0 to 50"},
+      {"source", "    health: {type: tcp, source: eth0}",
+       "services.yaml:7: services[0].health.source: 'eth0' is not an IP address; expected one such "
+       "as 192.0.2.1 or \"2001:db8::1\""},
+      {"source of the other family", "    forward: nat\n    health: {type: tcp, source: \"::1\"}",
+       "services.yaml:8: services[0].health.source: ::1 is of another family than the service's "
+       "address; expected one of that, or auto"},
       {"interval without unit", "    health: {type: tcp, interval: 5}",
        "services.yaml:7: services[0].health.interval: '5' has no unit; expected a duration from "
        "10ms to 1h, such as 500ms, 2s, 1m or 1h"},

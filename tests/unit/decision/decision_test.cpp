@@ -350,6 +350,18 @@ TEST(decision, properties) {
   }
 }
 
+TEST(decision, a_reported_weight_takes_the_place_of_the_configured_one) {
+  play p{{100, 0}, {100, 0}, {0, 0}, {50, 1}};
+  const auto reports = [](std::uint32_t weight) { return finding{shown_health::up, true, weight}; };
+  EXPECT_EQ(p.after(0ms, {reports(7), up, reports(9), up}), (weights{7, 100, 0, 0}));
+  // None wanted: as if it had been configured so.
+  EXPECT_EQ(p.after(1s, {reports(0), up, up, up}), (weights{0, 100, 0, 0}));
+  EXPECT_EQ(p.last.backends[0].why, standing::off);
+  EXPECT_TRUE(p.last.backends[0].keeps);
+  EXPECT_EQ(p.after(1s, {reports(0), down, up, reports(5)}), (weights{0, 0, 0, 5}));
+  EXPECT_EQ(p.after(1s, {up, up, up, up}), (weights{100, 100, 0, 0}));
+}
+
 TEST(decision, properties_of_time) {
   // A tier that was left gets its traffic back after failback at the earliest; a ramp never
   // falls while nothing else happens, and ends at the whole weight.

@@ -3,6 +3,7 @@
 #include "controlplane/health/health_checker.hpp"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -279,6 +280,58 @@ TEST(health_checker, a_doubt_is_settled_at_the_fast_interval) {
   const auto checks = b.status(t).checks;
   b.loop.run_for(200ms);  // no doubt, no hurry
   EXPECT_LE(b.status(t).checks - checks, 1U);
+}
+
+TEST(health_checker, a_target_has_a_fast_interval_of_its_own) {
+  http_server server{local, answer(200)};
+  bench b;
+  target t = http(local, server.port(), 400ms, 100ms, 2, 3);
+  t.check.fast_interval = 20ms;
+  b.set({t});
+  ASSERT_TRUE(b.until(1));
+  server.set(answer(503));
+  ASSERT_TRUE(b.until(2));
+  EXPECT_LE(b.verdicts[1].at - b.verdicts[0].at, 400ms + 2 * 20ms + 100ms);
+}
+
+TEST(health_checker, jitter_moves_probes_towards_earlier_only) {
+  const listener server{local};
+  std::vector<clock::time_point> starts;
+  checker_options options;
+  options.make_socket = [&](const target& t) {
+    starts.push_back(clock::now());
+    return make_plain_socket(t);
+  };
+  bench b{options};
+  target t = tcp(local, server.port(), 40ms);
+  t.check.jitter = 50;
+  b.set({t});
+  b.loop.run_for(1200ms);
+  // 30 without; 40 are due.
+  EXPECT_GE(starts.size(), 33U);
+  EXPECT_LE(starts.size(), 61U);
+  clock::duration shortest = 1s;
+  for (std::size_t i = 3; i < starts.size(); ++i)
+    shortest = std::min(shortest, starts[i] - starts[i - 1]);
+  EXPECT_LT(shortest, 34ms);
+}
+
+TEST(health_checker, a_probe_comes_from_the_source_that_it_was_given) {
+  const listener server{local};
+  target t = tcp(local, server.port());
+  t.check.source = address("127.3.2.1");
+  const auto made = make_plain_socket(t);
+  ASSERT_TRUE(made);
+  sockaddr_in self{};
+  socklen_t length = sizeof self;
+  ASSERT_EQ(::getsockname(*made, reinterpret_cast<sockaddr*>(&self), &length), 0);
+  EXPECT_EQ(self.sin_addr.s_addr, t.check.source->v4_raw().raw());
+  ::close(*made);
+  EXPECT_TRUE(first_verdict(t).up);
+  t.check.source = address("192.0.2.77");
+  const told v = first_verdict(t);
+  EXPECT_FALSE(v.up);
+  EXPECT_EQ(v.reason, "the check's source address is not one of this host's");
 }
 
 TEST(health_checker, a_new_target_is_probed_within_200_ms) {
