@@ -18,7 +18,8 @@ struct socket_address {
 };
 
 // scope: the interface of a link-local address.
-inline socket_address to_sockaddr(const ip_address& to, std::uint16_t port, std::uint32_t scope) noexcept {
+inline socket_address to_sockaddr(const ip_address& to, std::uint16_t port,
+                                  std::uint32_t scope) noexcept {
   socket_address r;
   if (to.is_v4()) {
     sockaddr_in a{};
