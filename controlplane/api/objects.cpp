@@ -70,6 +70,13 @@ json admin_json(const view_of_now& v, const std::string& service, const ip_addre
           {"reason", by.reason}};
 }
 
+// announcement_json() is null where this node announces nothing.
+json announcement_json(const view_of_now& v, const ip_address& address) {
+  const auto found = v.snap.announced.find(address);
+  return found == v.snap.announced.end() ? json()
+                                         : json(std::string{decision::to_string(found->second)});
+}
+
 json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std::size_t i,
                   std::optional<std::uint32_t> service_row) {
   const reconcile::backend_runtime& b = s.backends[i];
@@ -155,6 +162,7 @@ json service_json(const view_of_now& v, const reconcile::service_runtime& s, boo
               {"backends_in_use", in_use},
               {"tier", s.decided.tier ? json(*s.decided.tier) : json()},
               {"panic", s.decided.panic},
+              {"announcement", announcement_json(v, s.config.address)},
               {"digest", hex(row ? v.snap.tables.services[*row].table_digest : 0)}};
   if (with_backends) out["backends"] = backends_json(v, s);
   return out;

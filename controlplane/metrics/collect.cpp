@@ -253,6 +253,9 @@ void add_services(page& p, const api::view_of_now& v) {
   for (const auto& s : v.snap.services)
     if (s->decided.tier)
       p.add(static_cast<double>(*s->decided.tier), {{"service", s->config.name}});
+  p.gauge("sluice_vip_announced", "1: the address is where a routing daemon announces it from.");
+  for (const auto& [address, is] : v.snap.announced)
+    p.add(is == decision::announcement::announced ? 1.0 : 0.0, {{"address", format_ip(address)}});
   p.gauge("sluice_service_connections", "Connections that are tracked.");
   each([&](const service& s) {
     const auto row = v.service_row(s.config.name);

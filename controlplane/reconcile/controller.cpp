@@ -64,6 +64,7 @@ tl::expected<void, std::string> controller::start() {
   path_->set_hops(*hops_);
   if (!hops_->netlink_error().empty()) spdlog::warn("{}", hops_->netlink_error());
   steering_ = std::make_unique<steering>(node_);
+  announcer_ = std::make_unique<announcer>(node_, events_);
   if (const auto data_plane = observations_->current()) hops_->set_data_plane(*data_plane);
 
   if (*latest) {
@@ -205,6 +206,8 @@ snapshot controller::look() {
     for (auto& p : discover_->problems()) s.warnings.push_back(std::move(p));
     for (auto& p : lists_.problems()) s.warnings.push_back(std::move(p));
     for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
+    for (auto& p : announcer_->problems()) s.warnings.push_back(std::move(p));
+    s.announced = announcer_->all();
     for (auto& p : path_->problems()) s.warnings.push_back(std::move(p));
     if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
@@ -362,6 +365,7 @@ void controller::install(const model::desired_state& configured, std::uint64_t r
   services_ = std::move(services);
   publication_.state() = std::move(state);
   lists_.keep_only(next);
+  quorums_changed_ = true;
   // Seeds are for the first state only: what is added later begins unknown.
   seeds_.clear();
   publication_.now();

@@ -36,6 +36,7 @@
 #include "controlplane/publish/observations.hpp"
 #include "controlplane/publish/shown_tables.hpp"
 #include "controlplane/reconcile/admin_log.hpp"
+#include "controlplane/reconcile/announcer.hpp"
 #include "controlplane/reconcile/list_keeper.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
 #include "controlplane/reconcile/probe_path.hpp"
@@ -56,7 +57,8 @@ struct snapshot {
   std::uint64_t base_instance{};  // observations that the tables' counter bases are of
   std::uint64_t segment_instance{};
   std::vector<std::string> warnings;
-  admin_log::entries admin;  // who drained or forced what
+  admin_log::entries admin;    // who drained or forced what
+  announcer::shown announced;  // by VIP; empty: nothing is announced from here
 };
 
 enum class refusal : std::uint8_t { invalid, not_found, conflict, failed, busy };
@@ -157,6 +159,7 @@ class controller {
   void replace(std::uint32_t service, std::shared_ptr<service_runtime> next);
   void look_around();
   void note_data_plane();
+  void announce();
   void refresh_lists();
   [[nodiscard]] tl::expected<void, std::string> open_discovery();
   void refresh_discovered();
@@ -188,11 +191,13 @@ class controller {
   event_loop::timer_id decision_timer_{0};
   event_loop::time_point decision_at_{};  // when decision_timer_ is set
   event_loop::timer_id look_timer_{0};
+  bool quorums_changed_{true};  // perhaps: a decision was made since
   // After what their callbacks use.
   std::unique_ptr<next_hops> hops_;
   std::unique_ptr<probe_path> path_;
   std::unique_ptr<health::health_checker> health_;
   std::unique_ptr<steering> steering_;
+  std::unique_ptr<announcer> announcer_;
   std::unique_ptr<discover::keeper> discover_;
 };
 

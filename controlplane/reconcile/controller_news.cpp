@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the controller does about what it hears: verdicts, neighbours, lists, the data plane,
 // and that time has passed.
+#include <map>
+#include <utility>
+
 #include <spdlog/spdlog.h>
 
 #include "controlplane/reconcile/controller.hpp"
@@ -21,6 +24,7 @@ void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime>
   const bool differs = next->published != publication_.state().services[service];
   if (differs) publication_.state().services[service] = next->published;
   services_[service] = std::move(next);
+  quorums_changed_ = true;
   if (differs) publication_.soon();
 }
 
@@ -153,6 +157,24 @@ void controller::note_data_plane() {
   events_.add("dataplane", {}, std::move(data));
 }
 
+// announce() puts together what the announcer has to know.
+void controller::announce() {
+  if (announcer_->off()) return;
+  if (std::exchange(quorums_changed_, false)) {
+    std::map<ip_address, bool> quorums;
+    for (const auto& s : services_) {
+      bool& one = quorums[s->config.address];
+      one = one || s->decided.tier.has_value();
+    }
+    announcer_->set_quorums(std::move(quorums));
+  }
+  const auto data_plane = observations_->current();
+  const bool forwarding =
+      shown_data_plane_ == "running" && data_plane &&
+      data_plane->map().info().config_instance.read() == publication_.writer().segment().instance();
+  announcer_->look(forwarding, false, event_loop::now());
+}
+
 void controller::look_around() {
   if (++looks_ % looks_per_list == 0) refresh_lists();
   look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
@@ -174,6 +196,7 @@ void controller::look_around() {
     // It counts from 0: the published bases must follow.
     if (data_plane->instance() != publication_.writer().base_instance()) publication_.soon();
   }
+  announce();
   steering_->check(publication_.writer().view());
   path_->check();
 }

@@ -45,6 +45,9 @@ std::string sentence(const json& e) {
   if (type == "panic")
     return service + (e.value("panic", false) ? ": too few backends can serve: health is ignored"
                                               : ": enough backends can serve again: health counts");
+  if (type == "announce")
+    return e.value("address", "") +
+           (e.value("announced", false) ? ": announced" : ": withdrawn: " + e.value("reason", ""));
   if (type == "publish")
     return fmt::format("generation {}: {} tables built, {:.2f} ms", text_of(e, "generation"),
                        text_of(e, "tables_built"), e.value("ms", 0.0));
@@ -98,7 +101,7 @@ void register_events(CLI::App& app, context& c) {
       ->check(not_empty());
   events
       ->add_option("--type", o.types,
-                   "only these of revision, health, tier, panic, publish, dataplane")
+                   "only these of revision, health, tier, panic, announce, publish, dataplane")
       ->type_name("TYPE,...")
       ->check(not_empty());
   CLI::Option* recent =

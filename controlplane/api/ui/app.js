@@ -165,6 +165,8 @@ function sentence(e) {
     case 'panic':
       return e.panic ? 'too few backends can serve: health is ignored'
         : 'enough backends can serve again';
+    case 'announce':
+      return `${e.address}: ${e.announced ? 'announced' : `withdrawn: ${e.reason}`}`;
     case 'publish': return `generation ${e.generation}: ${e.tables_built} tables built`;
     case 'dataplane':
       return e.state + (e.pid ? `: process ${e.pid}, ${e.workers} workers` : '');
