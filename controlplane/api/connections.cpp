@@ -51,11 +51,12 @@ class entry_names {
     }
     return best == nullptr ? std::string{} : name(best->self);
   }
-  // live() tells whether the worker still counts the entry (an idle one goes when it is met).
+  // live() tells whether the worker still counts the entry (an idle one goes when it is met, and
+  // one whose backend is gone is forgotten, or given another).
   [[nodiscard]] bool live(const abi::connection_view& c, std::uint16_t idle) const {
     const auto state = static_cast<std::size_t>(c.state);
     return state < abi::connection_state_count && idle <= tables_.header.timeouts[state] &&
-           vip(c.vip) != nullptr;
+           vip(c.vip) != nullptr && backend(c.backend) != nullptr;
   }
 
  private:
@@ -130,6 +131,16 @@ reply count_connections(reconcile::controller& c, const request& r) {
                     });
   }
   return ok({{"total", total}, {"by_state", by_state}, {"by_service", by_service}});
+}
+
+reply flush_connections(reconcile::controller& c, const request& r) {
+  const auto only = r.parameter("service");
+  const auto done = c.flush(only);
+  if (!done) {
+    const auto why = done.error().why;
+    return refuse(why == reconcile::refusal::not_found ? 404 : 503, done.error().errors);
+  }
+  return ok({{"services", *done}});
 }
 
 reply list_connections(reconcile::controller& c, const request& r) {

@@ -12,6 +12,7 @@ namespace sluice::api {
 
 [[nodiscard]] reply count_connections(reconcile::controller& c, const request& r);
 [[nodiscard]] reply list_connections(reconcile::controller& c, const request& r);
+[[nodiscard]] reply flush_connections(reconcile::controller& c, const request& r);
 [[nodiscard]] reply explain(reconcile::controller& c, const request& r);
 
 // state_name() is the word for a connection's state.

@@ -46,6 +46,7 @@ reply router::handle(const request& r) {
     if (what == "openapi.json") return openapi();
     if (what == "version")
       return ok({{"version", SLUICE_VERSION}, {"api", 1}, {"abi", abi::abi_version}});
+    if (what == "connections" && r.method == "POST") return flush_connections(controller_, r);
     if (what == "connections")
       return s.size() == 3 ? count_connections(controller_, r) : list_connections(controller_, r);
     if (what == "explain") return explain(controller_, r);

@@ -32,6 +32,7 @@ constexpr route all[] = {
     {"GET", "/v1/counters"},
     {"GET", "/v1/connections"},
     {"GET", "/v1/connections/count"},
+    {"POST", "/v1/connections/flush"},
     {"GET", "/v1/explain"},
     {"GET", "/v1/history"},
     {"GET", "/v1/history/{revision}"},

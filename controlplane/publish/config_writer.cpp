@@ -39,6 +39,7 @@ tl::expected<std::unique_ptr<config_writer>, std::string> config_writer::attach(
   for (unsigned i = 0; i < abi::config_slots; ++i)
     writer->held_[i] = i == word.slot() ? word.number() : word.number() - 1;
   writer->base_instance_ = found->base_instance;
+  writer->flushes_ = found->flushes;
   for (auto& t : found->tables)
     if (!writer->tables_.adopt(std::move(t.key), t.offset, t.digest, word.number(),
                                found->hash_seed == settings.hash_seed))
@@ -60,9 +61,16 @@ tl::expected<std::unique_ptr<config_writer>, std::string> config_writer::replace
   if (!found) return tl::unexpected{found.error()};
   auto writer = fresh(std::move(segment), settings, std::move(watch));
   writer->base_instance_ = found->base_instance;
+  writer->flushes_ = found->flushes;
   if (!writer->ids_.restore(std::move(found->ids)))
     return tl::unexpected<std::string>{"the rows in use do not fit the new limits"};
   return writer;
+}
+
+bool config_writer::flush(const std::string& service) {
+  if (!ids_.renew(service)) return false;
+  ++flushes_;
+  return true;
 }
 
 bool config_writer::find_slot(unsigned& slot) {
@@ -171,8 +179,8 @@ publish_result config_writer::publish(const published_state& state) {
   const std::uint64_t number = number_ + 1;
   const std::vector<const lookup_table*> shown(tables.begin(), tables.end());
   held_[slot] = 0;  // half-written from here on, and nobody reads it
-  if (auto written = write_slot(segment_, slot,
-                                {state, settings_, ids_, shown, lists, number, base_instance_});
+  if (auto written = write_slot(
+          segment_, slot, {state, settings_, ids_, shown, lists, number, base_instance_, flushes_});
       !written)
     return answer(publish_status::refused, written.error());
 

@@ -57,6 +57,10 @@ class config_writer {
   config_writer& operator=(const config_writer&) = delete;
 
   [[nodiscard]] publish_result publish(const published_state& state);
+  // flush() has the next generation forget a service's connections: its backends get other names,
+  // and the workers are told to look for what names nobody. Not more than 8 times in 25 s for one
+  // service: there are 16 names, and the workers need some time. False: no such service.
+  bool flush(const std::string& service);
   // check() tells why publish() would refuse a state that has every table anew. Empty: it
   // would not.
   [[nodiscard]] std::string check(const published_state& state) const;
@@ -92,6 +96,7 @@ class config_writer {
   // that is on the safe side.
   std::array<std::uint64_t, abi::config_slots> held_{};
   std::uint64_t base_instance_{0};
+  std::uint64_t flushes_{0};  // generation_header::flushes
 };
 
 }  // namespace sluice::publish

@@ -117,6 +117,15 @@ void id_book::update_backends(service_ids& ids, const published_service& service
   ids.backends = std::move(merged);
 }
 
+bool id_book::renew(const std::string& service) {
+  const auto known = services_.find(service);
+  if (known == services_.end()) return false;
+  for (const auto& [address, row] : known->second.backends)
+    rows_[row].incarnation =
+        static_cast<std::uint8_t>((rows_[row].incarnation + 1) & incarnation_mask);
+  return true;
+}
+
 void id_book::forget_bases() {
   for (auto& row : rows_) row.base = {};
   for (auto& base : service_bases_) base = {};

@@ -62,6 +62,9 @@ class id_book {
   // update() frees what is not in `state` and numbers what is new; the state is within
   // the limits. The bases of the rows that are given out come from `watch`.
   void update(const published_state& state, const reader_watch& watch);
+  // renew() gives a service's backends other names: connections that name them are nobody's.
+  // False: there is no such service in what was published.
+  bool renew(const std::string& service);
   // forget_bases() is called when the counters have begun anew.
   void forget_bases();
 

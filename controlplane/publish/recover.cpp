@@ -73,6 +73,7 @@ tl::expected<recovered, std::string> recover(const config_segment& segment) {
   recovered out;
   out.hash_seed = header.hash_seed;
   out.base_instance = header.base_instance;
+  out.flushes = header.flushes;
   out.lists = lists_of(segment, word.slot(), header);
   std::vector<std::string> names(header.service_count);
   out.ids.service_bases.resize(header.service_count);

@@ -27,6 +27,7 @@ struct recovered_table {
 struct recovered {
   std::uint64_t hash_seed{};
   std::uint64_t base_instance{};
+  std::uint64_t flushes{};
   id_book::image ids;
   std::vector<recovered_table> tables;
   std::vector<abi::prefix_list> lists;

@@ -388,6 +388,7 @@ tl::expected<void, std::string> write_slot(config_segment& segment, unsigned slo
   header->list_count = static_cast<std::uint16_t>(numbers.size());
   header->pool_count = static_cast<std::uint16_t>(rows.pool.size());
   header->gue_port = content.settings.gue_port;
+  header->flushes = content.flushes;
   header->worker_count = content.state.workers;
   const auto translates = [](const published_service& s) {
     return s.mode == abi::forward_mode::nat || s.mode == abi::forward_mode::full_nat;

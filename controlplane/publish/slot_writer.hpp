@@ -30,6 +30,7 @@ struct slot_content {
   const std::vector<service_lists>& lists;         // one for each service
   std::uint64_t number;
   std::uint64_t base_instance;
+  std::uint64_t flushes;
 };
 
 // check_state() refuses what the layout cannot hold or look up. Empty: fine.

@@ -97,6 +97,10 @@ class controller {
 
   // change() makes one revision. Any thread; changes come one after the other.
   [[nodiscard]] tl::expected<change_answer, change_error> change(const change_request& request);
+  // flush() has the workers forget the connections of a service, or of all of them: their next
+  // packets are decided on anew. Returns which services' connections. Any thread.
+  [[nodiscard]] tl::expected<std::vector<std::string>, change_error> flush(
+      const std::optional<std::string>& service);
   // desired() returns the desired state and its revision. Any thread.
   [[nodiscard]] std::pair<std::uint64_t, model::desired_state> desired() const;
   // look() returns what is, as of one moment. Any thread.
@@ -186,6 +190,7 @@ class controller {
   runtime_list services_;
   std::unordered_map<health::target, places, health::target_hash> by_target_;
   std::map<ip_address, places> by_address_;
+  std::map<std::string, std::vector<event_loop::time_point>> flushed_;  // services, when of late
   std::uint64_t seen_data_plane_{0};        // instance of its observations
   std::string shown_data_plane_{"absent"};  // its state, as the last event said
   event_loop::timer_id decision_timer_{0};

@@ -233,7 +233,9 @@ struct alignas(cache_line) generation_header {
   std::uint16_t worker_count;   // what the rates were divided by; 0: not known
   std::uint32_t icmp_rate;      // ICMP errors and echo replies per second and worker; 0: default
   std::uint64_t flags;          // generation_flags
-  std::uint64_t reserved1[2];
+  std::uint64_t flushes;        // another number than before, not 0: connections whose backend
+                                //   is named by no row any more are to be forgotten
+  std::uint64_t reserved1[1];
 };
 static_assert(sizeof(generation_header) == 192);
 

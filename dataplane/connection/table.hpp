@@ -55,29 +55,45 @@ class sweeper {
   static constexpr std::uint64_t default_period_s = 10;  // << 32768 s, see flow_map.hpp
   static constexpr std::uint64_t max_step = 32;          // buckets per call: about 1 us when cold
 
+  // begin_round() has the next steps go over the whole table as fast as they may. Twice: an
+  // entry may move from a bucket to come to one that was looked at.
+  void begin_round(const connection_table& table) noexcept {
+    round4_ = 2 * table.v4.bucket_count();
+    round6_ = 2 * table.v6.bucket_count();
+  }
+
   // step() sweeps what has become due, at most max_step buckets of each family, and calls
-  // gone(connection_word) for every connection that it removes.
-  template <class Gone>
-  void step(connection_table& table, std::uint64_t monotonic_ns, Gone&& gone) noexcept {
+  // gone(connection_word) for every connection that it removes: what is expired, and what
+  // also(connection_word) says.
+  template <class Also, class Gone>
+  void step(connection_table& table, std::uint64_t monotonic_ns, Also&& also,
+            Gone&& gone) noexcept {
     if (last_ns_ == 0) last_ns_ = monotonic_ns;
     const std::uint64_t elapsed = monotonic_ns - last_ns_;
     // A millisecond at the least, so that the division is rare.
-    if (elapsed < 1'000'000 && due4_ == 0 && due6_ == 0) return;
+    if (elapsed < 1'000'000 && due4_ == 0 && due6_ == 0 && round4_ == 0 && round6_ == 0) return;
     if (elapsed >= 1'000'000) {
       last_ns_ = monotonic_ns;
       due(table.v4.bucket_count(), elapsed, carry4_, due4_);
       due(table.v6.bucket_count(), elapsed, carry6_, due6_);
     }
     const std::uint16_t now = table.clock(monotonic_ns);
-    const std::uint64_t n4 = due4_ < max_step ? due4_ : max_step;
-    const std::uint64_t n6 = due6_ < max_step ? due6_ : max_step;
-    at4_ = table.v4.sweep(at4_, n4, now, gone);
-    at6_ = table.v6.sweep(at6_, n6, now, gone);
-    due4_ -= n4;
-    due6_ -= n6;
+    step_of(table.v4, now, at4_, due4_, round4_, also, gone);
+    step_of(table.v6, now, at6_, due6_, round6_, also, gone);
   }
 
  private:
+  template <class Map, class Also, class Gone>
+  static void step_of(Map& map, std::uint16_t now, std::uint64_t& at, std::uint64_t& due_now,
+                      std::uint64_t& round, Also& also, Gone& gone) noexcept {
+    const std::uint64_t wanted = due_now > round ? due_now : round;
+    const std::uint64_t n = wanted < max_step ? wanted : max_step;
+    at = map.erase_if(
+        at, n, [&](abi::connection_word w) { return map.expired(w, now) || also(w); }, gone);
+    due_now -= n < due_now ? n : due_now;
+    round -= n < round ? n : round;
+  }
+
   static void due(std::uint64_t buckets, std::uint64_t elapsed_ns, std::uint64_t& carry,
                   std::uint64_t& out) noexcept {
     // Buckets * microseconds per period, the remainder carried over. A worker that was
@@ -95,6 +111,7 @@ class sweeper {
   std::uint64_t at4_{0}, at6_{0};
   std::uint64_t due4_{0}, due6_{0};
   std::uint64_t carry4_{0}, carry6_{0};
+  std::uint64_t round4_{0}, round6_{0};  // buckets left of a round
 };
 
 }  // namespace sluice::connection

@@ -221,12 +221,13 @@ class nat_table {
            timeouts_[static_cast<std::size_t>(s.state) & 7u];
   }
 
-  // sweep() closes what is expired, a part of the table per call; a round takes some 10 s.
-  template <class Gone>
-  void sweep(std::uint64_t now_ns, std::uint16_t now, Gone&& gone) noexcept {
+  // sweep() closes what is expired, and what also(session) says, a part of the table per call; a
+  // round takes some 10 s.
+  template <class Also, class Gone>
+  void sweep(std::uint64_t now_ns, std::uint16_t now, Also&& also, Gone&& gone) noexcept {
     for (std::uint32_t n = due(now_ns); n != 0; --n) {
       nat_session& s = sessions_[swept_];
-      if (s.state != abi::connection_state::free && expired(s, now)) {
+      if (s.state != abi::connection_state::free && (expired(s, now) || also(s))) {
         gone(s);
         close(s);
       }

@@ -80,6 +80,10 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
   tables_->quic.take_up(view_);
   nat_active_ = false;
   if (view_.empty()) return;
+  if (const std::uint64_t flushes = view_.header().flushes; flushes != flushes_) {
+    flushes_ = flushes;
+    flush_begins_ = flushes != 0;
+  }
   table_.set_timeouts(view_.header().timeouts);
   use_nat(nat_, all_nat_);
 }
@@ -324,17 +328,30 @@ std::size_t packet_path::maintain(std::uint64_t now_ns) noexcept {
   forget_released();
   expire_waiting(now_ns);
   std::size_t gone = 0;
-  sweeper_.step(table_, now_ns, [&](abi::connection_word w) {
-    ++gone;
-    count_closed(w.backend());
-  });
+  if (flush_begins_) {
+    flush_begins_ = false;
+    // Longer than the connections take: than the round of the NAT sessions.
+    flush_until_ns_ = now_ns + 21'000'000'000;
+    sweeper_.begin_round(table_);
+  }
+  const bool flushing = now_ns < flush_until_ns_ && !view_.empty();
+  const auto forgotten = [&](abi::backend_ref ref) {
+    return flushing && view_.backend(ref) == nullptr;
+  };
+  sweeper_.step(
+      table_, now_ns, [&](abi::connection_word w) { return forgotten(w.backend()); },
+      [&](abi::connection_word w) {
+        ++gone;
+        count_closed(w.backend());
+      });
   if (gone != 0) {
     counters_.worker[static_cast<std::size_t>(counter_id::connections_closed)].add(gone);
     counters_.worker[static_cast<std::size_t>(counter_id::connections_expired)].add(gone);
   }
   if (nat_ != nullptr)
-    nat_->sweep(now_ns, table_.clock(now_ns),
-                [this](const nat_session&) { count(counter_id::nat_sessions_closed); });
+    nat_->sweep(
+        now_ns, table_.clock(now_ns), [&](const nat_session& s) { return forgotten(s.backend); },
+        [this](const nat_session&) { count(counter_id::nat_sessions_closed); });
   return gone;
 }
 

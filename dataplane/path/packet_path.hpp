@@ -362,6 +362,9 @@ class packet_path {
   unsigned self_{0};
   bool accepts_all_{false};  // during process_handed()
   connection::sweeper sweeper_{};
+  std::uint64_t flushes_{0};         // generation_header::flushes, as of the last view
+  bool flush_begins_{false};         // and maintain() has not seen it yet
+  std::uint64_t flush_until_ns_{0};  // connections whose backend has no row are forgotten
   rate_limit echo_limit_;
   rate_limit error_limit_;
   bool echo_known_{false};                       // echo_vips_ is of this generation

@@ -222,6 +222,36 @@ def changed(w):
                            text) and "  sent to " in text, "the CLI prints the steps", text)
 
 
+def flushed(w):
+    """A connection that a drained backend keeps is forgotten when it is told to be; those of
+    other services stay."""
+    checks = w.checks
+    vip = CASES["gue"][0]
+    arrived = w.where(vip, 31000, b"before")
+    victim = w.scene.address(arrived)
+    w.b.sluice("backend", "drain", "gue", victim)
+    checks.check(w.where(vip, 31000, b"drained") == arrived, "a drained backend keeps it")
+    before = w.b.show("connections", "count")["by_service"]
+    text = w.b.sluice("connections", "flush", "--service", "gue").stdout
+    after = w.b.show("connections", "count")["by_service"]
+    checks.check("gue: flushed" in text and before["gue"] > 0 and after["gue"] == 0 and
+                 all(after[n] == before[n] for n in after if n != "gue"),
+                 f"flushed: {before['gue']} connections of gue, and no others", (text, after))
+    told = w.explain(vip, 31000)
+    checks.check(told["rule"] == "maglev" and told["backend"] != victim,
+                 "explain: the next packet is decided on anew", told)
+    checks.check(w.scene.address(w.where(vip, 31000, b"flushed")) == told["backend"],
+                 "and it goes where explain says")
+    rest = sum(after.values()) + 1  # the one that was just made again
+    wait_until(lambda: w.b.show("status")["connections"]["tracked"] == rest, 15,
+               "the workers to forget them")
+    # Before the sweep has come round, too: names are not used up.
+    for _ in range(3):
+        w.b.sluice("connections", "flush")
+    checks.check(w.b.show("connections", "count")["total"] == 0, "all of them")
+    w.b.sluice("backend", "undrain", "gue", victim)
+
+
 def scenario(lab, checks):
     w = World(lab, checks)
     checks.title("new connections, and the same again")
@@ -233,6 +263,8 @@ def scenario(lab, checks):
     dropped(w)
     checks.title("changes")
     changed(w)
+    checks.title("flushed")
+    flushed(w)
     w.servers.stop()
 
 

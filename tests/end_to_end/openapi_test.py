@@ -22,8 +22,8 @@ from test_control import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("get", "put", "post", "patch", "delete")
 # Calls that change something, in an order in which each finds what it needs.
-ORDER = ["putConfig", "addService", "changeService", "addBackend", "changeBackend", "drainBackend",
-         "undrainBackend", "removeBackend", "removeService", "rollback", "makeBackup"]
+ORDER = ["putConfig", "flushConnections", "addService", "changeService", "addBackend",
+         "changeBackend", "drainBackend", "undrainBackend", "removeBackend", "removeService", "rollback", "makeBackup"]
 
 
 def strict(schema):

@@ -271,6 +271,37 @@ TEST_F(connections, age_by_state_and_are_swept) {
   EXPECT_EQ(closed, 4u);
 }
 
+// A flush: the control plane gives the backends other names and counts it up. The packets of a
+// connection whose entry is not yet gone go where the hash says.
+TEST_F(connections, of_renamed_backends_are_flushed) {
+  bench b{tables.view()};
+  for (unsigned port = 1000; port < 1100; ++port)
+    for (const unsigned f : {syn, ack}) b.run(packet4(port, f));
+  for (const unsigned f : {syn, ack}) b.run(packet6(1003, f));
+  EXPECT_EQ(b.table().size(), 101u);
+  const auto maintain = [&] {
+    for (int i = 0; i < 2000; ++i) b.path().maintain(b.now_ns += 1000);
+  };
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    tables.backend(i).incarnation = 1;
+    tables.member(i) = abi::backend_ref::make(i, 1);
+  }
+  b.path().set_view(tables.view());
+  maintain();
+  EXPECT_EQ(b.table().size(), 101u) << "nobody has asked for it";
+  tables.header().flushes = 7;
+  b.path().set_view(tables.view());
+  const auto going_on = b.run(packet4(1000, ack));
+  EXPECT_EQ(going_on.outcome, verdict::forward);
+  EXPECT_EQ(going_on.backend.incarnation(), 1u);
+  maintain();
+  EXPECT_EQ(b.table().size(), 2u) << "the one that went on, and that of another service";
+  EXPECT_EQ(b.count(connections_closed), 99u);
+  b.run(packet4(1001, ack));
+  maintain();
+  EXPECT_EQ(b.table().size(), 3u) << "what has come since stays";
+}
+
 TEST_F(connections, are_kept_alive_by_packets) {
   bench b{tables.view()};
   b.run(packet4(1000, syn));

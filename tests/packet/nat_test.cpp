@@ -286,7 +286,8 @@ TEST(nat_memory, is_reserved_only) {
   const wire::flow_ends ends{at4({203, 0, 113, 7}, 0).address, at4({198, 51, 100, 20}, 0).address,
                              be16{40000}, be16{80}};
   EXPECT_EQ(table.find_forward(ends, 6), nullptr);
-  table.sweep(1, 0, [](const nat_session&) {});
+  table.sweep(
+      1, 0, [](const nat_session&) { return false; }, [](const nat_session&) {});
   EXPECT_LT(resident() - before, std::size_t{1} << 20);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// connections list, count: what the workers' tables hold.
+// connections list, count, flush: what the workers' tables hold.
 #include <iostream>
 
 #include "tools/cli/commands.hpp"
@@ -58,6 +58,24 @@ void register_connections(CLI::App& app, context& c) {
     for (const auto& [k, v] : by_state.items()) add("  " + k, v);
     for (const auto& [k, v] : by_service.items()) add("service " + k, v);
     print_table(std::cout, {field("CONNECTIONS", "what"), number("COUNT", "count")}, rows, "");
+  });
+
+  CLI::App* flush = connections->add_subcommand(
+      "flush",
+      "Forget tracked connections, of a service or of all: the next packet of each is decided on\n"
+      "anew. Connections may break by it; desired state and history are as they were.\n"
+      "Example: sluice connections flush --service web");
+  flush->add_option("--service", service, "only of this service")
+      ->type_name("NAME")
+      ->check(not_empty());
+  add_output(*flush, c);
+  flush->callback([&c] {
+    const json answer = c.connect().post("/v1/connections/flush", json::object(),
+                                         service.empty() ? query{} : query{{"service", service}});
+    if (c.output != format::table) return print_object(std::cout, c.output, answer);
+    for (const json& name : answer.value("services", json::array()))
+      std::cout << cell_of(name) << ": flushed\n";
+    if (answer.value("services", json::array()).empty()) std::cout << "no services\n";
   });
 }
 

@@ -195,6 +195,34 @@ TEST(publish, unchanged_services_keep_their_tables) {
             find(w->view(), s.services[6], 80)->table_offset);
 }
 
+TEST(publish, a_flush_gives_the_backends_of_a_service_other_names) {
+  const auto w = make_writer(nobody());
+  published_state s = plain_state(2, 3);
+  must_publish(*w, s);
+  const auto refs = [&](std::size_t service) {
+    std::vector<abi::backend_ref> out;
+    const auto members = w->view().members_of(*find(w->view(), s.services[service], 80));
+    out.assign(members.begin(), members.end());
+    return out;
+  };
+  const auto before = refs(0);
+  const auto other = refs(1);
+  EXPECT_EQ(w->view().header().flushes, 0u);
+  EXPECT_FALSE(w->flush("nobody"));
+  EXPECT_TRUE(w->flush(s.services[0].name));
+  must_publish(*w, s);
+  EXPECT_EQ(w->view().header().flushes, 1u);
+  EXPECT_EQ(refs(1), other);
+  const auto after = refs(0);
+  ASSERT_EQ(after.size(), before.size());
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    EXPECT_EQ(after[i].index(), before[i].index());
+    EXPECT_NE(after[i], before[i]);
+    EXPECT_EQ(w->view().backend(before[i]), nullptr);
+    EXPECT_NE(w->view().backend(after[i]), nullptr);
+  }
+}
+
 TEST(publish, tables_are_given_back) {
   const auto w = make_writer(nobody());
   published_state s = plain_state(4, 5);

@@ -231,16 +231,39 @@ TEST_F(table_file_test, SweeperKeepsItsPeriod) {
       table.v6.insert(table.v6.hash(key), key, test::word(syn, 0));
     }
     sweeper sweep;
+    const auto nobody = [](connection_word) { return false; };
     std::uint64_t gone = 0;
     std::uint64_t t = file->header().clock_base_ns + 31'000'000'000;
     const std::uint64_t half = t + sweeper::default_period_s * 1'000'000'000 / 2;
     const std::uint64_t end = t + sweeper::default_period_s * 1'010'000'000;
-    for (; t < half; t += step_ns) sweep.step(table, t, [&](connection_word) { ++gone; });
+    for (; t < half; t += step_ns) sweep.step(table, t, nobody, [&](connection_word) { ++gone; });
     EXPECT_NEAR(static_cast<double>(gone), 2750, 200) << "step " << step_ns;
-    for (; t < end; t += step_ns) sweep.step(table, t, [&](connection_word) { ++gone; });
+    for (; t < end; t += step_ns) sweep.step(table, t, nobody, [&](connection_word) { ++gone; });
     EXPECT_EQ(gone, 5500u) << "step " << step_ns;
     EXPECT_EQ(table.size(), 0u);
   }
+}
+
+// A round goes over everything at once, and removes what it is told to.
+TEST_F(table_file_test, SweeperMakesARound) {
+  const auto file = table_file::anonymous(options());
+  ASSERT_TRUE(file);
+  connection_table table{file->data()};
+  for (std::uint64_t i = 0; i < 5000; ++i) {
+    const auto key = test::key_maker<ipv4>::make(i);
+    table.v4.insert(table.v4.hash(key), key,
+                    test::word(syn, 0).with_backend(abi::backend_ref::make(i % 2, 0)));
+  }
+  sweeper sweep;
+  const std::uint64_t now = file->header().clock_base_ns + 1'000'000'000;
+  sweep.begin_round(table);
+  std::uint64_t gone = 0;
+  for (std::uint64_t i = 0; i < 2 * table.v4.bucket_count() / sweeper::max_step + 1; ++i)
+    sweep.step(
+        table, now, [](connection_word w) { return w.backend().index() == 0; },
+        [&](connection_word) { ++gone; });
+  EXPECT_EQ(gone, 2500u);
+  EXPECT_EQ(table.size(), 2500u);
 }
 
 }  // namespace
