@@ -93,14 +93,6 @@ REFUSED = [
 
 EXPLAIN = ["explain", "--protocol", "tcp", "--source", "192.0.2.7:40000", "--destination",
            "198.51.100.10:443"]
-VERBS = [["status"], ["get"], ["get", "services"], ["get", "backends"], ["get", "nodes"],
-         ["get", "workers"], ["get", "ports"], ["get", "config"], ["history"], ["apply"], ["diff"],
-         ["check"], ["rollback"], ["backup"], ["backup", "create"], ["backup", "list"],
-         ["backup", "verify"], ["restore"], ["service"], ["service", "add"], ["service", "set"],
-         ["service", "remove"],
-         ["backend"], ["backend", "add"], ["backend", "set"], ["backend", "drain"],
-         ["backend", "undrain"], ["backend", "force"], ["backend", "remove"], ["stats"], ["drops"], ["connections"],
-         ["connections", "count"], ["connections", "list"], ["explain"], ["replay"]]
 SHOWN = [["status"], ["get", "services"], ["get", "services", "web"], ["get", "backends"],
          ["get", "backends", "web"], ["get", "nodes"], ["get", "workers"], ["get", "ports"],
          ["get", "config"], ["history"], ["history", "1"], ["diff", "0"], ["diff", "0", "1"],
@@ -123,7 +115,8 @@ WRONG_USAGE = [[], ["no-such"], ["get"], ["get", "no-such"], ["status", "-o", "x
                                                                       "10.0.1.11"],
                ["backend", "add", "web", ""], ["backend", "add", "web", "10.0.1.9", "--weight", "x"],
                ["explain", "--protocol", "icmp", "--source", "a", "--destination", "b"],
-               ["connections"], ["connections", "list", "--limit", "0"], ["replay", "--in", "x"],
+               ["connections"], ["connections", "list", "--limit", "0"], ["import"],
+               ["import", "haproxy", "x"], ["import", "keepalived"], ["doctor", "--root", "no-such"], ["replay", "--in", "x"],
                ["service", "set", "web", "--health", "http"], ["stats", "--interval", "0"]]
 
 checks = 0
@@ -163,11 +156,8 @@ class Cli:
         return json.loads(self.run(*arguments, "-o", "json").stdout)
 
 
-def test_help(cli):
+def test_version(cli):
     check("0.1" in cli.run("--version").stdout, "--version")
-    for verb in [[], *VERBS]:
-        out = cli.run(*verb, "--help", socket=False).stdout
-        check(f"Example: sluice {' '.join(verb)}" in out, f"{verb}: no example in\n{out}")
 
 
 def test_wrong_usage(cli):
@@ -181,6 +171,7 @@ def test_wrong_usage(cli):
 def test_without_daemon(cli):
     """Nobody listens: what needs a daemon says so; what does not works."""
     for words in [*SHOWN, ["apply", "-f", "services.yaml"], ["service", "remove", "web"],
+                  ["connections", "flush"],
                   ["backend", "drain", "web", "10.0.1.11"], ["diff", "-f", "services.yaml"],
                   ["rollback", "1"]]:
         check("is sluice-controlplane running" in cli.run(*words, code=1).stderr,
@@ -208,6 +199,47 @@ def test_without_daemon(cli):
           and changes[0]["backend"] == "10.0.1.12", f"diff of two files: {changes}")
     check(cli.run("diff", "-f", "new.yaml", "--against", "new.yaml").stdout == "no difference\n",
           "no difference")
+
+
+def test_import(cli):
+    """What import prints, check takes; what it leaves out it says with file and line."""
+    path = Path(cli.directory, "old.ipvs")
+    path.write_text("-A -t 198.51.100.10:80 -s wrr\n-a -t 198.51.100.10:80 -r 10.0.1.11 -i -w 3\n"
+                    "-A -f 7 -s rr\n", encoding="utf-8")
+    result = cli.run("import", "ipvsadm", "old.ipvs", socket=False)
+    check(result.stderr.startswith("old.ipvs:3: -A -f 7 -s rr: not carried over: "),
+          f"import: {result.stderr}")
+    Path(cli.directory, "imported.yaml").write_text(result.stdout, encoding="utf-8")
+    checked = cli.json("check", "-f", "imported.yaml")
+    check(checked["services"] == 1 and checked["backends"] == 1, f"import: {checked}")
+    again = cli.run("import", "ipvsadm", "-", "-o", "json", text=path.read_text(encoding="utf-8"))
+    check(json.loads(again.stdout)["services"][0]["backends"] ==
+          [{"address": "10.0.1.11", "weight": 3}], "import: as JSON")
+    path.write_text("virtual_server 198.51.100.10 80 {\n", encoding="utf-8")
+    check(cli.run("import", "keepalived", "old.ipvs", code=1).stderr.startswith("old.ipvs:1: "),
+          "import: a block that does not end")
+    cli.run("import", "keepalived", "no-such", code=1)
+
+
+def test_doctor(cli):
+    """doctor looks at this machine; what it says is in tests/unit/doctor."""
+    report = cli.json("doctor", "--node", "node.yaml", "--services", "services.yaml")
+    found = {(f["check"], f["subject"]): f for f in report["findings"]}
+    check(report["ok"] and found["driver", "up0"]["seen"] == "net_null0"
+          and ("kernel", None) in found and found["hugepages", None]["level"] == "ok"
+          and ("vip", "198.51.100.10") in found, f"doctor: {report}")
+    check(all(f["right"] or f["level"] == "ok" for f in report["findings"]),
+          "doctor: says what would be right")
+    text = cli.run("doctor", "--node", "node.yaml").stdout
+    check(re.search(r"(?m)^ok    driver up0: net_null0$", text) and "0 in the way" in text,
+          f"doctor: {text}")
+    Path(cli.directory, "bad-port.yaml").write_text(
+        NODE.format(d=cli.directory).replace("net_null0,no-rx=1", "af_xdp:no-such0"),
+        encoding="utf-8")
+    broken = subprocess.run([CLI, "doctor", "--node", "bad-port.yaml"], capture_output=True,
+                            text=True, check=False, cwd=cli.directory)
+    check(broken.returncode == 1 and "fail  driver up0: there is no interface no-such0"
+          in broken.stdout, f"doctor: {broken}")
 
 
 def test_examples(cli):
@@ -271,6 +303,12 @@ def test_shown(cli):
     check(cli.json("connections", "list")["connections"] == [], "no connections")
     check(cli.run("connections", "count").stdout.splitlines()[1].split() == ["total", "0"],
           "connections count, as a table")
+    check(cli.json("connections", "flush") == {"services": ["plain", "web"]}, "flush")
+    check(cli.run("connections", "flush", "--service", "web").stdout == "web: flushed\n", "flush")
+    cli.run("connections", "flush", "--service", "x", code=1)
+    for _ in range(6):
+        cli.run("connections", "flush", "--service", "web")
+    check("within 25 s" in cli.run("connections", "flush", code=1).stderr, "flushed too often")
     stats = cli.json("stats", "--service", "web")
     check([s["name"] for s in stats["services"]] == ["web"], f"stats: {stats}")
     drops = cli.json("drops")["drops"]
@@ -493,9 +531,11 @@ def main():
         cli = Cli(directory)
         Path(directory, "node.yaml").write_text(NODE.format(d=directory), encoding="utf-8")
         Path(directory, "services.yaml").write_text(SERVICES, encoding="utf-8")
-        test_help(cli)
+        test_version(cli)
         test_wrong_usage(cli)
         test_without_daemon(cli)
+        test_import(cli)
+        test_doctor(cli)
         test_examples(cli)
         test_refused(cli, live=False)
         test_replay(cli)

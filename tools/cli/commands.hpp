@@ -37,10 +37,12 @@ void register_counters(CLI::App& app, context& c);     // stats, drops
 void register_connections(CLI::App& app, context& c);  // connections list, count
 void register_files(CLI::App& app, context& c);        // apply, diff, check
 void register_backup(CLI::App& app, context& c);       // backup ..., restore
+void register_import(CLI::App& app, context& c);       // import ...
 void register_history(CLI::App& app, context& c);      // history, rollback
 void register_events(CLI::App& app, context& c);       // events
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay
+void register_doctor(CLI::App& app, context& c);       // doctor
 void register_capture(CLI::App& app, context& c);      // capture
 
 // print_changes() says what a change did, or would do.

@@ -67,6 +67,7 @@ int run(int argc, char** argv) {
 
   register_show(app, c);
   register_files(app, c);
+  register_import(app, c);
   register_history(app, c);
   register_events(app, c);
   register_backup(app, c);
@@ -75,6 +76,7 @@ int run(int argc, char** argv) {
   register_connections(app, c);
   register_trace(app, c);
   register_capture(app, c);
+  register_doctor(app, c);
 
   try {
     app.parse(argc, argv);

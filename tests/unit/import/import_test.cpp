@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `sluice import` makes of files of keepalived and ipvsadm, held to files beside this one:
+// NAME is read, NAME.yaml has to come out, and the notes of NAME.notes.
+#include "tools/import/import.hpp"
+
+#include <gtest/gtest.h>
+
+#include "controlplane/config/config.hpp"
+#include "controlplane/model/text.hpp"
+#include "dataplane/abi/node_file.hpp"
+
+namespace sluice::importing {
+namespace {
+
+std::string read(const std::string& name) {
+  const auto text = read_text_file(SLUICE_SOURCE_ROOT "/tests/unit/import/" + name);
+  return text ? *text : text.error().to_string();
+}
+
+void hold_to_files(const std::string& name, const result& got) {
+  ASSERT_TRUE(got) << got.error().to_string();
+  const std::string yaml = model::to_yaml(got->state);
+  EXPECT_EQ(yaml, read(name + ".yaml")) << "wanted is what is in the file";
+  std::string notes;
+  for (const config_error& n : got->notes) notes += n.to_string() + "\n";
+  EXPECT_EQ(notes, read(name + ".notes")) << "wanted is what is in the file";
+  const auto again = config::parse_services(yaml, "out.yaml", {});
+  ASSERT_TRUE(again) << to_string(again.error());
+  EXPECT_EQ(*again, got->state);
+}
+
+TEST(import, keepalived) {
+  hold_to_files("edge.keepalived.conf",
+                from_keepalived(read("edge.keepalived.conf"), "edge.keepalived.conf"));
+}
+
+TEST(import, ipvsadm) {
+  hold_to_files("plain.ipvsadm", from_ipvsadm(read("plain.ipvsadm"), "plain.ipvsadm"));
+}
+
+std::string error_of(const result& r) {
+  return r ? std::string{"none"} : r.error().to_string();
+}
+
+TEST(import, what_cannot_be_understood_is_refused_with_its_line) {
+  EXPECT_EQ(error_of(from_keepalived("virtual_server 198.51.100.10 80 {\n", "k")),
+            "k:1: ends within a block: a } is missing");
+  EXPECT_EQ(error_of(from_keepalived("a\n}\n", "k")), "k:2: a } closes no block");
+  EXPECT_EQ(error_of(from_keepalived("{\n", "k")), "k:1: a { follows no word");
+  EXPECT_EQ(error_of(from_keepalived("", "k")),
+            "k: there is no service in it that could be carried over");
+  EXPECT_EQ(error_of(from_ipvsadm("# nothing\n", "i")),
+            "i: there is no service in it that could be carried over");
+  std::string deep = "virtual_server 198.51.100.10 80 ";
+  for (int i = 0; i < 100; ++i) deep += "{ a ";
+  EXPECT_EQ(error_of(from_keepalived(deep, "k")), "k:1: blocks are too deep");
+  // Definitions that double what they hold, line by line.
+  std::string bomb = "$A=" + std::string(60000, 'x') + "\n";
+  for (int i = 0; i < 400; ++i) bomb += "a $A\n";
+  EXPECT_EQ(error_of(from_keepalived(bomb, "k")).find("k:"), 0u);
+}
+
+TEST(import, what_a_state_refuses_is_left_out_with_a_note) {
+  const auto got = from_ipvsadm(
+      "-A -t 198.51.100.10:80 -s rr\n-a -t 198.51.100.10:80 -r 198.51.100.11:80 -g\n"
+      "-A -t 198.51.100.11:80 -s rr\n-A -t 127.0.0.1:80 -s rr\n",
+      "i");
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->state.services.size(), 2u);
+  ASSERT_EQ(got->notes.size(), 2u);
+  EXPECT_EQ(got->notes[0].line, 2u);
+  EXPECT_NE(got->notes[0].message.find("this backend is left out"), std::string::npos);
+  EXPECT_EQ(got->notes[1].line, 4u);
+  EXPECT_NE(got->notes[1].message.find("the service is left out"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::importing

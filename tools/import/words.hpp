@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// A keepalived.conf as a tree of statements: words, and what stands between their braces.
+// Comments are gone, quotes taken off, $NAME replaced by what the file defines.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "dataplane/abi/yaml_reader.hpp"
+
+namespace sluice::importing {
+
+struct statement {
+  std::vector<std::string> words;  // at least one
+  unsigned line{};
+  std::vector<statement> block;
+
+  // word() is the n-th word, or "".
+  [[nodiscard]] std::string_view word(std::size_t n) const noexcept {
+    return n < words.size() ? std::string_view{words[n]} : std::string_view{};
+  }
+};
+
+[[nodiscard]] tl::expected<std::vector<statement>, config_error> read_statements(
+    std::string_view text, std::string_view file_name);
+
+}  // namespace sluice::importing
