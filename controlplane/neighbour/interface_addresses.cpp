@@ -59,8 +59,7 @@ std::string text_of(int error) {
 
 }  // namespace
 
-interface_addresses::interface_addresses(std::string interface)
-    : interface_{std::move(interface)} {
+interface_addresses::interface_addresses(std::string interface) : interface_{std::move(interface)} {
   // Answers are there when send() returns; this only bounds what must not happen.
   const timeval limit{1, 0};
   if (::setsockopt(socket_.fd(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) != 0)

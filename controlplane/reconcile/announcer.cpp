@@ -40,8 +40,8 @@ announcer::announcer(const node_config& node, events::event_log& events)
     : node_{node}, events_{events} {
   if (node_.controlplane.announce) {
     try {
-      addresses_ = std::make_unique<neighbour::interface_addresses>(
-          node_.controlplane.announce->interface);
+      addresses_ =
+          std::make_unique<neighbour::interface_addresses>(node_.controlplane.announce->interface);
     } catch (const std::system_error& e) {
       problem_ = std::string{"nothing is announced: "} + e.what();
     }

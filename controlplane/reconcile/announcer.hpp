@@ -51,8 +51,8 @@ class announcer {
   std::map<ip_address, bool> quorums_;
   decision::node_memory memory_;
   shown shown_;
-  std::set<ip_address> ours_;        // put there by us, or about to be
-  bool settled_{false};              // the interface is as shown_ says
+  std::set<ip_address> ours_;  // put there by us, or about to be
+  bool settled_{false};        // the interface is as shown_ says
   decision::time_point applied_at_{};
   std::map<ip_address, std::string> failures_;
   std::string problem_;
