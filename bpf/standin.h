@@ -63,7 +63,7 @@ struct {
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(max_entries, SLUICE_MAX_XSKS);
+  __uint(max_entries, SLUICE_HEARTBEATS);
   __uint(map_flags, BPF_F_MMAPABLE);
   __type(key, __u32);
   __type(value, __u64);

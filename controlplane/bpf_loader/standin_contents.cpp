@@ -31,6 +31,7 @@ sluice_standin_config config_of(const abi::generation_header& h) {
   sluice_standin_config c{};
   c.hash_seed = h.hash_seed;
   c.ready = 1;
+  c.generation = h.number;
   c.gue_port = be16{h.gue_port != 0 ? h.gue_port : std::uint16_t{SLUICE_GUE_PORT}}.raw();
   c.prefix4 = h.source4.configured != 0 ? h.source4.prefix : not_configured;
   c.prefix6 = h.source6.configured != 0 ? h.source6.prefix : not_configured;
@@ -150,6 +151,20 @@ std::vector<std::uint64_t> slots_of(const abi::config_view& view, std::uint32_t 
     out[1 + i / 2] |= std::uint64_t{view.member(*s, position).value} << (i % 2 * 32);
   }
   return out;
+}
+
+void keep_slots(std::vector<std::uint64_t>& slots, std::span<const std::uint64_t> before,
+                const std::map<std::uint32_t, sluice_standin_row>& rows) {
+  // Another number of slots, or another way to find one: no slot is the one that it was.
+  if (slots.size() != before.size() || slots.empty() || slots[0] != before[0]) return;
+  const auto kept = [&](std::uint64_t now, std::uint64_t old) {
+    const auto row = rows.find(static_cast<std::uint32_t>(old));
+    return row != rows.end() && row->second.keeps != 0 ? old : now;
+  };
+  constexpr std::uint64_t low = 0xffffffff;
+  for (std::size_t i = 1; i < slots.size(); ++i)
+    if (slots[i] != before[i])
+      slots[i] = kept(slots[i] & low, before[i] & low) | kept(slots[i] >> 32, before[i] >> 32) << 32;
 }
 
 }  // namespace sluice::bpf_loader

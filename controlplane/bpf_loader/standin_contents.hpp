@@ -55,4 +55,9 @@ struct standin_contents {
 [[nodiscard]] std::vector<std::uint64_t> slots_of(const abi::config_view& view,
                                                   std::uint32_t service);
 
+// keep_slots() takes back into a table what `before` has, where that backend is still there and
+// keeps its connections: for while no data plane knows where they are.
+void keep_slots(std::vector<std::uint64_t>& slots, std::span<const std::uint64_t> before,
+                const std::map<std::uint32_t, sluice_standin_row>& rows);
+
 }  // namespace sluice::bpf_loader

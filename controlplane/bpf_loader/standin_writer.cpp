@@ -30,31 +30,61 @@ tl::expected<file_descriptor, steer_error> make_table(const std::vector<std::uin
   return map;
 }
 
+// read_table() returns a table's elements; none if it cannot be read.
+std::vector<std::uint64_t> read_table(int map) {
+  bpf_map_info info{};
+  std::uint32_t size = sizeof info;
+  if (bpf_obj_get_info_by_fd(map, &info, &size) != 0) return {};
+  const std::size_t bytes = info.max_entries * sizeof(std::uint64_t);
+  void* at = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, map, 0);
+  if (at == MAP_FAILED) return {};
+  std::vector<std::uint64_t> elements(info.max_entries);
+  std::memcpy(elements.data(), at, bytes);
+  ::munmap(at, bytes);
+  return elements;
+}
+
+// read_placed() reads the table that an earlier control plane has put in place.
+std::vector<std::uint64_t> read_placed(int outer, std::uint32_t service) {
+  std::uint32_t id = 0;
+  if (bpf_map_lookup_elem(outer, &service, &id) != 0) return {};
+  const file_descriptor map{bpf_map_get_fd_by_id(id)};
+  return map ? read_table(map.get()) : std::vector<std::uint64_t>{};
+}
+
 }  // namespace
 
 tl::expected<std::shared_ptr<file_descriptor>, steer_error> standin_writer::table_for(
-    std::uint32_t service, const table_identity& wanted, const abi::config_view& view) {
-  if (const auto found = tables_.find(service);
-      found != tables_.end() && found->second.identity == wanted)
+    int outer, std::uint32_t service, const standin_contents& contents,
+    const abi::config_view& view, bool keep) {
+  const table_identity& wanted = contents.tables.at(service);
+  const auto found = tables_.find(service);
+  if (found != tables_.end() && found->second.identity == wanted && (keep || !found->second.kept))
     return found->second.map;
-  const auto slots = slots_of(view, service);
+  auto slots = slots_of(view, service);
   if (slots.empty()) return std::shared_ptr<file_descriptor>{};
+  if (keep)
+    keep_slots(slots,
+               found != tables_.end() ? read_table(found->second.map->get())
+                                      : read_placed(outer, service),
+               contents.rows);
   auto made = make_table(slots);
   if (!made) return tl::unexpected{made.error()};
   auto map = std::make_shared<file_descriptor>(std::move(*made));
-  tables_[service] = {wanted, map};
+  tables_[service] = {wanted, map, keep};
   return map;
 }
 
 tl::expected<void, steer_error> standin_writer::write_tables(int outer, std::uint32_t outer_id,
                                                              const standin_contents& contents,
-                                                             const abi::config_view& view) {
+                                                             const abi::config_view& view,
+                                                             bool keep) {
   auto& placed = placed_[outer_id];
   std::vector<std::uint32_t> services;
   std::vector<int> maps;
   std::map<std::uint32_t, std::shared_ptr<file_descriptor>> next;
   for (const auto& [service, identity] : contents.tables) {
-    const auto map = table_for(service, identity, view);
+    const auto map = table_for(outer, service, contents, view, keep);
     if (!map) return tl::unexpected{map.error()};
     if (*map == nullptr) continue;
     next.emplace(service, *map);
@@ -79,7 +109,7 @@ tl::expected<void, steer_error> standin_writer::write_tables(int outer, std::uin
 
 tl::expected<void, steer_error> standin_writer::write(const std::string& interface,
                                                       const standin_contents& contents,
-                                                      const abi::config_view& view) {
+                                                      const abi::config_view& view, bool keep) {
   const auto program = find_program(interface);
   if (!program) return tl::unexpected{program.error()};
   const auto rows = open_map(*program, SLUICE_STANDIN_ROWS_MAP, sizeof(std::uint32_t),
@@ -109,13 +139,15 @@ tl::expected<void, steer_error> standin_writer::write(const std::string& interfa
     return tl::unexpected{r.error()};
   if (const done r = remove_extra(ports->get(), contents.ports, *present_ports); !r)
     return tl::unexpected{r.error()};
-  if (const auto r = write_tables(outer->get(), info.id, contents, view); !r) return r;
+  if (const auto r = write_tables(outer->get(), info.id, contents, view, keep); !r) return r;
   if (const done r = add_missing(ports->get(), contents.ports, *present_ports); !r)
     return tl::unexpected{r.error()};
   if (const done r = remove_extra(rows->get(), contents.rows, *present_rows); !r)
     return tl::unexpected{r.error()};
   const std::uint32_t zero = 0;
-  if (bpf_map_update_elem(config->get(), &zero, &contents.config, BPF_ANY) != 0)
+  sluice_standin_config options = contents.config;
+  if (keep) options.generation = 0;
+  if (bpf_map_update_elem(config->get(), &zero, &options, BPF_ANY) != 0)
     return failed("writing " SLUICE_STANDIN_CONFIG_MAP, errno);
   // Services that went and programs that are no more leave nothing here.
   outer_of_[interface] = info.id;

@@ -23,10 +23,11 @@ namespace sluice::bpf_loader {
 class standin_writer {
  public:
   // write() brings the program attached to an interface up to date. `view` is the
-  // generation that `contents` was read from.
+  // generation that `contents` was read from. keep: slots stay with the backends that they have
+  // as far as those keep connections (keep_slots()).
   tl::expected<void, steer_error> write(const std::string& interface,
                                         const standin_contents& contents,
-                                        const abi::config_view& view);
+                                        const abi::config_view& view, bool keep = false);
   // forget() gives up what an interface's program had, which is gone.
   void forget(const std::string& interface);
 
@@ -35,12 +36,14 @@ class standin_writer {
   struct table {
     table_identity identity;
     std::shared_ptr<file_descriptor> map;
+    bool kept;  // some slots are of an earlier generation
   };
   tl::expected<std::shared_ptr<file_descriptor>, steer_error> table_for(
-      std::uint32_t service, const table_identity& wanted, const abi::config_view& view);
+      int outer, std::uint32_t service, const standin_contents& contents,
+      const abi::config_view& view, bool keep);
   tl::expected<void, steer_error> write_tables(int outer, std::uint32_t outer_id,
                                                const standin_contents& contents,
-                                               const abi::config_view& view);
+                                               const abi::config_view& view, bool keep);
   void drop_unattached();
 
   std::map<std::uint32_t, table> tables_;          // by service

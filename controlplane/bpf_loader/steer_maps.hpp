@@ -34,6 +34,12 @@ struct steer_counters {
   std::array<std::uint64_t, abi::standin_drop_count> drops{};
 };
 
+// mirror_state: what the data plane has told the program.
+struct mirror_state {
+  bool beats{};                // a worker's heartbeat is fresh
+  std::uint64_t generation{};  // SLUICE_TOLD_GENERATION
+};
+
 struct steer_update {
   std::size_t added{};  // or changed
   std::size_t removed{};
@@ -58,6 +64,8 @@ class steer_maps {
   tl::expected<steer_update, steer_error> set_vips(std::span<const vip> vips) const;
 
   tl::expected<steer_counters, steer_error> counters() const;
+
+  tl::expected<mirror_state, steer_error> mirror() const;
 
   // detach() takes the program off the interface; only ours, and only the one that was
   // looked at (compare and exchange in the kernel).

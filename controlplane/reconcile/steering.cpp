@@ -6,6 +6,17 @@
 #include <spdlog/spdlog.h>
 
 namespace sluice::reconcile {
+namespace {
+
+using namespace std::chrono_literals;
+
+// A data plane goes through its connections in less.
+constexpr auto longest_wait = 10s;
+// So long is a data plane that is gone expected back. After that connections that it would know
+// about are given up for new ones that go where they should.
+constexpr auto longest_absence = 60s;
+
+}  // namespace
 
 std::vector<xdp_counters> read_xdp_counters(const node_config& node) {
   std::vector<xdp_counters> out;
@@ -21,7 +32,7 @@ steering::steering(const node_config& node) : pool_{node.dataplane.nat_pool} {
   for (const auto& p : node.dataplane.ports) {
     interfaces_.push_back(p.kind == device_kind::af_xdp ? p.interface : std::string{});
     if (p.kind == device_kind::af_xdp)
-      ports_.push_back({p.name, bpf_loader::steer_maps{p.interface}, 0, {}, 0, 0, {}});
+      ports_.push_back({p.name, bpf_loader::steer_maps{p.interface}, 0, {}, 0, 0, false, {}});
   }
 }
 
@@ -68,9 +79,13 @@ void steering::check(const abi::config_view& view) {
       if (standin_generation_ != number) {
         standin_ = bpf_loader::standin_of(view, interface_rows_);
         standin_generation_ = number;
+        standin_since_ = std::chrono::steady_clock::now();
       }
-      if (p.standin_program != *program || p.standin_generation != number)
-        tell_standin(p, *program, view);
+      const standin_step step = next_step(p, number);
+      const bool told = p.standin_program == *program && p.standin_generation == number;
+      if (told && !p.standin_keeps) continue;
+      if (step == standin_step::write || (step == standin_step::keep && !told))
+        tell_standin(p, *program, view, step == standin_step::keep);
       continue;
     }
     p.program = p.standin_program = 0;
@@ -95,14 +110,31 @@ void steering::tell(port& p, std::uint32_t program) {
   p.problem = done.error().text;
 }
 
-void steering::tell_standin(port& p, std::uint32_t program, const abi::config_view& view) {
-  const auto done = writer_.write(p.maps.interface(), standin_, view);
+// A data plane first notes in `pinned` the connections that the new tables would move. While there
+// is none nobody does, so that they have to stay as they are.
+steering::standin_step steering::next_step(const port& p, std::uint64_t number) {
+  const auto state = p.maps.mirror();
+  if (!state) return standin_step::write;
+  const auto now = std::chrono::steady_clock::now();
+  if (state->beats) {
+    seen_ = now;
+    return state->generation == number || now - standin_since_ >= longest_wait
+               ? standin_step::write
+               : standin_step::wait;
+  }
+  return now - seen_ < longest_absence ? standin_step::keep : standin_step::write;
+}
+
+void steering::tell_standin(port& p, std::uint32_t program, const abi::config_view& view,
+                            bool keep) {
+  const auto done = writer_.write(p.maps.interface(), standin_, view, keep);
   if (done) {
     if (p.standin_program != program)
       spdlog::info("port {}: the stand-in has {} services and {} backends", p.name,
                    standin_.tables.size(), standin_.rows.size());
     p.standin_program = program;
     p.standin_generation = view.header().number;
+    p.standin_keeps = keep;
     p.standin_problem.clear();
     return;
   }

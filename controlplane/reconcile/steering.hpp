@@ -4,6 +4,7 @@
 // often (check()). The loop's thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -51,10 +52,14 @@ class steering {
     std::string problem;
     std::uint32_t standin_program{0};     // that has the tables; 0: none
     std::uint64_t standin_generation{0};  // the tables that it has
+    bool standin_keeps{false};            // and some slots from before that
     std::string standin_problem;
   };
   void tell(port& p, std::uint32_t program);
-  void tell_standin(port& p, std::uint32_t program, const abi::config_view& view);
+  void tell_standin(port& p, std::uint32_t program, const abi::config_view& view, bool keep);
+  // standin_step: what is to be done about tables that a stand-in has not.
+  enum class standin_step : std::uint8_t { wait, keep, write };
+  [[nodiscard]] standin_step next_step(const port& p, std::uint64_t number);
   [[nodiscard]] bool read_interfaces();
 
   std::vector<port> ports_;
@@ -66,6 +71,9 @@ class steering {
   std::vector<bpf_loader::standin_port> interface_rows_;
   bpf_loader::standin_contents standin_;
   std::uint64_t standin_generation_{0};  // of standin_
+  std::chrono::steady_clock::time_point standin_since_;  // that there is this one
+  // A data plane, last; a control plane that starts takes it that there was one just now.
+  std::chrono::steady_clock::time_point seen_{std::chrono::steady_clock::now()};
   unsigned checks_{0};
 };
 

@@ -11,11 +11,16 @@
 #define SLUICE_STANDIN_TABLES_MAP "standin_tables"  // array of maps by service, see below
 #define SLUICE_STANDIN_ROWS_MAP "standin_rows"      // hash, __u32 backend_ref -> sluice_standin_row
 #define SLUICE_PINNED_MAP "pinned"        // hash, sluice_flow -> __u32 backend_ref; data plane
-#define SLUICE_HEARTBEAT_MAP "heartbeat"  // array by RX queue, __u64 ns; data plane
+#define SLUICE_HEARTBEAT_MAP "heartbeat"  // array by RX queue, __u64 ns, and one more; data plane
 
 #define SLUICE_STANDIN_SERVICES 65536  // numbers of services
 #define SLUICE_STANDIN_ROWS 1048576
 #define SLUICE_MAX_PINNED 1048576
+#define SLUICE_HEARTBEATS (SLUICE_MAX_XSKS + 1)
+// The last one is no heartbeat but the number of a generation: every connection that its tables
+// would move is in `pinned`. Before that the stand-in must not have them; and until it has them,
+// those that the tables before would move stay in `pinned`.
+#define SLUICE_TOLD_GENERATION SLUICE_MAX_XSKS
 #define SLUICE_NO_SERVICE 0xffffu
 #define SLUICE_NO_BACKEND 0xffffffu  // backend_ref: none
 
@@ -35,8 +40,10 @@ struct sluice_standin_config {
   __u8 source4[4];
   __u8 source6[16];
   __u32 pad;  // 0
+  // Whose tables these are; 0: of several generations, so that connections stay where they are.
+  __u64 generation;
 };
-SLUICE_ABI_ASSERT(sizeof(struct sluice_standin_config) == 40, "no hidden padding");
+SLUICE_ABI_ASSERT(sizeof(struct sluice_standin_config) == 48, "no hidden padding");
 
 struct sluice_standin_range {
   __u16 first, last;  // host order, inclusive

@@ -26,7 +26,7 @@ tl::unexpected<std::string> failed(const std::string& what, int error) {
   return tl::unexpected{what + ": " + std::generic_category().message(error)};
 }
 
-constexpr std::size_t heartbeat_bytes = SLUICE_MAX_XSKS * sizeof(std::uint64_t);
+constexpr std::size_t heartbeat_bytes = SLUICE_HEARTBEATS * sizeof(std::uint64_t);
 
 // find_map() returns the one of `maps` with this name and layout, or -1.
 int find_map(const std::vector<int>& maps, const bpf_map* wanted) {

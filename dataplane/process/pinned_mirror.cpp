@@ -18,12 +18,14 @@ constexpr auto round_every = 100ms;
 constexpr auto look_every = 5ms;
 // Places of a table looked at with the mutex held: under a millisecond.
 constexpr std::uint64_t places_at_once = 8192;
+// After this time nothing waits for a control plane that does not bring the new tables.
+constexpr auto wait_for_tables = 10s;
 
 }  // namespace
 
-pinned_mirror::pinned_mirror(int map, std::vector<abi::connection_reader> tables,
+pinned_mirror::pinned_mirror(const maps& to, std::vector<abi::connection_reader> tables,
                              std::function<abi::config_view()> current, std::mutex& tables_mutex)
-    : map_{map},
+    : maps_{to},
       tables_{std::move(tables)},
       current_{std::move(current)},
       tables_mutex_{tables_mutex},
@@ -45,6 +47,7 @@ void pinned_mirror::run() {
     }
     const bool changed = number != generation_;
     if (number != 0 && (changed || std::chrono::steady_clock::now() >= next)) {
+      if (changed) generation_since_ = std::chrono::steady_clock::now();
       generation_ = number;
       go_round(changed);
       next = std::chrono::steady_clock::now() + round_every;
@@ -56,6 +59,9 @@ void pinned_mirror::run() {
 
 void pinned_mirror::go_round(bool hurry) {
   ++round_;
+  const bool forget = standin_has(generation_) ||
+                      std::chrono::steady_clock::now() - generation_since_ >= wait_for_tables;
+  bool of_one_generation = true;
   flow_sorter sorter;
   std::uint64_t sorted_by = 0;
   std::vector<std::pair<sluice_flow, abi::backend_ref>> found;
@@ -67,6 +73,7 @@ void pinned_mirror::go_round(bool hurry) {
         const std::lock_guard lock{tables_mutex_};
         const abi::config_view view = current_();
         if (view.empty()) return;
+        of_one_generation &= view.header().number == generation_;
         if (view.header().number != sorted_by) {
           sorter = flow_sorter{view};
           sorted_by = view.header().number;
@@ -82,7 +89,22 @@ void pinned_mirror::go_round(bool hurry) {
       if (!hurry && !stop_.load(std::memory_order_relaxed)) std::this_thread::sleep_for(1ms);
     }
   }
-  forget_the_rest();
+  if (!of_one_generation) return;
+  if (told_generation_ != generation_) {
+    const std::uint32_t place = SLUICE_TOLD_GENERATION;
+    if (bpf_map_update_elem(maps_.heartbeat, &place, &generation_, BPF_ANY) == 0)
+      told_generation_ = generation_;
+  }
+  if (forget) forget_the_rest();
+}
+
+// standin_has() tells whether the stand-in's tables are those of a generation, or nobody has given
+// it any.
+bool pinned_mirror::standin_has(std::uint64_t generation) const {
+  const std::uint32_t zero = 0;
+  sluice_standin_config config{};
+  return bpf_map_lookup_elem(maps_.config, &zero, &config) != 0 || config.ready == 0 ||
+         config.generation == generation;
 }
 
 void pinned_mirror::tell(const sluice_flow& flow, abi::backend_ref backend) {
@@ -91,7 +113,7 @@ void pinned_mirror::tell(const sluice_flow& flow, abi::backend_ref backend) {
     known->second.round = round_;
     return;
   }
-  if (bpf_map_update_elem(map_, &flow, &backend.value, BPF_ANY) == 0) {
+  if (bpf_map_update_elem(maps_.pinned, &flow, &backend.value, BPF_ANY) == 0) {
     told_[flow] = {backend.value, round_};
   } else if (!std::exchange(said_full_, true)) {
     spdlog::warn("the stand-in cannot be told of all connections: {}",
@@ -102,7 +124,7 @@ void pinned_mirror::tell(const sluice_flow& flow, abi::backend_ref backend) {
 void pinned_mirror::forget_the_rest() {
   std::erase_if(told_, [this](const auto& t) {
     if (t.second.round == round_) return false;
-    bpf_map_delete_elem(map_, &t.first);
+    bpf_map_delete_elem(maps_.pinned, &t.first);
     return true;
   });
 }
@@ -112,9 +134,9 @@ void pinned_mirror::read_map() {
   sluice_flow key{};
   const sluice_flow* previous = nullptr;
   for (sluice_flow next{};
-       told_.size() < SLUICE_MAX_PINNED && bpf_map_get_next_key(map_, previous, &next) == 0;) {
+       told_.size() < SLUICE_MAX_PINNED && bpf_map_get_next_key(maps_.pinned, previous, &next) == 0;) {
     std::uint32_t backend = 0;
-    if (bpf_map_lookup_elem(map_, &next, &backend) == 0) told_[next] = {backend, 0};
+    if (bpf_map_lookup_elem(maps_.pinned, &next, &backend) == 0) told_[next] = {backend, 0};
     key = next;
     previous = &key;
   }

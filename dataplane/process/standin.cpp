@@ -52,9 +52,11 @@ tl::expected<void, std::string> data_plane::attach_programs() {
   std::vector<abi::connection_reader> readers(tables_.size());
   for (std::size_t i = 0; i < tables_.size(); ++i)
     abi::connection_reader::open(tables_[i].data(), tables_[i].size(), readers[i]);
+  const pinned_mirror::maps maps{.pinned = first->map(SLUICE_PINNED_MAP),
+                                 .heartbeat = first->map(SLUICE_HEARTBEAT_MAP),
+                                 .config = first->map(SLUICE_STANDIN_CONFIG_MAP)};
   pinned_.emplace(
-      first->map(SLUICE_PINNED_MAP), std::move(readers), [this] { return config_.offered_view(); },
-      config_mutex_);
+      maps, std::move(readers), [this] { return config_.offered_view(); }, config_mutex_);
   return {};
 }
 

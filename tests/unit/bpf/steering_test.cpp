@@ -11,8 +11,11 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "controlplane/bpf_loader/standin_writer.hpp"
 #include "dataplane/abi/address_text.hpp"
@@ -72,9 +75,88 @@ class told : public ::testing::Test {
     return entries<decltype(bpf_loader::standin_contents::rows)>(SLUICE_STANDIN_ROWS_MAP);
   }
 
+  // map() opens one of the attached program's.
+  template <class Value>
+  file_descriptor map(const char* name) {
+    const auto program = bpf_loader::find_program(interface);
+    return std::move(
+        bpf_loader::open_map(*program, name, sizeof(std::uint32_t), sizeof(Value)).value());
+  }
+  // standin_generation() is whose tables the stand-in has.
+  std::uint64_t standin_generation() {
+    const std::uint32_t zero = 0;
+    sluice_standin_config config{};
+    bpf_map_lookup_elem(map<sluice_standin_config>(SLUICE_STANDIN_CONFIG_MAP).get(), &zero,
+                        &config);
+    return config.generation;
+  }
+  // beat() is what a data plane does that lives.
+  void beat(std::uint64_t generation) {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    put(0, static_cast<std::uint64_t>(now.tv_sec + 60) * 1'000'000'000);
+    put(SLUICE_TOLD_GENERATION, generation);
+  }
+  void put(std::uint32_t place, std::uint64_t value) {
+    ASSERT_EQ(bpf_map_update_elem(map<std::uint64_t>(SLUICE_HEARTBEAT_MAP).get(), &place, &value,
+                                  BPF_ANY),
+              0);
+  }
+
   node_config node_;
   table_builder tables_;
 };
+
+// New tables wait until the data plane has noted the connections that they would move.
+TEST_F(told, tables_wait_for_the_data_plane) {
+  auto& number = tables_.header().number;
+  number = 7;
+  beat(7);
+  reconcile::steering steering{node_};
+  steering.set(tables_.view());
+  EXPECT_EQ(standin_generation(), 7u);
+  number = 8;
+  steering.check(tables_.view());
+  EXPECT_EQ(standin_generation(), 7u);
+  beat(8);
+  steering.check(tables_.view());
+  EXPECT_EQ(standin_generation(), 8u);
+}
+
+// While there is none, nobody notes them: they stay where they are, until there is one again.
+TEST_F(told, tables_of_several_generations_without_a_data_plane) {
+  auto& number = tables_.header().number;
+  number = 7;
+  beat(7);
+  reconcile::steering steering{node_};
+  steering.set(tables_.view());
+  put(0, 1);  // killed
+  number = 8;
+  tables_.service(0).table_digest += 1;
+  steering.check(tables_.view());
+  EXPECT_EQ(standin_generation(), 0u);
+  steering.check(tables_.view());
+  EXPECT_EQ(standin_generation(), 0u);
+  beat(8);
+  steering.check(tables_.view());
+  EXPECT_EQ(standin_generation(), 8u);
+}
+
+TEST(standin_tables, slots_stay_with_whom_keeps_connections) {
+  std::map<std::uint32_t, sluice_standin_row> rows;
+  rows[1].keeps = rows[2].keeps = 1;
+  rows[3].keeps = 0;
+  const auto pair = [](std::uint64_t even, std::uint64_t odd) { return odd << 32 | even; };
+  const std::vector<std::uint64_t> before{5, pair(1, 2), pair(3, 4), pair(1, 0)};
+  std::vector<std::uint64_t> slots{5, pair(2, 2), pair(2, 1), pair(3, 0)};
+  bpf_loader::keep_slots(slots, before, rows);
+  // 3 no longer keeps its connections, and 4 is gone.
+  EXPECT_EQ(slots, (std::vector<std::uint64_t>{5, pair(1, 2), pair(2, 1), pair(1, 0)}));
+  std::vector<std::uint64_t> longer{7, pair(2, 2), pair(2, 2), pair(2, 2), pair(2, 0)};
+  const auto as_it_was = longer;
+  bpf_loader::keep_slots(longer, before, rows);
+  EXPECT_EQ(longer, as_it_was);
+}
 
 // A control plane that begins and cannot publish yet (a worker hangs, the state does not fit)
 // has been given nothing. What its predecessor has published goes on.
