@@ -164,7 +164,8 @@ void keep_slots(std::vector<std::uint64_t>& slots, std::span<const std::uint64_t
   constexpr std::uint64_t low = 0xffffffff;
   for (std::size_t i = 1; i < slots.size(); ++i)
     if (slots[i] != before[i])
-      slots[i] = kept(slots[i] & low, before[i] & low) | kept(slots[i] >> 32, before[i] >> 32) << 32;
+      slots[i] = kept(slots[i] & low, before[i] & low) | kept(slots[i] >> 32, before[i] >> 32)
+                                                             << 32;
 }
 
 }  // namespace sluice::bpf_loader

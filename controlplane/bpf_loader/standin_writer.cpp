@@ -64,10 +64,10 @@ tl::expected<std::shared_ptr<file_descriptor>, steer_error> standin_writer::tabl
   auto slots = slots_of(view, service);
   if (slots.empty()) return std::shared_ptr<file_descriptor>{};
   if (keep)
-    keep_slots(slots,
-               found != tables_.end() ? read_table(found->second.map->get())
-                                      : read_placed(outer, service),
-               contents.rows);
+    keep_slots(
+        slots,
+        found != tables_.end() ? read_table(found->second.map->get()) : read_placed(outer, service),
+        contents.rows);
   auto made = make_table(slots);
   if (!made) return tl::unexpected{made.error()};
   auto map = std::make_shared<file_descriptor>(std::move(*made));

@@ -117,8 +117,8 @@ tl::expected<steer_update, steer_error> steer_maps::set(const steer_contents& co
 tl::expected<mirror_state, steer_error> steer_maps::mirror() const {
   const auto program = find_program(interface_);
   if (!program) return tl::unexpected{program.error()};
-  const auto map = open_map(*program, SLUICE_HEARTBEAT_MAP, sizeof(std::uint32_t),
-                            sizeof(std::uint64_t));
+  const auto map =
+      open_map(*program, SLUICE_HEARTBEAT_MAP, sizeof(std::uint32_t), sizeof(std::uint64_t));
   if (!map) return tl::unexpected{map.error()};
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);

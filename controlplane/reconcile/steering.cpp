@@ -118,9 +118,8 @@ steering::standin_step steering::next_step(const port& p, std::uint64_t number) 
   const auto now = std::chrono::steady_clock::now();
   if (state->beats) {
     seen_ = now;
-    return state->generation == number || now - standin_since_ >= longest_wait
-               ? standin_step::write
-               : standin_step::wait;
+    return state->generation == number || now - standin_since_ >= longest_wait ? standin_step::write
+                                                                               : standin_step::wait;
   }
   return now - seen_ < longest_absence ? standin_step::keep : standin_step::write;
 }

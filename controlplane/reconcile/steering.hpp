@@ -70,7 +70,7 @@ class steering {
   std::vector<std::string> interfaces_;  // by port number; "": none
   std::vector<bpf_loader::standin_port> interface_rows_;
   bpf_loader::standin_contents standin_;
-  std::uint64_t standin_generation_{0};  // of standin_
+  std::uint64_t standin_generation_{0};                  // of standin_
   std::chrono::steady_clock::time_point standin_since_;  // that there is this one
   // A data plane, last; a control plane that starts takes it that there was one just now.
   std::chrono::steady_clock::time_point seen_{std::chrono::steady_clock::now()};

@@ -133,8 +133,8 @@ void pinned_mirror::forget_the_rest() {
 void pinned_mirror::read_map() {
   sluice_flow key{};
   const sluice_flow* previous = nullptr;
-  for (sluice_flow next{};
-       told_.size() < SLUICE_MAX_PINNED && bpf_map_get_next_key(maps_.pinned, previous, &next) == 0;) {
+  for (sluice_flow next{}; told_.size() < SLUICE_MAX_PINNED &&
+                           bpf_map_get_next_key(maps_.pinned, previous, &next) == 0;) {
     std::uint32_t backend = 0;
     if (bpf_map_lookup_elem(maps_.pinned, &next, &backend) == 0) told_[next] = {backend, 0};
     key = next;

@@ -181,7 +181,8 @@ class Lab:
         self.keep = True
 
     def show_logs(self, lines=15):
-        for process in self.processes:
+        # A process that is started again goes on with the log of the one before.
+        for process in {p.name: p for p in self.processes}.values():
             if "tcpdump" in process.name:
                 continue  # says only how many packets there were
             text = process.output().strip()

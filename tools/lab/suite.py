@@ -11,6 +11,9 @@ Three phases, each with a build directory of its own:
 
 The last line is "N passed, N failed[, N skipped]". What is counted is cases: a GoogleTest
 binary counts with its cases, any other test as one.
+
+While the plain build's tests run, which mostly wait, the sanitized builds are compiled with what
+they leave of the machine.
 """
 
 import argparse
@@ -90,6 +93,7 @@ class Tally:
 
 START = time.monotonic()
 child = None  # the process that runs now, for the signal handler
+ahead = None  # what is built meanwhile
 
 
 def say(text):
@@ -151,7 +155,7 @@ def introspect(directory, what):
     return json.loads(result.stdout)
 
 
-def configure(phase, werror):
+def configure(phase, werror, execute=run):
     """configure() sets the phase's build directory up, or returns an error text."""
     directory, options = phase.directory, dict(phase.options)
     if werror:
@@ -169,22 +173,22 @@ def configure(phase, werror):
         except (subprocess.CalledProcessError, json.JSONDecodeError):
             present = {}
         if any(present.get(key) != value for key, value in options.items()):
-            if run([tool("meson"), "configure", str(directory), *flags], log) != 0:
+            if execute([tool("meson"), "configure", str(directory), *flags], log) != 0:
                 return tail(log.read_text())
         if (directory / "build.ninja").exists():
             return None
     command = [tool("meson"), "setup", str(directory), *flags]
-    if run(command, log, env=env) != 0:
+    if execute(command, log, env=env) != 0:
         # A directory of another version of meson, or half made: start over, once.
-        if run([*command, "--wipe"], log, env=env) != 0:
+        if execute([*command, "--wipe"], log, env=env) != 0:
             return tail(log.read_text())
     return None
 
 
-def regenerate(phase):
+def regenerate(phase, execute=run):
     """regenerate() makes what introspection says agree with the meson.build files of now."""
     log = phase.directory / "suite-logs" / "regenerate.log"
-    if run([tool("ninja"), "-C", str(phase.directory), "build.ninja"], log) != 0:
+    if execute([tool("ninja"), "-C", str(phase.directory), "build.ninja"], log) != 0:
         return tail(log.read_text())
     return None
 
@@ -192,6 +196,61 @@ def regenerate(phase):
 def suite_of(test):
     # "sluice:unit" -> "unit"
     return {s.split(":", 1)[-1] for s in test["suite"]}
+
+
+class Ahead:
+    """Ahead builds phases beside the tests, on time that nothing else wants."""
+
+    def __init__(self, phases, werror):
+        self.phases, self.werror = phases, werror
+        self.process = None
+        self.lock = threading.Lock()
+        self.stopped = False
+        self.thread = threading.Thread(target=self.work, daemon=True)
+        if phases:
+            self.thread.start()
+
+    def work(self):
+        for phase in self.phases:
+            if self.stopped or configure(phase, self.werror, self.run) or \
+                    regenerate(phase, self.run):
+                return  # what is wrong is said when it is the phase's turn
+            try:
+                _, files = choose(phase, [])
+            except subprocess.CalledProcessError:
+                return
+            jobs = os.environ.get("SLUICE_JOBS", str(os.cpu_count() or 1))
+            began = time.monotonic()
+            if self.run([tool("ninja"), "-C", str(phase.directory), "-j", jobs, *files],
+                        phase.directory / "suite-logs" / "ahead.log") != 0:
+                return
+            say(f"{phase.name}: built ahead, in {time.monotonic() - began:.0f} s")
+
+    def run(self, command, log, env=None):
+        def idle():
+            try:
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            except OSError:
+                os.nice(19)
+
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w", encoding="utf-8") as out:
+            with self.lock:
+                if self.stopped:
+                    return 1
+                self.process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT,
+                    env={**os.environ, **(env or {})}, preexec_fn=idle, start_new_session=True)
+            return self.process.wait()
+
+    def stop(self):
+        """stop() leaves what is not built to the phase itself."""
+        with self.lock:
+            self.stopped = True
+            if self.process is not None and self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGTERM)
+        if self.thread.ident is not None:
+            self.thread.join()
 
 
 def choose(phase, names):
@@ -371,7 +430,11 @@ def run_once(phase, label, names, tally, processes):
     return entries
 
 
-def run_phase(phase, names, werror, tally):
+def run_phase(phase, names, werror, tally, later=()):
+    global ahead
+    if ahead is not None:
+        ahead.stop()
+        ahead = None
     began = time.monotonic()
     say(f"{phase.name}: configure {phase.directory.name}/")
     error = configure(phase, werror) or regenerate(phase)
@@ -396,6 +459,7 @@ def run_phase(phase, names, werror, tally):
             tally.fail(f"{phase.name}: build")
             return
     say(f"{phase.name}: built after {time.monotonic() - began:.0f} s")
+    ahead = Ahead(later, werror)
     # Scenarios in network namespaces measure gaps and rates: one at a time, with the
     # machine to themselves.
     alone = [t for t in tests if "end_to_end" in suite_of(t)]
@@ -423,6 +487,8 @@ def tree_lock():
 
 
 def on_signal(number, _frame):
+    if ahead is not None:
+        ahead.stop()
     if child is not None and child.poll() is None:
         child.send_signal(signal.SIGTERM)
         try:
@@ -455,9 +521,12 @@ def main():
 
     tally = Tally()
     with tree_lock():
-        for phase in PHASES:
-            if phase.name in wanted:
-                run_phase(phase, arguments.names, werror, tally)
+        phases = [p for p in PHASES if p.name in wanted]
+        for i, phase in enumerate(phases):
+            later = phases[i + 1:] if phase.name == "build" and not arguments.names else []
+            run_phase(phase, arguments.names, werror, tally, later)
+        if ahead is not None:
+            ahead.stop()
     if tally.passed + tally.failed == 0:
         say("nothing ran" + (f": no test's name contains {' or '.join(arguments.names)}"
                              if arguments.names else ""))
