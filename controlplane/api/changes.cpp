@@ -235,4 +235,15 @@ reply drain_backend(reconcile::controller& c, const request& r, const std::strin
                       });
 }
 
+reply drain_node(reconcile::controller& c, const request& r, bool drain) {
+  const auto done = c.drain_node(drain, r.author, r.reason);
+  if (!done) return refuse(500, done.error().errors);
+  const bool never = done->time == std::chrono::system_clock::time_point{};
+  return ok({{"node", c.node().name},
+             {"state", done->drained ? "drained" : "up"},
+             {"time", never ? json() : json(rfc3339(done->time))},
+             {"author", done->author},
+             {"reason", done->reason}});
+}
+
 }  // namespace sluice::api

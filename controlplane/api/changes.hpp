@@ -38,4 +38,7 @@ namespace sluice::api {
                                   const std::string& service, const std::string& address,
                                   bool drain);
 
+// drain_node() takes this node out, or back in. No change of the desired state.
+[[nodiscard]] reply drain_node(reconcile::controller& c, const request& r, bool drain);
+
 }  // namespace sluice::api

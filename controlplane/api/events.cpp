@@ -12,8 +12,8 @@ namespace {
 
 constexpr std::size_t most_recent = 4096;
 constexpr std::size_t at_once = 256;  // events in one piece of a stream
-constexpr std::array<std::string_view, 7> types{"revision", "health",  "tier",     "panic",
-                                                "announce", "publish", "dataplane"};
+constexpr std::array<std::string_view, 8> types{"revision", "health",  "tier",      "panic",
+                                                "announce", "publish", "dataplane", "node"};
 
 // filter: which events a client wants; empty: all.
 struct filter {
@@ -34,9 +34,9 @@ tl::expected<filter, reply> read_filter(const request& r) {
     for (;;) {
       const std::string_view word = rest.substr(0, rest.find(','));
       if (std::find(types.begin(), types.end(), word) == types.end())
-        return tl::unexpected{
-            refuse(400, "is a list of revision, health, tier, panic, announce, publish, dataplane",
-                   "type")};
+        return tl::unexpected{refuse(
+            400, "is a list of revision, health, tier, panic, announce, publish, dataplane, node",
+            "type")};
       f.types.emplace_back(word);
       if (word.size() == rest.size()) break;
       rest.remove_prefix(word.size() + 1);

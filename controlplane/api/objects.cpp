@@ -237,6 +237,10 @@ json status_json(reconcile::controller& c, const view_of_now& v) {
             {"draining", draining},
             {"unknown", unknown}}},
           {"connections", {{"tracked", tracked}, {"capacity", capacity}}},
+          {"drained", v.snap.drain.drained ? json{{"time", rfc3339(v.snap.drain.time)},
+                                                  {"author", v.snap.drain.author},
+                                                  {"reason", v.snap.drain.reason}}
+                                           : json()},
           {"warnings", std::move(warnings)}};
 }
 
@@ -338,7 +342,7 @@ json ports_json(const view_of_now& v, const node_config& node, const xdp_counter
 
 json nodes_json(reconcile::controller& c, const view_of_now& v) {
   return json::array({{{"name", c.node().name},
-                       {"state", "up"},
+                       {"state", v.snap.drain.drained ? "drained" : "up"},
                        {"revision", v.snap.revision},
                        {"generation", v.snap.generation},
                        {"digest", hex(v.snap.tables.header.digest)},

@@ -49,6 +49,7 @@ reply router::handle(const request& r) {
     if (what == "connections" && r.method == "POST") return flush_connections(controller_, r);
     if (what == "connections")
       return s.size() == 3 ? count_connections(controller_, r) : list_connections(controller_, r);
+    if (what == "node") return drain_node(controller_, r, s[2] == "drain");
     if (what == "explain") return explain(controller_, r);
 
     view_of_now v = view_of_now::take(controller_);

@@ -25,6 +25,8 @@ constexpr route all[] = {
     {"GET", "/v1/workers"},
     {"GET", "/v1/ports"},
     {"GET", "/v1/nodes"},
+    {"POST", "/v1/node/drain"},
+    {"POST", "/v1/node/undrain"},
     {"GET", "/v1/config"},
     {"PUT", "/v1/config"},
     {"GET", "/v1/stats"},

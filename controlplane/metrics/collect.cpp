@@ -62,6 +62,8 @@ void add_node(page& p, reconcile::controller& c, const api::view_of_now& v) {
   p.add(v.snap.generation);
   p.gauge("sluice_published", "1: the workers' tables are as the desired state and health are.");
   p.add(v.snap.published ? 1.0 : 0.0);
+  p.gauge("sluice_node_drained", "1: an operator has taken this node out: it announces nothing.");
+  p.add(v.snap.drain.drained ? 1.0 : 0.0);
   p.gauge("sluice_tables_info",
           "Digest of all lookup tables, equal on nodes that choose alike; always 1.");
   p.add(1.0, {{"digest", api::hex(v.snap.tables.header.digest)}});

@@ -65,6 +65,7 @@ tl::expected<void, std::string> controller::start() {
   if (!hops_->netlink_error().empty()) spdlog::warn("{}", hops_->netlink_error());
   steering_ = std::make_unique<steering>(node_);
   announcer_ = std::make_unique<announcer>(node_, events_);
+  drain_ = load_node_drain(*keeper_);
   if (const auto data_plane = observations_->current()) hops_->set_data_plane(*data_plane);
 
   if (*latest) {
@@ -208,6 +209,7 @@ snapshot controller::look() {
     for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
     for (auto& p : announcer_->problems()) s.warnings.push_back(std::move(p));
     s.announced = announcer_->all();
+    s.drain = drain_;
     for (auto& p : path_->problems()) s.warnings.push_back(std::move(p));
     if (auto e = keeper_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));

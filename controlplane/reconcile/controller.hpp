@@ -39,6 +39,7 @@
 #include "controlplane/reconcile/announcer.hpp"
 #include "controlplane/reconcile/list_keeper.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
+#include "controlplane/reconcile/node_drain.hpp"
 #include "controlplane/reconcile/probe_path.hpp"
 #include "controlplane/reconcile/publication.hpp"
 #include "controlplane/reconcile/service_runtime.hpp"
@@ -58,6 +59,7 @@ struct snapshot {
   std::uint64_t segment_instance{};
   std::vector<std::string> warnings;
   admin_log::entries admin;    // who drained or forced what
+  node_drain drain;            // of this node
   announcer::shown announced;  // by VIP; empty: nothing is announced from here
 };
 
@@ -101,6 +103,10 @@ class controller {
   // packets are decided on anew. Returns which services' connections. Any thread.
   [[nodiscard]] tl::expected<std::vector<std::string>, change_error> flush(
       const std::optional<std::string>& service);
+  // drain_node() takes this node out, or back in: it announces nothing meanwhile. Any thread.
+  [[nodiscard]] tl::expected<node_drain, change_error> drain_node(bool drained,
+                                                                  const std::string& author,
+                                                                  const std::string& reason);
   // desired() returns the desired state and its revision. Any thread.
   [[nodiscard]] std::pair<std::uint64_t, model::desired_state> desired() const;
   // look() returns what is, as of one moment. Any thread.
@@ -190,6 +196,7 @@ class controller {
   runtime_list services_;
   std::unordered_map<health::target, places, health::target_hash> by_target_;
   std::map<ip_address, places> by_address_;
+  node_drain drain_;
   std::map<std::string, std::vector<event_loop::time_point>> flushed_;  // services, when of late
   std::uint64_t seen_data_plane_{0};        // instance of its observations
   std::string shown_data_plane_{"absent"};  // its state, as the last event said

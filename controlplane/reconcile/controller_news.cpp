@@ -172,7 +172,7 @@ void controller::announce() {
   const bool forwarding =
       shown_data_plane_ == "running" && data_plane &&
       data_plane->map().info().config_instance.read() == publication_.writer().segment().instance();
-  announcer_->look(forwarding, false, event_loop::now());
+  announcer_->look(forwarding, drain_.drained, event_loop::now());
 }
 
 void controller::look_around() {

@@ -48,4 +48,24 @@ tl::expected<std::vector<std::string>, change_error> controller::flush(
   });
 }
 
+tl::expected<node_drain, change_error> controller::drain_node(bool drained,
+                                                              const std::string& author,
+                                                              const std::string& reason) {
+  const std::lock_guard lock{change_mutex_};
+  const node_drain now = loop_.invoke([this] { return drain_; });
+  if (now.drained == drained) return now;
+  const node_drain next{drained, std::chrono::system_clock::now(), author, reason};
+  if (const auto saved = save_node_drain(*keeper_, next); !saved)
+    return tl::unexpected{change_error{refusal::failed, {{{}, 0, {}, saved.error()}}}};
+  events_.add("node", {},
+              {{"state", drained ? "drained" : "up"}, {"author", author}, {"reason", reason}});
+  spdlog::info("this node is {} by {}", drained ? "drained" : "taken back in",
+               author.empty() ? "unknown" : author);
+  loop_.invoke([&] {
+    drain_ = next;
+    announce();
+  });
+  return next;
+}
+
 }  // namespace sluice::reconcile

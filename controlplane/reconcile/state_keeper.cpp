@@ -71,6 +71,16 @@ store::result<store::state_store::discovered_texts> state_keeper::load_discovere
   return file_.load_discovered();
 }
 
+store::result<void> state_keeper::remember(const char* name, std::string_view text) {
+  const std::lock_guard lock{file_mutex_};
+  return file_.remember(name, text);
+}
+
+std::string state_keeper::remembered(const char* name) {
+  const std::lock_guard lock{file_mutex_};
+  return file_.remembered(name);
+}
+
 void state_keeper::save_discovered_later(const std::string& service, std::string body) {
   {
     const std::lock_guard lock{mutex_};

@@ -43,6 +43,10 @@ class state_keeper {
 
   [[nodiscard]] store::result<store::state_store::discovered_texts> load_discovered();
 
+  // remember() and remembered(): state_store's. Each waits for the disk.
+  [[nodiscard]] store::result<void> remember(const char* name, std::string_view text);
+  [[nodiscard]] std::string remembered(const char* name);
+
   // save_later() takes a verdict; it is on disk within about a second. Any thread, never
   // waits for the disk.
   void save_later(store::verdict v);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is known of discovered backends. No part of the history.
+// What is known of discovered backends, and of this node. No part of the history.
 #include "controlplane/store/connection.hpp"
 
 namespace sluice::store {
@@ -31,6 +31,17 @@ auto state_store::load_discovered() const -> result<discovered_texts> {
   while ((code = rows.step()) == SQLITE_ROW) out.emplace(rows.text(0), rows.text(1));
   if (code != SQLITE_DONE) return connection_->sql_error("reading discovered backends");
   return out;
+}
+
+result<void> state_store::remember(const char* name, std::string_view text) {
+  transaction all{connection_->db};
+  if (!all.ok() || !connection_->set_fact(name, text) || !all.commit())
+    return connection_->sql_error("remembering something");
+  return {};
+}
+
+std::string state_store::remembered(const char* name) const {
+  return connection_->fact(name);
 }
 
 }  // namespace sluice::store

@@ -102,6 +102,10 @@ class state_store {
   [[nodiscard]] result<void> save_discovered(const discovered_texts& by_service);
   [[nodiscard]] result<discovered_texts> load_discovered() const;
 
+  // remember() keeps a text under a name, beside the history; "": it is forgotten.
+  [[nodiscard]] result<void> remember(const char* name, std::string_view text);
+  [[nodiscard]] std::string remembered(const char* name) const;
+
  private:
   struct connection;
   explicit state_store(std::unique_ptr<connection> c);

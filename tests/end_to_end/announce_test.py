@@ -146,6 +146,19 @@ def scenario(lab, checks):
     took = routers.wait([web, web6, other], "it forwards again")
     checks.check(took >= WITHDRAW_AFTER * 0.9, f"and announced {took:.2f} s after it went on")
 
+    # An operator takes the node out; the control plane's restart does not put it back in.
+    b.sluice("node", "drain", "--reason", "new kernel")
+    took = routers.wait([], "the node is drained")
+    checks.check(True, f"all withdrawn {took:.2f} s after `sluice node drain`")
+    b.restart_controlplane()
+    time.sleep(0.5)
+    checks.check(on_lo(lab) == set() and "drained by" in b.sluice("status").stdout and
+                 b.show("get", "services")["services"][0]["announcement"] == "drained",
+                 "still so after a restart of the control plane")
+    b.sluice("node", "undrain")
+    took = routers.wait([web, web6, other], "it is back in")
+    checks.check(True, f"announced {took:.2f} s after `sluice node undrain`")
+
     # Somebody tidies up.
     lab.ip("edge", f"address del {web}/32 dev lo")
     wait_until(lambda: web in on_lo(lab), 5, "the address is put back")

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("get", "put", "post", "patch", "delete")
 # Calls that change something, in an order in which each finds what it needs.
 ORDER = ["putConfig", "flushConnections", "addService", "changeService", "addBackend",
-         "changeBackend", "drainBackend", "undrainBackend", "removeBackend", "removeService", "rollback", "makeBackup"]
+         "changeBackend", "drainBackend", "undrainBackend", "removeBackend", "removeService", "drainNode",
+         "undrainNode", "rollback", "makeBackup"]
 
 
 def strict(schema):

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import yaml
+from pty_screen import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build"))
@@ -116,7 +117,7 @@ WRONG_USAGE = [[], ["no-such"], ["get"], ["get", "no-such"], ["status", "-o", "x
                ["backend", "add", "web", ""], ["backend", "add", "web", "10.0.1.9", "--weight", "x"],
                ["explain", "--protocol", "icmp", "--source", "a", "--destination", "b"],
                ["connections"], ["connections", "list", "--limit", "0"], ["import"],
-               ["import", "haproxy", "x"], ["import", "keepalived"], ["doctor", "--root", "no-such"], ["replay", "--in", "x"],
+               ["import", "haproxy", "x"], ["node"], ["node", "remove"], ["import", "keepalived"], ["doctor", "--root", "no-such"], ["replay", "--in", "x"],
                ["service", "set", "web", "--health", "http"], ["stats", "--interval", "0"]]
 
 checks = 0
@@ -171,7 +172,7 @@ def test_wrong_usage(cli):
 def test_without_daemon(cli):
     """Nobody listens: what needs a daemon says so; what does not works."""
     for words in [*SHOWN, ["apply", "-f", "services.yaml"], ["service", "remove", "web"],
-                  ["connections", "flush"],
+                  ["connections", "flush"], ["node", "drain"],
                   ["backend", "drain", "web", "10.0.1.11"], ["diff", "-f", "services.yaml"],
                   ["rollback", "1"]]:
         check("is sluice-controlplane running" in cli.run(*words, code=1).stderr,
@@ -358,6 +359,55 @@ def test_watch(cli):
         check(not piped.stderr, f"{verb} --watch | head: {piped.stderr}")
 
 
+def test_top(cli):
+    """top at 80x24: all that matters is there, nothing is wider; keys, other sizes, Ctrl-C."""
+    environment = {**cli.environment, "SLUICE_SOCKET": cli.socket}
+    screen = Terminal([CLI, "top", "--interval", "0.2"], env=environment)
+    try:
+        check(screen.wait_for(lambda t: "0.0%" in t or "PKT/S" in t), f"top:\n{screen.text()}")
+        # Rates are known from the second look on.
+        check(screen.wait_for(lambda t: re.search(r"(?m)^web .* 2/2 .* 0 +0 +0 +0$", t)),
+              f"top: web\n{screen.text()}")
+        text = screen.text()
+        for pattern in (r"^sluice test1  revision \d+  generation \d+  data plane running, 1 worke",
+                        r"^packets/s  in 0  forwarded 0  to kernel 0  dropped 0  by stand-in 0$",
+                        r"^services 2 \(0 down\)  backends 3 \(0 down, 0 draining\)",
+                        r"^drops/s    none$", r"^workers    0:\d+\.\d% *$",
+                        r"^SERVICE / BACKEND +STATE +UP/WGT +SHARE +CONN +PKT/S +BYTE/S +NEW/S$",
+                        r"^  10\.0\.1\.11 +in use +100 +66\.\d% +0 ",
+                        r"^plain +up +1/1 ", r"^  2001:db8:1::11 +in use +100 +100\.0% ",
+                        r"^q quit  1 services"):
+            check(re.search(pattern, text, re.MULTILINE), f"top: no {pattern} in\n{text}")
+        screen.press("b")
+        check(screen.wait_for(lambda t: "10.0.1.11" not in t and "\nweb " in t), "top: folded")
+        screen.press("2")
+        check(screen.wait_for(lambda t: re.search(r"(?m)^WORKER .*\n0 up0 +running ", t)),
+              f"top: workers\n{screen.text()}")
+        screen.press("3")
+        check(screen.wait_for(lambda t: "nothing was dropped" in t), "top: drops")
+        screen.press("1b")
+        # Too small for all of it: it scrolls.
+        screen.resize(60, 10)
+        check(screen.wait_for(lambda t: "1-2 of 5" in t or "1-2 of" in t), f"top:\n{screen.text()}")
+        screen.press("jjj")
+        check(screen.wait_for(lambda t: "10.0.1.12" in t), f"top: scrolled\n{screen.text()}")
+        screen.resize(20, 4)
+        screen.resize(132, 43)
+        check(screen.wait_for(lambda t: re.search(r"(?m)^web .* 2/2 ", t)), "top: large again")
+        screen.press("q")
+        check(screen.wait() == 0, "top: q ends it")
+    finally:
+        screen.close()
+    screen = Terminal([CLI, "top"], env=environment)
+    try:
+        check(screen.wait_for(lambda t: "PKT/S" in t), "top")
+        screen.press("\x03")
+        check(screen.wait() == 0, "top: Ctrl-C ends it")
+    finally:
+        screen.close()
+    check("wants a terminal" in cli.run("top", code=1).stderr, "top without a terminal")
+
+
 def test_changes(cli):
     """Every verb that changes something: one revision each, shown afterwards."""
     revision = cli.json("status")["revision"]
@@ -407,6 +457,19 @@ def test_changes(cli):
     change("service", "set", "dns", "--port", "5353")
     check(cli.json("get", "services", "dns")["port"] == "5353", "service set")
     change("service", "remove", "dns")
+    # Of the node itself: no revision.
+    told = cli.json("node", "drain", "--reason", "new kernel")
+    check(told["node"] == "test1" and told["state"] == "drained" and told["reason"] == "new kernel"
+          and told["author"] and told["time"], f"node drain: {told}")
+    check(cli.json("node", "drain", "--reason", "again") == told, "drained already")
+    check(cli.json("status")["drained"] == {k: told[k] for k in ("time", "author", "reason")}
+          and f"test1 (drained by {told['author']}, {told['time']}: new kernel)"
+          in cli.run("status").stdout, "status says who drained it, when and why")
+    check(cli.json("get", "nodes")["nodes"][0]["state"] == "drained", "get nodes")
+    check("this node is drained" in cli.run("events", "--recent", "1", "--type", "node").stdout,
+          "events")
+    check(cli.run("node", "undrain").stdout == "test1: up\n"
+          and cli.json("status")["drained"] is None, "node undrain")
     for words, key in [
             (["backend", "add", "web", "10.0.1.11"], "has a backend 10.0.1.11 already"),
             (["backend", "add", "x", "10.0.1.11"], "there is no service 'x'"),
@@ -544,6 +607,7 @@ def main():
         check(answer["revision"] == 1 and len(answer["changes"]) == 2, f"apply: {answer}")
         test_shown(cli)
         test_refused(cli, live=True)
+        test_top(cli)
         test_changes(cli)
         test_watch(cli)
         for process in processes:

@@ -34,12 +34,14 @@ CLI::Validator revision_number();
 
 void register_show(CLI::App& app, context& c);         // status, get
 void register_counters(CLI::App& app, context& c);     // stats, drops
+void register_top(CLI::App& app, context& c);          // top
 void register_connections(CLI::App& app, context& c);  // connections list, count
 void register_files(CLI::App& app, context& c);        // apply, diff, check
 void register_backup(CLI::App& app, context& c);       // backup ..., restore
 void register_import(CLI::App& app, context& c);       // import ...
 void register_history(CLI::App& app, context& c);      // history, rollback
 void register_events(CLI::App& app, context& c);       // events
+void register_node(CLI::App& app, context& c);         // node drain, undrain
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay
 void register_doctor(CLI::App& app, context& c);       // doctor

@@ -50,8 +50,8 @@ void run_doctor(context& c, const doctor_options& o) {
   if (!o.services.empty()) {
     const auto text = read_text_file(o.services);
     if (!text) throw failure(text.error().to_string());
-    auto parsed = config::parse_services(
-        *text, o.services, node ? config::context::of(*node) : config::context{});
+    auto parsed = config::parse_services(*text, o.services,
+                                         node ? config::context::of(*node) : config::context{});
     if (!parsed) refuse_file(parsed.error());
     state = std::move(*parsed);
   }
@@ -67,10 +67,10 @@ void run_doctor(context& c, const doctor_options& o) {
   if (failed != 0) c.exit_code = 1;
   const json list = findings_json(findings);
   if (c.output != format::table)
-    return print_object(std::cout, c.output,
-                        json{{"ok", failed == 0},
-                             {"node", file.empty() ? json() : json(file)},
-                             {"findings", list}});
+    return print_object(
+        std::cout, c.output,
+        json{
+            {"ok", failed == 0}, {"node", file.empty() ? json() : json(file)}, {"findings", list}});
   for (const doctor::finding& f : findings) {
     std::string line = std::string{doctor::to_string(f.level)};
     line.resize(6, ' ');

@@ -51,6 +51,11 @@ std::string sentence(const json& e) {
   if (type == "publish")
     return fmt::format("generation {}: {} tables built, {:.2f} ms", text_of(e, "generation"),
                        text_of(e, "tables_built"), e.value("ms", 0.0));
+  if (type == "node")
+    return (e.value("state", "") == "drained" ? "this node is drained, by "
+                                              : "this node is back in, by ") +
+           (e.value("author", "").empty() ? "unknown" : e.value("author", "")) +
+           (e.value("reason", "").empty() ? "" : ": " + e.value("reason", ""));
   if (type == "dataplane")
     return fmt::format("{}{}", e.value("state", ""),
                        e.contains("pid") ? fmt::format(": process {}, {} workers",
@@ -100,8 +105,9 @@ void register_events(CLI::App& app, context& c) {
       ->type_name("NAME")
       ->check(not_empty());
   events
-      ->add_option("--type", o.types,
-                   "only these of revision, health, tier, panic, announce, publish, dataplane")
+      ->add_option(
+          "--type", o.types,
+          "only these of revision, health, tier, panic, announce, publish, dataplane, node")
       ->type_name("TYPE,...")
       ->check(not_empty());
   CLI::Option* recent =

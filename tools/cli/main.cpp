@@ -72,7 +72,9 @@ int run(int argc, char** argv) {
   register_events(app, c);
   register_backup(app, c);
   register_objects(app, c);
+  register_node(app, c);
   register_counters(app, c);
+  register_top(app, c);
   register_connections(app, c);
   register_trace(app, c);
   register_capture(app, c);

@@ -80,42 +80,53 @@ void get_list(const context& c, const char* what, const std::vector<column>& col
 }
 
 void print_status(const json& s) {
-  print_pairs(std::cout,
-              {field("node", "node"),
-               field("version", "version"),
-               field("revision", "revision"),
-               field("generation", "generation"),
-               field("table digest", "digest"),
-               {"data plane",
-                [](const json& o) {
-                  const json d = o.value("dataplane", json::object());
-                  std::string line = text(d, "state");
-                  if (line != "absent")
-                    line += fmt::format(" (pid {}, {} workers, generation {}, heartbeat {} ms ago)",
-                                        text(d, "pid"), text(d, "workers"), text(d, "generation"),
-                                        text(d, "heartbeat_age_ms"));
-                  return line;
-                }},
-               {"services",
-                [](const json& o) {
-                  const json v = o.value("services", json::object());
-                  return fmt::format("{}: {} up, {} degraded, {} down", text(v, "total"),
-                                     text(v, "up"), text(v, "degraded"), text(v, "down"));
-                }},
-               {"backends",
-                [](const json& o) {
-                  const json v = o.value("backends", json::object());
-                  return fmt::format("{}: {} up, {} down, {} draining, {} not yet known",
-                                     text(v, "total"), text(v, "up"), text(v, "down"),
-                                     text(v, "draining"), text(v, "unknown"));
-                }},
-               {"connections",
-                [](const json& o) {
-                  const json v = o.value("connections", json::object());
-                  return fmt::format("{} tracked, room for {}", text(v, "tracked"),
-                                     text(v, "capacity"));
-                }}},
-              s);
+  print_pairs(
+      std::cout,
+      {{"node",
+        [](const json& o) {
+          const json d = o.value("drained", json{});
+          return text(o, "node") +
+                 (d.is_object()
+                      ? fmt::format(
+                            " (drained by {}, {}{})",
+                            d.value("author", "").empty() ? "unknown" : d.value("author", ""),
+                            d.value("time", ""),
+                            d.value("reason", "").empty() ? "" : ": " + d.value("reason", ""))
+                      : std::string{});
+        }},
+       field("version", "version"),
+       field("revision", "revision"),
+       field("generation", "generation"),
+       field("table digest", "digest"),
+       {"data plane",
+        [](const json& o) {
+          const json d = o.value("dataplane", json::object());
+          std::string line = text(d, "state");
+          if (line != "absent")
+            line += fmt::format(" (pid {}, {} workers, generation {}, heartbeat {} ms ago)",
+                                text(d, "pid"), text(d, "workers"), text(d, "generation"),
+                                text(d, "heartbeat_age_ms"));
+          return line;
+        }},
+       {"services",
+        [](const json& o) {
+          const json v = o.value("services", json::object());
+          return fmt::format("{}: {} up, {} degraded, {} down", text(v, "total"), text(v, "up"),
+                             text(v, "degraded"), text(v, "down"));
+        }},
+       {"backends",
+        [](const json& o) {
+          const json v = o.value("backends", json::object());
+          return fmt::format("{}: {} up, {} down, {} draining, {} not yet known", text(v, "total"),
+                             text(v, "up"), text(v, "down"), text(v, "draining"),
+                             text(v, "unknown"));
+        }},
+       {"connections",
+        [](const json& o) {
+          const json v = o.value("connections", json::object());
+          return fmt::format("{} tracked, room for {}", text(v, "tracked"), text(v, "capacity"));
+        }}},
+      s);
   for (const json& w : s.value("warnings", json::array()))
     std::cout << "warning: " << cell_of(w) << "\n";
 }

@@ -42,7 +42,8 @@ void check_hugepages(const examination& e) {
                  "slower");
   const std::string mounts = e.files.text("/proc/mounts").value_or("");
   if (mounts.find(" hugetlbfs ") == std::string::npos)
-    return e.add(on ? level::fail : level::warn, "hugepages", "", seen + "; hugetlbfs is not mounted",
+    return e.add(on ? level::fail : level::warn, "hugepages", "",
+                 seen + "; hugetlbfs is not mounted",
                  "mount -t hugetlbfs hugetlbfs /dev/hugepages");
   if (free == 0)
     return e.add(level::warn, "hugepages", "", seen,
@@ -53,17 +54,18 @@ void check_hugepages(const examination& e) {
 void check_isolation(const examination& e) {
   const std::set<unsigned> isolated = e.files.cpus("/sys/devices/system/cpu/isolated");
   const std::set<unsigned> online = e.files.cpus("/sys/devices/system/cpu/online");
-  const std::string seen = isolated.empty() ? std::string{"no core is isolated"}
-                                            : "isolated: " + format_cpus(isolated);
+  const std::string seen =
+      isolated.empty() ? std::string{"no core is isolated"} : "isolated: " + format_cpus(isolated);
   if (e.node == nullptr || e.node->dataplane.idle != idle_mode::busy)
     return e.add(level::ok, "isolated-cores", "",
                  seen + (e.node == nullptr ? "" : "; workers do not poll (idle)"), "");
   const workers_config& workers = e.node->dataplane.workers;
   if (workers.selection != worker_selection::list) {
     if (isolated.empty())
-      return e.add(level::warn, "isolated-cores", "", seen + ", and workers poll",
-                   "isolcpus= nohz_full= rcu_nocbs= with the workers' cores on the kernel's command "
-                   "line, and the same in dataplane.workers; or idle: sleep");
+      return e.add(
+          level::warn, "isolated-cores", "", seen + ", and workers poll",
+          "isolcpus= nohz_full= rcu_nocbs= with the workers' cores on the kernel's command "
+          "line, and the same in dataplane.workers; or idle: sleep");
     return e.add(level::ok, "isolated-cores", "", seen, "");
   }
   std::set<unsigned> shared;
@@ -86,10 +88,9 @@ void check_isolation(const examination& e) {
 void check_iommu(const examination& e) {
   const bool there = !e.files.names("/sys/class/iommu").empty() ||
                      !e.files.names("/sys/kernel/iommu_groups").empty();
-  const bool needed =
-      e.node != nullptr &&
-      std::any_of(e.node->dataplane.ports.begin(), e.node->dataplane.ports.end(),
-                  [](const port_config& p) { return p.kind == device_kind::pci; });
+  const bool needed = e.node != nullptr &&
+                      std::any_of(e.node->dataplane.ports.begin(), e.node->dataplane.ports.end(),
+                                  [](const port_config& p) { return p.kind == device_kind::pci; });
   if (there) return e.add(level::ok, "iommu", "", "there is one", "");
   const bool unsafe =
       e.files.text("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode").value_or("N") == "Y";

@@ -13,10 +13,11 @@ namespace {
 // Drivers that run an XDP program before a buffer of the kernel is made. Others do it later, in
 // generic mode: right, but slow.
 constexpr std::array native_xdp{
-    "amd_xgbe", "atlantic", "bnxt_en", "cpsw",      "dpaa2-eth", "ena",    "fec",      "fsl_dpaa2_eth",
-    "gve",      "hv_netvsc", "i40e",   "iavf",      "ice",       "igb",    "igc",      "ixgbe",
-    "ixgbevf",  "mana",      "mlx4_en", "mlx4_core", "mlx5_core", "mvneta", "mvpp2",    "nfp",
-    "qede",     "sfc",       "stmmac",  "thunder",   "tun",       "veth",   "virtio_net", "vmxnet3"};
+    "amd_xgbe",      "atlantic", "bnxt_en",    "cpsw",   "dpaa2-eth", "ena",       "fec",
+    "fsl_dpaa2_eth", "gve",      "hv_netvsc",  "i40e",   "iavf",      "ice",       "igb",
+    "igc",           "ixgbe",    "ixgbevf",    "mana",   "mlx4_en",   "mlx4_core", "mlx5_core",
+    "mvneta",        "mvpp2",    "nfp",        "qede",   "sfc",       "stmmac",    "thunder",
+    "tun",           "veth",     "virtio_net", "vmxnet3"};
 constexpr std::array zero_copy{"i40e", "ice", "igb", "igc", "ixgbe", "mlx5_core", "stmmac"};
 // Their devices stay with the kernel, and DPDK uses them beside it.
 constexpr std::array bifurcated{"mlx4_core", "mlx5_core", "mana"};
@@ -48,13 +49,12 @@ long distance(const host_files& files, long from, long to) {
 }
 
 void check_numa(const examination& e, const port_config& p, long node) {
-  const std::size_t nodes =
-      e.files.cpus("/sys/devices/system/node/online").size();
+  const std::size_t nodes = e.files.cpus("/sys/devices/system/node/online").size();
   if (node < 0)
-    return e.add(nodes > 1 ? level::warn : level::ok, "numa", p.name,
-                 nodes > 1 ? "the firmware does not say which node the device is on"
-                           : "one NUMA node",
-                 nodes > 1 ? "dataplane.workers with cores of the node that the slot belongs to" : "");
+    return e.add(
+        nodes > 1 ? level::warn : level::ok, "numa", p.name,
+        nodes > 1 ? "the firmware does not say which node the device is on" : "one NUMA node",
+        nodes > 1 ? "dataplane.workers with cores of the node that the slot belongs to" : "");
   const workers_config& workers = e.node->dataplane.workers;
   const std::string where = "the device is on node " + std::to_string(node);
   if (workers.selection != worker_selection::list)
@@ -73,8 +73,8 @@ void check_numa(const examination& e, const port_config& p, long node) {
             (furthest != 0 ? " (distance " + std::to_string(furthest) + ", the own node's is 10)"
                            : ""),
         "dataplane.workers of cpus " +
-            format_cpus(e.files.cpus("/sys/devices/system/node/node" + std::to_string(node) +
-                                     "/cpulist")));
+            format_cpus(
+                e.files.cpus("/sys/devices/system/node/node" + std::to_string(node) + "/cpulist")));
 }
 
 std::size_t wanted_workers(const node_config& node) {
@@ -102,8 +102,9 @@ void check_queues(const examination& e, const port_config& p, const std::string&
                      "; where there are no more, dataplane.steering: owner");
   if (workers == 0 && queues == 1)
     return e.add(level::warn, "rss", p.name, seen + ": one worker gets all packets",
-                 "ethtool -L " + interface + " combined N, where the device has more; else "
-                 "dataplane.steering: owner");
+                 "ethtool -L " + interface +
+                     " combined N, where the device has more; else "
+                     "dataplane.steering: owner");
   e.add(level::ok, "rss", p.name, seen, "");
 }
 
@@ -148,8 +149,9 @@ void check_mtu(const examination& e, const port_config& p, const std::string& in
   if (e.state != nullptr && !need.unclamped)
     return e.add(level::ok, "mtu", p.name, text + "; the services lower the segment size", "");
   e.add(level::warn, "mtu", p.name, text,
-        "an MTU of " + std::to_string(1500 + overhead) + " or more on the way to the backends, or "
-        "mss-clamp: auto; clients are told by ICMP otherwise");
+        "an MTU of " + std::to_string(1500 + overhead) +
+            " or more on the way to the backends, or "
+            "mss-clamp: auto; clients are told by ICMP otherwise");
 }
 
 void check_rp_filter(const examination& e, const port_config& p, const std::string& interface) {
@@ -157,8 +159,7 @@ void check_rp_filter(const examination& e, const port_config& p, const std::stri
   const long all = e.files.number(conf + "all/rp_filter").value_or(0);
   const long own = e.files.number(conf + interface + "/rp_filter").value_or(0);
   const long value = std::max(all, own);
-  if (value != 1)
-    return e.add(level::ok, "rp_filter", p.name, value == 0 ? "off" : "loose", "");
+  if (value != 1) return e.add(level::ok, "rp_filter", p.name, value == 0 ? "off" : "loose", "");
   e.add(level::warn, "rp_filter", p.name, "strict",
         "sysctl -w net.ipv4.conf." + interface +
             ".rp_filter=2: the kernel drops what it would answer by another interface, such as "

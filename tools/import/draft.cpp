@@ -42,10 +42,12 @@ constexpr std::array scheduler_names{
     scheduler_name{"ovf", scheduler_kind::weighted_least_connections,
                    "there is no overflow by number of connections; weighted-least-connections is "
                    "used"},
-    scheduler_name{"lblc", scheduler_kind::weighted_least_connections,
-                   "destinations have no backends of their own; weighted-least-connections is used"},
-    scheduler_name{"lblcr", scheduler_kind::weighted_least_connections,
-                   "destinations have no backends of their own; weighted-least-connections is used"},
+    scheduler_name{
+        "lblc", scheduler_kind::weighted_least_connections,
+        "destinations have no backends of their own; weighted-least-connections is used"},
+    scheduler_name{
+        "lblcr", scheduler_kind::weighted_least_connections,
+        "destinations have no backends of their own; weighted-least-connections is used"},
     scheduler_name{"twos", scheduler_kind::weighted_least_connections,
                    "all backends are compared, not two of them"},
 };

@@ -16,18 +16,30 @@ struct option_name {
   std::string_view shorter;
 };
 constexpr std::array option_names{
-    option_name{"--add-service", "-A"},      option_name{"--edit-service", "-E"},
-    option_name{"--add-server", "-a"},       option_name{"--edit-server", "-e"},
-    option_name{"--delete-service", "-D"},   option_name{"--delete-server", "-d"},
-    option_name{"--clear", "-C"},            option_name{"--tcp-service", "-t"},
-    option_name{"--udp-service", "-u"},      option_name{"--fwmark-service", "-f"},
-    option_name{"--scheduler", "-s"},        option_name{"--persistent", "-p"},
-    option_name{"--netmask", "-M"},          option_name{"--real-server", "-r"},
-    option_name{"--gatewaying", "-g"},       option_name{"--ipip", "-i"},
-    option_name{"--masquerading", "-m"},     option_name{"--weight", "-w"},
-    option_name{"--u-threshold", "-x"},      option_name{"--l-threshold", "-y"},
-    option_name{"--ops", "-o"},              option_name{"--sched-flags", "-b"},
-    option_name{"--ipv6", "-6"},             option_name{"--fullnat", "--fullnat"},
+    option_name{"--add-service", "-A"},
+    option_name{"--edit-service", "-E"},
+    option_name{"--add-server", "-a"},
+    option_name{"--edit-server", "-e"},
+    option_name{"--delete-service", "-D"},
+    option_name{"--delete-server", "-d"},
+    option_name{"--clear", "-C"},
+    option_name{"--tcp-service", "-t"},
+    option_name{"--udp-service", "-u"},
+    option_name{"--fwmark-service", "-f"},
+    option_name{"--scheduler", "-s"},
+    option_name{"--persistent", "-p"},
+    option_name{"--netmask", "-M"},
+    option_name{"--real-server", "-r"},
+    option_name{"--gatewaying", "-g"},
+    option_name{"--ipip", "-i"},
+    option_name{"--masquerading", "-m"},
+    option_name{"--weight", "-w"},
+    option_name{"--u-threshold", "-x"},
+    option_name{"--l-threshold", "-y"},
+    option_name{"--ops", "-o"},
+    option_name{"--sched-flags", "-b"},
+    option_name{"--ipv6", "-6"},
+    option_name{"--fullnat", "--fullnat"},
 };
 
 std::vector<std::string_view> words_of(std::string_view line) {
@@ -59,7 +71,8 @@ std::optional<endpoint> read_endpoint(std::string_view text) {
       port = text.substr(end + 2);
     }
   } else if (const std::size_t colon = text.find(':');
-             colon != std::string_view::npos && text.find(':', colon + 1) == std::string_view::npos) {
+             colon != std::string_view::npos &&
+             text.find(':', colon + 1) == std::string_view::npos) {
     host = text.substr(0, colon);
     port = text.substr(colon + 1);
   }

@@ -25,16 +25,18 @@ struct known_key {
 };
 constexpr std::array known_keys{
     known_key{"alpha", ""},  // a backend is down until it was checked
-    known_key{"inhibit_on_failure", "a backend that is down gets nothing, not even connections "
-                                    "that it has"},
+    known_key{"inhibit_on_failure",
+              "a backend that is down gets nothing, not even connections "
+              "that it has"},
     known_key{"sorry_server_inhibit", "see inhibit_on_failure"},
     known_key{"omega", "there are no scripts; `sluice events` tells what happens"},
     known_key{"notify_up", "there are no scripts; `sluice events` tells what happens"},
     known_key{"notify_down", "there are no scripts; `sluice events` tells what happens"},
     known_key{"quorum_up", "there are no scripts; `sluice events` tells what happens"},
     known_key{"quorum_down", "there are no scripts; `sluice events` tells what happens"},
-    known_key{"quorum", "a service goes on with one backend; failover.tier-threshold says when the "
-                        "next tier takes over"},
+    known_key{"quorum",
+              "a service goes on with one backend; failover.tier-threshold says when the "
+              "next tier takes over"},
     known_key{"hysteresis", "belongs to quorum; see failover.failback"},
     known_key{"ha_suspend", "health checks go on whoever has the address"},
     known_key{"ops", "a datagram's flow keeps its backend"},
@@ -60,8 +62,9 @@ constexpr std::array known_keys{
 // What stands beside the virtual servers.
 constexpr std::array other_blocks{
     known_key{"global_defs", "nothing of it is about services"},
-    known_key{"vrrp_instance", "who has the address is not Sluice's to say: keep keepalived for "
-                               "VRRP, or announce the address by a routing daemon"},
+    known_key{"vrrp_instance",
+              "who has the address is not Sluice's to say: keep keepalived for "
+              "VRRP, or announce the address by a routing daemon"},
     known_key{"vrrp_sync_group", "see vrrp_instance"},
     known_key{"vrrp_script", "see vrrp_instance"},
     known_key{"vrrp_track_process", "see vrrp_instance"},
@@ -122,8 +125,8 @@ class keepalived_reader {
  private:
   template <std::size_t N>
   static const known_key* find(const std::array<known_key, N>& keys, std::string_view key) {
-    const auto* it = std::find_if(keys.begin(), keys.end(),
-                                  [key](const known_key& k) { return k.key == key; });
+    const auto* it =
+        std::find_if(keys.begin(), keys.end(), [key](const known_key& k) { return k.key == key; });
     return it == keys.end() ? nullptr : it;
   }
 
@@ -213,7 +216,8 @@ class keepalived_reader {
     draft_service s = base;
     s.line = line;
     const auto ip = parse_ip(address);
-    const auto number_of_port = port.empty() ? std::optional<std::uint32_t>{0} : number(port, 65535);
+    const auto number_of_port =
+        port.empty() ? std::optional<std::uint32_t>{0} : number(port, 65535);
     if (!ip || !number_of_port) {
       draft_.note(line, s.key, "not carried over: it wants an address and a port");
       return;
@@ -268,8 +272,7 @@ class keepalived_reader {
         left_out(k, s.key);
       }
     }
-    if (!forward_given)
-      draft_.note(vs.line, s.key, "there is no lb_kind; dsr-l2 is used");
+    if (!forward_given) draft_.note(vs.line, s.key, "there is no lb_kind; dsr-l2 is used");
     s.value.protocol = tcp ? model::protocol::tcp : model::protocol::udp;
     draft_.set_scheduler(s, scheduler, scheduler_line);
     bool first = true;
@@ -457,8 +460,8 @@ class keepalived_reader {
       const std::string place = here + ": url: " + joined(k);
       if (key == "path") {
         const std::string_view path = k.word(1);
-        const bool plain = std::all_of(path.begin(), path.end(),
-                                       [](char c) { return c > ' ' && c < 0x7f; });
+        const bool plain =
+            std::all_of(path.begin(), path.end(), [](char c) { return c > ' ' && c < 0x7f; });
         if (path.empty() || path[0] != '/' || !plain || path.size() > 1000)
           draft_.note(k.line, place, "is no path; / is used");
         else

@@ -170,6 +170,9 @@ function sentence(e) {
     case 'publish': return `generation ${e.generation}: ${e.tables_built} tables built`;
     case 'dataplane':
       return e.state + (e.pid ? `: process ${e.pid}, ${e.workers} workers` : '');
+    case 'node':
+      return `this node is ${e.state === 'drained' ? 'drained' : 'taken back in'}`
+        + (e.reason ? `: ${e.reason}` : '');
     default: return e.text || '';
   }
 }

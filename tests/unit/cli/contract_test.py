@@ -13,10 +13,11 @@ get get.services get.backends get.nodes get.workers get.ports get.config
 apply diff check
 service service.add service.set service.remove
 backend backend.add backend.set backend.drain backend.undrain backend.force backend.remove
-stats drops events
+stats top drops events
 connections connections.list connections.count connections.flush
 explain replay capture doctor
 history rollback
+node node.drain node.undrain
 backup backup.create backup.list backup.verify restore
 import import.ipvsadm import.keepalived
 """

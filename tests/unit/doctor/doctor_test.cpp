@@ -88,8 +88,7 @@ class doctor_test : public ::testing::Test {
                        const std::string& subject = "") {
     finding out{level::ok, "none", "", "there is no such check", ""};
     for (const finding& f : all)
-      if (f.check == check && f.subject == subject &&
-          (out.check == "none" || f.level > out.level))
+      if (f.check == check && f.subject == subject && (out.check == "none" || f.level > out.level))
         out = f;
     return out;
   }
