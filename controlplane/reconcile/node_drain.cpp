@@ -22,8 +22,8 @@ node_drain load_node_drain(state_keeper& keeper) {
   node_drain out;
   out.drained = kept.value("drained", drain_json()) == drain_json(true);
   if (const auto it = kept.find("time_ms"); it != kept.end() && it->is_number_integer())
-    out.time = std::chrono::system_clock::time_point{
-        std::chrono::milliseconds{it->get<std::int64_t>()}};
+    out.time =
+        std::chrono::system_clock::time_point{std::chrono::milliseconds{it->get<std::int64_t>()}};
   out.author = text("author");
   out.reason = text("reason");
   return out;
@@ -36,8 +36,7 @@ store::result<void> save_node_drain(state_keeper& keeper, const node_drain& drai
                        {"time_ms", ms.count()},
                        {"author", drain.author},
                        {"reason", drain.reason}};
-  return keeper.remember(fact_name,
-                         out.dump(-1, ' ', false, drain_json::error_handler_t::replace));
+  return keeper.remember(fact_name, out.dump(-1, ' ', false, drain_json::error_handler_t::replace));
 }
 
 }  // namespace sluice::reconcile

@@ -369,7 +369,7 @@ def test_top(cli):
         check(screen.wait_for(lambda t: re.search(r"(?m)^web .* 2/2 .* 0 +0 +0 +0$", t)),
               f"top: web\n{screen.text()}")
         text = screen.text()
-        for pattern in (r"^sluice test1  revision \d+  generation \d+  data plane running, 1 worke",
+        for pattern in (r"^sluice test1  revision \d+  generation \d+  data plane running, 1 workers",
                         r"^packets/s  in 0  forwarded 0  to kernel 0  dropped 0  by stand-in 0$",
                         r"^services 2 \(0 down\)  backends 3 \(0 down, 0 draining\)",
                         r"^drops/s    none$", r"^workers    0:\d+\.\d% *$",

@@ -8,10 +8,9 @@ namespace sluice::cli {
 
 void register_node(CLI::App& app, context& c) {
   static std::string reason;
-  CLI::App* node = app.add_subcommand(
-      "node",
-      "Take this node out of service, or back in.\n"
-      "Example: sluice node drain --reason \"new kernel\"");
+  CLI::App* node = app.add_subcommand("node",
+                                      "Take this node out of service, or back in.\n"
+                                      "Example: sluice node drain --reason \"new kernel\"");
   node->require_subcommand(1);
   const auto add = [&](const char* name, const char* help) {
     CLI::App* sub = node->add_subcommand(name, help);
@@ -26,7 +25,8 @@ void register_node(CLI::App& app, context& c) {
     });
   };
   add("drain",
-      "Its addresses are no longer announced, so that the routers send new packets to other nodes;\n"
+      "Its addresses are no longer announced, so that the routers send new packets to other "
+      "nodes;\n"
       "what still comes is forwarded. Stays so over restarts, until undrain.\n"
       "Example: sluice node drain --reason \"new kernel\"");
   add("undrain", "Announce its addresses again.\nExample: sluice node undrain");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // top: services, backends, workers and drops on the whole screen, again and again.
-#include <clocale>
 #include <unistd.h>
+#include <clocale>
 
 #include <algorithm>
 #include <chrono>
@@ -118,8 +118,8 @@ class top_command {
       draw();
       const auto next = now_tried_ + interval_;
       while (top_ends == 0 && steady_clock::now() < next) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-            next - steady_clock::now());
+        const auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(next - steady_clock::now());
         const int key = terminal::key(
             std::clamp(left, std::chrono::milliseconds{1}, std::chrono::milliseconds{100}));
         if (key == ERR) continue;

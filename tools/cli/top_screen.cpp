@@ -154,17 +154,16 @@ void add_services(top_page& page, const look& now, const look& before, const rat
     const json& about = find_by(at(now.services, "services"), "name", at(s, "name"));
     const json& was = find_by(at(before.stats, "services"), "name", at(s, "name"));
     const std::string state = at(about, "panic") == true ? "panic" : word(about, "state");
-    page.body.push_back(
-        {row(word(s, "name"),
-             {{state, 11},
-              {word(about, "backends_up") + "/" + word(about, "backends_total"), 7},
-              {"", 6},
-              {human(count(s, "connections")), 7},
-              {r.text(s, was, "packets"), 7},
-              {r.text(s, was, "bytes"), 7},
-              {r.text(s, was, "connections_opened"), 6}},
-             width),
-         style_of(state) == line_style::bad ? line_style::bad : line_style::good});
+    page.body.push_back({row(word(s, "name"),
+                             {{state, 11},
+                              {word(about, "backends_up") + "/" + word(about, "backends_total"), 7},
+                              {"", 6},
+                              {human(count(s, "connections")), 7},
+                              {r.text(s, was, "packets"), 7},
+                              {r.text(s, was, "bytes"), 7},
+                              {r.text(s, was, "connections_opened"), 6}},
+                             width),
+                         style_of(state) == line_style::bad ? line_style::bad : line_style::good});
     if (folded) continue;
     for (const json& b : at(s, "backends")) {
       const auto it = known.find({word(s, "name"), word(b, "address")});
