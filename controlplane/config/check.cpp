@@ -361,8 +361,10 @@ void check_values(const service& s, yaml::error_list& errors) {
     wrong("limits.syn-flood", "has no effect; expected it only with tcp");
   if (s.quic_id_length > 8 || (s.quic_id_length != 0 && tcp))
     wrong("quic", "is impossible; expected 1 to 8 bytes, with udp");
-  if (s.discover.kind == model::discovery_kind::dns && s.forward == model::forward_mode::dsr_dscp)
-    wrong("discover", "dns has no DSCP for the backends, which dsr-dscp needs; expected file");
+  if (s.discover.given() && s.discover.kind != model::discovery_kind::file &&
+      s.forward == model::forward_mode::dsr_dscp)
+    wrong("discover", std::string{model::to_string(s.discover.kind)} +
+                          " has no DSCP for the backends, which dsr-dscp needs; expected file");
   if (!s.slow_start.off() && (!model::weighs(s.scheduler) || s.slow_start.steps == 0))
     wrong("slow-start", "has no effect; expected it only with schedulers that take weights");
   for (const model::backend& b : s.backends)

@@ -43,6 +43,22 @@ bool dns_name(std::string_view name) {
   return label != 0;
 }
 
+// read_pace() takes what all sources have that are asked again and again.
+void read_pace(const map_value& m, discovery& out) {
+  const auto least = m.find("min-interval");
+  const auto most = m.find("max-interval");
+  if (least) assign(out.min_interval, least->duration(shortest_interval, longest_refresh));
+  if (most) assign(out.max_interval, most->duration(shortest_interval, longest_refresh));
+  if (out.min_interval > out.max_interval)
+    (most ? *most : *least)  // the defaults fit
+        .error(
+            "the longest interval is shorter than the shortest; expected max-interval of at "
+            "least min-interval (" +
+            model::to_string(out.min_interval) + ")");
+  if (const auto weight = m.find("weight")) assign(out.weight, weight->integer(1, 65535));
+  if (const auto tier = m.find("tier")) assign(out.tier, tier->integer(0, 255));
+}
+
 void read_dns(const map_value& m, discovery& out) {
   if (const auto name = m.require("name", "web.example.net"))
     if (auto text = name->text()) {
@@ -69,31 +85,101 @@ void read_dns(const map_value& m, discovery& out) {
                                                     {"aaaa", dns_records::aaaa},
                                                     {"both", dns_records::both},
                                                     {"srv", dns_records::srv}}));
-  const auto least = m.find("min-interval");
-  const auto most = m.find("max-interval");
-  if (least) assign(out.min_interval, least->duration(shortest_interval, longest_refresh));
-  if (most) assign(out.max_interval, most->duration(shortest_interval, longest_refresh));
-  if (out.min_interval > out.max_interval)
-    (most ? *most : *least)  // the defaults fit
-        .error(
-            "the longest interval is shorter than the shortest; expected max-interval of at "
-            "least min-interval (" +
-            model::to_string(out.min_interval) + ")");
-  if (const auto weight = m.find("weight")) assign(out.weight, weight->integer(1, 65535));
-  if (const auto tier = m.find("tier")) assign(out.tier, tier->integer(0, 255));
+}
+
+void read_file_name(const value& v, std::string& out) {
+  auto text = v.text();
+  if (!text) return;
+  if (text->front() != '/' || text->size() > longest_file_name || text->find('\0') != text->npos)
+    v.error(yaml::shown(*text) +
+            " is not an absolute path; expected one that begins with '/', of at most " +
+            std::to_string(longest_file_name) + " bytes");
+  else
+    out = std::move(*text);
+}
+
+// plain_name() reads what becomes a part of a URL.
+void read_plain_name(const value& v, std::string& out) {
+  auto text = v.text();
+  if (!text) return;
+  const bool odd = std::any_of(text->begin(), text->end(), [](char c) {
+    return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '?' || c == '#' || c == '%';
+  });
+  if (odd || text->size() > 253)
+    v.error(yaml::shown(*text) + " is not a name; expected at most 253 printable ASCII characters");
+  else
+    out = std::move(*text);
+}
+
+bool loopback_host(std::string_view host) {
+  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+}
+
+// read_url() takes "http://HOST[:PORT]" or "https://...", perhaps with a path. A token goes
+// over http to this host itself only.
+void read_url(const value& v, discovery& out) {
+  auto text = v.text();
+  if (!text) return;
+  while (!text->empty() && text->back() == '/') text->pop_back();
+  const bool https = text->starts_with("https://");
+  std::string_view rest{*text};
+  rest.remove_prefix(https ? 8 : text->starts_with("http://") ? 7 : rest.size());
+  const std::string_view at = rest.substr(0, rest.find('/'));
+  const bool odd = std::any_of(rest.begin(), rest.end(), [](char c) {
+    return c <= ' ' || c >= 0x7f || c == '@' || c == '?' || c == '#' || c == '"' || c == '\\';
+  });
+  if (at.empty() || odd || text->size() > longest_file_name) {
+    // What is before an @ may be a secret.
+    v.error(
+        "is not the URL of a server; expected one such as http://127.0.0.1:8500 or "
+        "https://10.0.0.1:6443, without a user or a query");
+    return;
+  }
+  const auto host = at.substr(0, at.front() == '[' ? at.find(']') + 1 : at.find(':'));
+  if (!https && !out.token_file.empty() && !loopback_host(host))
+    v.error("would have the token of token-file sent in the clear; expected https://");
+  out.server = std::move(*text);
+}
+
+void read_http(const map_value& m, discovery& out) {
+  if (const auto token = m.find("token-file")) read_file_name(*token, out.token_file);
+  if (const auto ca = m.find("ca")) read_file_name(*ca, out.ca);
+  read_pace(m, out);
+}
+
+void read_consul(const map_value& m, discovery& out) {
+  if (const auto name = m.require("name", "web")) read_plain_name(*name, out.name);
+  read_http(m, out);
+  if (const auto server = m.find("server"))
+    read_url(*server, out);
+  else
+    out.server = "http://127.0.0.1:8500";
+  if (const auto dc = m.find("datacenter")) read_plain_name(*dc, out.datacenter);
+  if (const auto tag = m.find("tag")) read_plain_name(*tag, out.tag);
+  if (const auto passing = m.find("passing")) assign(out.passing, passing->boolean());
+}
+
+void read_kubernetes(const map_value& m, discovery& out) {
+  if (const auto name = m.require("name", "default/web"))
+    if (auto text = name->text()) {
+      const auto slash = std::min(text->find('/'), text->size());
+      const std::string_view both{*text};
+      if (!dns_name(both.substr(0, slash)) || slash == text->size() ||
+          !dns_name(both.substr(slash + 1)))
+        name->error(yaml::shown(*text) +
+                    " is not a Service; expected its namespace and name, such as default/web");
+      else
+        out.name = std::move(*text);
+    }
+  read_http(m, out);
+  if (const auto server = m.require("server", "https://10.0.0.1:6443")) read_url(*server, out);
+  if (const auto port = m.find("port-name")) read_plain_name(*port, out.port_name);
+  if (const auto one = m.find("load-balancer-class"))
+    read_plain_name(*one, out.load_balancer_class);
 }
 
 void read_file(const map_value& m, discovery& out) {
-  const auto path = m.require("path", "/etc/sluice/web.yaml");
-  if (!path) return;
-  auto text = path->text();
-  if (!text) return;
-  if (text->front() != '/' || text->size() > longest_file_name || text->find('\0') != text->npos)
-    path->error(yaml::shown(*text) +
-                " is not an absolute path; expected one that begins with '/', of at most " +
-                std::to_string(longest_file_name) + " bytes");
-  else
-    out.path = std::move(*text);
+  if (const auto path = m.require("path", "/etc/sluice/web.yaml")) read_file_name(*path, out.path);
 }
 
 void read_source(const value& v, const model::service& s, discovery& out) {
@@ -102,12 +188,15 @@ void read_source(const value& v, const model::service& s, discovery& out) {
     return;
   }
   const auto m = v.map({"type", "name", "server", "records", "min-interval", "max-interval",
-                        "weight", "tier", "path", "max-backends", "allow-empty"});
+                        "weight", "tier", "path", "max-backends", "allow-empty", "ca", "token-file",
+                        "datacenter", "tag", "passing", "port-name", "load-balancer-class"});
   if (!m) return;
   discovery next;
   const auto type = m->require("type", "dns");
-  const auto kind = type ? type->word<discovery_kind>(
-                               {{"dns", discovery_kind::dns}, {"file", discovery_kind::file}})
+  const auto kind = type ? type->word<discovery_kind>({{"dns", discovery_kind::dns},
+                                                       {"file", discovery_kind::file},
+                                                       {"consul", discovery_kind::consul},
+                                                       {"kubernetes", discovery_kind::kubernetes}})
                          : std::nullopt;
   if (!kind) return;
   next.kind = *kind;
@@ -117,16 +206,33 @@ void read_source(const value& v, const model::service& s, discovery& out) {
         found->error("has no effect with this type; expected it only with type " +
                      std::string{which});
   };
-  if (next.kind == discovery_kind::dns) {
-    only_for({"path"}, "file");
-    read_dns(*m, next);
-    if (s.forward == model::forward_mode::dsr_dscp)
-      type->error("dns has no DSCP for the backends, which forward: dsr-dscp needs; expected file");
-  } else {
-    only_for({"name", "server", "records", "min-interval", "max-interval", "weight", "tier"},
-             "dns");
-    read_file(*m, next);
+  if (next.kind != discovery_kind::file) only_for({"path"}, "file");
+  if (next.kind != discovery_kind::dns) only_for({"records"}, "dns");
+  if (next.kind != discovery_kind::consul) only_for({"datacenter", "tag", "passing"}, "consul");
+  if (next.kind != discovery_kind::kubernetes)
+    only_for({"port-name", "load-balancer-class"}, "kubernetes");
+  if (!next.by_http()) only_for({"ca", "token-file"}, "consul or kubernetes");
+  switch (next.kind) {
+    case discovery_kind::consul:
+      read_consul(*m, next);
+      break;
+    case discovery_kind::kubernetes:
+      read_kubernetes(*m, next);
+      break;
+    case discovery_kind::file:
+      only_for({"name", "server", "min-interval", "max-interval", "weight", "tier"},
+               "dns, consul or kubernetes");
+      read_file(*m, next);
+      break;
+    case discovery_kind::dns:
+    case discovery_kind::none:
+      read_dns(*m, next);
+      read_pace(*m, next);
+      break;
   }
+  if (next.kind != discovery_kind::file && s.forward == model::forward_mode::dsr_dscp)
+    type->error(std::string{model::to_string(next.kind)} +
+                " has no DSCP for the backends, which forward: dsr-dscp needs; expected file");
   if (const auto n = m->find("max-backends"))
     assign(next.max_backends, n->integer(1, most_backends));
   if (const auto n = m->find("allow-empty")) assign(next.allow_empty, n->boolean());

@@ -3,26 +3,32 @@
 
 #include <algorithm>
 
+#include "controlplane/discover/consul_source.hpp"
 #include "controlplane/discover/dns_source.hpp"
 #include "controlplane/discover/file_source.hpp"
+#include "controlplane/discover/kubernetes_source.hpp"
 #include "controlplane/model/text.hpp"
 
 namespace sluice::discover {
 
 std::string question::key() const {
   std::string out = model::to_json(what).dump();
-  if (what.kind == model::discovery_kind::dns)
-    out += std::string{ipv4 ? " ipv4" : ""} + (ipv6 ? " ipv6" : "");
+  out += std::string{ipv4 ? " ipv4" : ""} + (ipv6 ? " ipv6" : "");
+  if (!what.load_balancer_class.empty()) out += " " + format_ip(vip);
   return out;
 }
 
 question question_of(const model::service& s) {
-  question q{s.discover, false, false};
+  question q{s.discover, false, false, {}};
   const model::discovery fresh;
   q.what.weight = fresh.weight;
   q.what.tier = fresh.tier;
   q.what.max_backends = fresh.max_backends;
   q.what.allow_empty = fresh.allow_empty;
+  if (q.what.kind == model::discovery_kind::kubernetes) {
+    (s.address.is_v4() ? q.ipv4 : q.ipv6) = true;
+    if (!q.what.load_balancer_class.empty()) q.vip = s.address;
+  }
   if (q.what.kind != model::discovery_kind::dns) return q;
   const auto records = q.what.records;
   const bool own = records == model::dns_records::automatic || records == model::dns_records::srv;
@@ -35,8 +41,17 @@ question question_of(const model::service& s) {
 }
 
 std::unique_ptr<source> make_source(event_loop& loop, const question& q, on_report report_to) {
-  if (q.what.kind == model::discovery_kind::file)
-    return std::make_unique<file_source>(loop, q.what.path, std::move(report_to));
+  switch (q.what.kind) {
+    case model::discovery_kind::file:
+      return std::make_unique<file_source>(loop, q.what.path, std::move(report_to));
+    case model::discovery_kind::consul:
+      return std::make_unique<consul_source>(loop, q, std::move(report_to));
+    case model::discovery_kind::kubernetes:
+      return std::make_unique<kubernetes_source>(loop, q, std::move(report_to));
+    case model::discovery_kind::dns:
+    case model::discovery_kind::none:
+      break;
+  }
   return std::make_unique<dns_source>(loop, q, std::move(report_to));
 }
 

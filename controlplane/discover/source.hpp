@@ -32,8 +32,9 @@ using on_report = std::function<void(report)>;
 // question: what tells one source from another.
 struct question {
   model::discovery what;  // without what only the service does with the answer
-  bool ipv4{};            // dns: the addresses that are asked for
+  bool ipv4{};            // dns, kubernetes: the addresses that are asked for
   bool ipv6{};
+  ip_address vip{};  // kubernetes: what is written into a Service's status
 
   [[nodiscard]] std::string key() const;
 };

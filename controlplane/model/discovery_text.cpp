@@ -11,6 +11,10 @@ std::string_view to_string(discovery_kind k) noexcept {
       return "dns";
     case discovery_kind::file:
       return "file";
+    case discovery_kind::consul:
+      return "consul";
+    case discovery_kind::kubernetes:
+      return "kubernetes";
   }
   return "unknown";
 }
@@ -47,10 +51,20 @@ nlohmann::ordered_json to_json(const discovery& d) {
   const discovery fresh;
   nlohmann::ordered_json out;
   out["type"] = to_string(d.kind);
-  if (d.kind == discovery_kind::dns) {
+  if (d.kind == discovery_kind::dns || d.by_http()) {
     out["name"] = d.name;
     if (!d.server.empty()) out["server"] = d.server;
-    out["records"] = to_string(d.records);
+    if (d.kind == discovery_kind::dns) out["records"] = to_string(d.records);
+    const auto given = [&out](const char* key, const std::string& text) {
+      if (!text.empty()) out[key] = text;
+    };
+    given("ca", d.ca);
+    given("token-file", d.token_file);
+    given("datacenter", d.datacenter);
+    given("tag", d.tag);
+    if (d.passing) out["passing"] = true;
+    given("port-name", d.port_name);
+    given("load-balancer-class", d.load_balancer_class);
     out["min-interval"] = to_string(d.min_interval);
     out["max-interval"] = to_string(d.max_interval);
     if (d.weight != fresh.weight) out["weight"] = d.weight;

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// retry_after() is how long to wait after so many failures in a row: twice as long each time, and
+// up to a tenth more, so that a fleet does not ask at once.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+#include "controlplane/model/discovery.hpp"
+
+namespace sluice::discover {
+
+[[nodiscard]] inline std::chrono::milliseconds retry_after(const model::discovery& what,
+                                                           unsigned failures,
+                                                           std::minstd_rand& random) {
+  const auto wait = std::min(what.min_interval * (1 << std::min(failures, 10u)), what.max_interval);
+  std::uniform_int_distribution<std::int64_t> more{0, wait.count() / 10};
+  return wait + std::chrono::milliseconds{more(random)};
+}
+
+}  // namespace sluice::discover

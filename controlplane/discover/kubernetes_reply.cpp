@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controlplane/discover/kubernetes_reply.hpp"
+
+#include <algorithm>
+#include <optional>
+
+#include "controlplane/discover/json_text.hpp"
+#include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/yaml_reader.hpp"
+
+namespace sluice::discover {
+namespace {
+
+using nlohmann::json;
+
+// port_of() is a slice's port; 0: it is for all ports. Nothing: it has none of that name.
+std::optional<std::uint16_t> port_of(const json& slice, const std::string& name) {
+  const json& ports = member(slice, "ports");
+  if (!ports.is_array() || ports.empty())
+    return name.empty() ? std::optional<std::uint16_t>{0} : std::nullopt;
+  for (const json& p : ports) {
+    if (!name.empty() && text_of(member(p, "name")) != name) continue;
+    const auto number = number_of(member(p, "port")).value_or(0);
+    if (number <= 65535) return static_cast<std::uint16_t>(number);
+  }
+  return std::nullopt;
+}
+
+// is() is a condition, which may be missing or null.
+bool is(const json& conditions, const char* name, bool otherwise) {
+  const json& value = member(conditions, name);
+  return value.is_boolean() ? value.get<bool>() : otherwise;
+}
+
+std::vector<found> endpoints_of(const json& slice, const slice_wish& wish) {
+  std::vector<found> out;
+  const std::string type = text_of(member(slice, "addressType"));
+  if ((type != "IPv4" || !wish.ipv4) && (type != "IPv6" || !wish.ipv6)) return out;
+  const auto port = port_of(slice, wish.port_name);
+  const json& endpoints = member(slice, "endpoints");
+  if (!port || !endpoints.is_array()) return out;
+  for (const json& e : endpoints) {
+    const json& conditions = member(e, "conditions");
+    const bool ready = is(conditions, "ready", true);
+    const bool leaving = is(conditions, "terminating", false) && is(conditions, "serving", false);
+    if (!ready && !leaving) continue;
+    const json& addresses = member(e, "addresses");
+    if (!addresses.is_array() || addresses.empty()) continue;
+    // The first one is meant: all of them are the same endpoint.
+    const auto address = parse_ip(text_of(addresses.front()));
+    if (!address || address->is_v4() != (type == "IPv4")) continue;
+    found f;
+    f.backend.address = *address;
+    f.backend.port = *port;
+    if (!ready) f.backend.admin = model::admin_state::drain;
+    out.push_back(f);
+  }
+  return out;
+}
+
+std::string version_of(const json& object) {
+  return text_of(member(member(object, "metadata"), "resourceVersion"));
+}
+
+}  // namespace
+
+tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
+                                                       const slice_wish& wish) {
+  const json list = parse_json(body);
+  const json& items = member(list, "items");
+  slice_list out;
+  out.version = version_of(list);
+  if (text_of(member(list, "kind")) != "EndpointSliceList" || out.version.empty())
+    return tl::unexpected{std::string{"the answer is no EndpointSliceList"}};
+  if (!items.is_array()) return out;  // null: none
+  for (const json& slice : items) {
+    const std::string name = text_of(member(member(slice, "metadata"), "name"));
+    if (name.empty()) return tl::unexpected{std::string{"an EndpointSlice has no name"}};
+    out.all[name] = endpoints_of(slice, wish);
+  }
+  return out;
+}
+
+watched parse_watched(std::string_view line, const slice_wish& wish) {
+  const json event = parse_json(line);
+  const json& object = member(event, "object");
+  const std::string type = text_of(member(event, "type"));
+  watched out;
+  if (type == "ERROR") {
+    const auto code = number_of(member(object, "code")).value_or(0);
+    out.event = code == 410 ? watch_event::expired : watch_event::error;
+    out.text = std::to_string(code) + ": " + yaml::shown(text_of(member(object, "message")));
+    return out;
+  }
+  out.version = version_of(object);
+  out.slice = text_of(member(member(object, "metadata"), "name"));
+  if (type == "BOOKMARK" && !out.version.empty()) {
+    out.event = watch_event::bookmark;
+  } else if ((type == "ADDED" || type == "MODIFIED" || type == "DELETED") && !out.version.empty() &&
+             !out.slice.empty()) {
+    out.event = type == "DELETED" ? watch_event::deleted : watch_event::changed;
+    if (out.event == watch_event::changed) out.one = endpoints_of(object, wish);
+  } else {
+    out.text = "what it says is not understood: " + yaml::shown(line);
+  }
+  return out;
+}
+
+std::vector<found> found_in(const slices& all) {
+  std::map<ip_address, found> by_address;
+  for (const auto& [name, some] : all)
+    for (const found& f : some) {
+      const auto [at, fresh] = by_address.emplace(f.backend.address, f);
+      if (!fresh && at->second.backend.admin == model::admin_state::drain) at->second = f;
+    }
+  std::vector<found> out;
+  out.reserve(by_address.size());
+  for (const auto& [address, f] : by_address) out.push_back(f);
+  return out;
+}
+
+tl::expected<service_status, std::string> parse_service(std::string_view body) {
+  const json service = parse_json(body);
+  if (text_of(member(service, "kind")) != "Service")
+    return tl::unexpected{std::string{"the answer is no Service"}};
+  const json& spec = member(service, "spec");
+  service_status out;
+  out.balanced = text_of(member(spec, "type")) == "LoadBalancer";
+  out.load_balancer_class = text_of(member(spec, "loadBalancerClass"));
+  const json& ingress = member(member(member(service, "status"), "loadBalancer"), "ingress");
+  if (ingress.is_array())
+    for (const json& i : ingress)
+      if (std::string ip = text_of(member(i, "ip")); !ip.empty())
+        out.addresses.push_back(std::move(ip));
+  return out;
+}
+
+std::string status_patch(const std::vector<std::string>& addresses) {
+  json ingress = json::array();
+  for (const std::string& a : addresses) ingress.push_back({{"ip", a}});
+  return json{{"status", {{"loadBalancer", {{"ingress", std::move(ingress)}}}}}}.dump();
+}
+
+}  // namespace sluice::discover

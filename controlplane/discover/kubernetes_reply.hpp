@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Kubernetes' API answers about EndpointSlices (discovery.k8s.io/v1) and Services. Pure.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+#include "controlplane/discover/source.hpp"
+
+namespace sluice::discover {
+
+// slice_wish: which endpoints matter.
+struct slice_wish {
+  std::string port_name;  // empty: the only port, or the first
+  bool ipv4{true};
+  bool ipv6{true};
+};
+
+// By the name of their slice.
+using slices = std::map<std::string, std::vector<found>>;
+
+struct slice_list {
+  std::string version;  // resourceVersion
+  slices all;
+};
+
+// A slice's endpoints: those that are ready, or say nothing of it, are backends; those that are
+// being taken away and still serve are draining ones; the others are none.
+[[nodiscard]] tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
+                                                                     const slice_wish& wish);
+
+enum class watch_event : std::uint8_t {
+  changed,   // the slice is as `one` says
+  deleted,   // there is no such slice any more
+  bookmark,  // only the version has changed
+  expired,   // 410: list again
+  error,     // list again, later
+};
+
+struct watched {
+  watch_event event{watch_event::error};
+  std::string version;
+  std::string slice;
+  std::vector<found> one;
+  std::string text;  // of an error
+};
+
+// parse_watched() takes one line of a watch; what it cannot read is an error.
+[[nodiscard]] watched parse_watched(std::string_view line, const slice_wish& wish);
+
+// found_in() puts slices together. An endpoint may be in two of them while it moves.
+[[nodiscard]] std::vector<found> found_in(const slices& all);
+
+// service_status: what a Service of type LoadBalancer says.
+struct service_status {
+  bool balanced{false};  // type LoadBalancer
+  std::string load_balancer_class;
+  std::vector<std::string> addresses;  // status.loadBalancer.ingress[].ip
+};
+
+[[nodiscard]] tl::expected<service_status, std::string> parse_service(std::string_view body);
+
+// status_patch() is a merge patch that has the status name these addresses.
+[[nodiscard]] std::string status_patch(const std::vector<std::string>& addresses);
+
+}  // namespace sluice::discover
