@@ -6,6 +6,7 @@
 #include "controlplane/config/read_discovery.hpp"
 #include "controlplane/config/read_health.hpp"
 #include "controlplane/config/read_options.hpp"
+#include "controlplane/config/read_reports.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
 
@@ -50,7 +51,8 @@ std::optional<model::port_range> read_ports(const value& v) {
 void read_backend(const value& v, const backend* base, backend& out, backend_origin& origin) {
   origin.path = v.path();
   origin.line = v.line();
-  const auto m = v.map({"address", "weight", "tier", "admin", "port", "dscp", "quic-id"});
+  const auto m = v.map({"address", "weight", "tier", "admin", "port", "dscp", "quic-id", "sorry",
+                        "max-connections"});
   if (!m) return;
   if (base) out = *base;
   const auto address = base ? m->find("address") : m->require("address", "10.0.1.11");
@@ -73,6 +75,13 @@ void read_backend(const value& v, const backend* base, backend& out, backend_ori
                                                        {"draining", model::admin_state::drain},
                                                        {"up", model::admin_state::up},
                                                        {"down", model::admin_state::down}}));
+  if (const auto sorry = m->find("sorry")) assign(out.sorry, sorry->boolean());
+  if (const auto most = m->find("max-connections")) {
+    if (most->is_word("none"))
+      out.max_connections = 0;
+    else
+      assign(out.max_connections, most->integer(1, 4'000'000'000, "none"));
+  }
   read_backend_options(*m, out);
 }
 
@@ -107,12 +116,12 @@ void read_service(const value& v, const service* base, service& out, service_ori
   origin.line = origin.name = origin.address = origin.port = v.line();
   origin.forward = origin.table_size = origin.health = v.line();
   origin.name_ok = origin.address_ok = origin.port_ok = base != nullptr;
-  const auto m =
-      v.map({"name",         "address",        "protocol",       "port",       "scheduler",
-             "table-size",   "forward",        "client-address", "mss-clamp",  "echo",
-             "persistence",  "quic",           "limits",         "failover",   "slow-start",
-             "flap-damping", "drain-deadline", "allow",          "deny",       "allow-file",
-             "deny-file",    "health",         "discover",       "discovered", "backends"});
+  const auto m = v.map(
+      {"name",    "address",        "protocol",   "port",         "scheduler",      "table-size",
+       "forward", "client-address", "mss-clamp",  "echo",         "persistence",    "quic",
+       "limits",  "failover",       "slow-start", "flap-damping", "drain-deadline", "allow",
+       "deny",    "allow-file",     "deny-file",  "health",       "discover",       "discovered",
+       "agent",   "heartbeat",      "weights",    "quorum",       "backends"});
   if (!m) return;
   if (base) out = *base;
   // With a base nothing is missing.
@@ -151,6 +160,7 @@ void read_service(const value& v, const service* base, service& out, service_ori
     assign(out.forward, forward->word<model::forward_mode>(forward_words));
   }
   read_options(*m, out);
+  read_reports(*m, out);
   if (const auto health = m->find("health")) {
     origin.health = health->line();
     read_health(*health, base ? &base->health : nullptr, out.health);

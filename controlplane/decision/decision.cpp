@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -21,7 +22,7 @@ struct candidate {
   bool held;
 
   [[nodiscard]] bool healthy() const noexcept { return wanted && up && found.reachable; }
-  [[nodiscard]] bool able() const noexcept { return healthy() && !held; }
+  [[nodiscard]] bool able() const noexcept { return healthy() && !held && !found.full; }
 };
 
 class ruling {
@@ -33,22 +34,31 @@ class ruling {
     out_.next.backends.resize(findings.size());
     for (std::size_t i = 0; i < findings.size(); ++i) {
       finding found = findings[i];
-      const model::admin_state admin = service.backends[i].admin;
-      if (admin == model::admin_state::up) found.health = abi::shown_health::up;
-      if (admin == model::admin_state::down) found.health = abi::shown_health::down;
+      const model::backend& b = service.backends[i];
+      if (b.sorry) found.health = abi::shown_health::unchecked;
+      if (b.admin != model::admin_state::enabled) found.wish = wish::none;
+      if (b.admin == model::admin_state::up)
+        found.health = abi::shown_health::up;
+      else if (b.admin == model::admin_state::down || found.wish == wish::maint || found.unfit)
+        found.health = abi::shown_health::down;
+      findings_.push_back(found);
       remember(i, found);
-      candidates_.push_back(judge(i, found));
     }
+    steer_weights();
+    for (std::size_t i = 0; i < findings.size(); ++i) candidates_.push_back(judge(i, findings_[i]));
   }
 
   verdict run() {
     choose_tier();
     if (out_.tier) {
-      give_weights([&](const candidate& c) { return serves(c) && c.config->tier == *out_.tier; });
-    } else {
+      give_weights([&](const candidate& c) {
+        return serves(c) && !c.config->sorry && c.config->tier == *out_.tier;
+      });
+    } else if (!say_sorry()) {
       ignore_health();
     }
     for (std::size_t i = 0; i < candidates_.size(); ++i) conclude(i);
+    decide_announcement();
     out_.next.tier = out_.tier;
     out_.next.left = before_.left;
     if (out_.tier && out_.next.left && *out_.tier <= *out_.next.left) out_.next.left.reset();
@@ -74,7 +84,8 @@ class ruling {
     m.address = b.address;
     const bool down = found.health == abi::shown_health::down;
     if (down) {
-      if (!m.down && b.admin != model::admin_state::down) m.falls.push_back(now_);
+      const bool asked_for = b.admin == model::admin_state::down || found.wish == wish::maint;
+      if (!m.down && !asked_for) m.falls.push_back(now_);
       m.cold = true;
       m.ramp_from.reset();
     }
@@ -83,19 +94,44 @@ class ruling {
     const auto most = static_cast<std::size_t>(service_.flap_damping.falls);
     if (m.falls.size() > most)
       m.falls.erase(m.falls.begin(), m.falls.end() - static_cast<std::ptrdiff_t>(most));
-    if (b.admin != model::admin_state::drain)
+    if (b.admin != model::admin_state::drain && found.wish != wish::drain)
       m.drained_at.reset();
     else if (!m.drained_at)
       m.drained_at = now_;
   }
 
+  // steer_weights() is rule 0.
+  void steer_weights() {
+    std::vector<std::optional<double>> asked;
+    std::vector<std::optional<steered>> weights;
+    for (std::size_t i = 0; i < findings_.size(); ++i) {
+      asked.push_back(findings_[i].asked);
+      weights.push_back(out_.next.backends[i].weight);
+    }
+    out_.next.steering = before_.steering;
+    if (const auto then = steer(service_.weights, asked, weights, out_.next.steering, now_))
+      again(*then);
+    for (std::size_t i = 0; i < weights.size(); ++i) out_.next.backends[i].weight = weights[i];
+  }
+
+  // weight_of() is what a backend has when it is in use.
+  [[nodiscard]] std::uint32_t weight_of(std::size_t i) const {
+    const model::backend& b = service_.backends[i];
+    if (b.weight == 0) return 0;
+    const std::uint32_t weight = findings_[i].weight.value_or(b.weight);
+    const auto& part = out_.next.backends[i].weight;
+    if (!part || weight == 0 || part->used == 1) return weight;
+    if (part->used <= 0) return 0;
+    return static_cast<std::uint32_t>(std::clamp(std::round(weight * part->used), 1.0, 65535.0));
+  }
+
   candidate judge(std::size_t i, const finding& found) {
     const model::backend& b = service_.backends[i];
-    const std::uint32_t weight = b.weight == 0 ? 0 : found.weight.value_or(b.weight);
+    const std::uint32_t weight = weight_of(i);
     candidate c{&b,
                 found,
                 weight,
-                weight != 0 &&
+                weight != 0 && found.wish == wish::none &&
                     (b.admin == model::admin_state::enabled || b.admin == model::admin_state::up),
                 false,
                 false};
@@ -112,7 +148,7 @@ class ruling {
   }
 
   [[nodiscard]] bool serves(const candidate& c) const noexcept {
-    return held_let_in_ ? c.healthy() : c.able();
+    return held_let_in_ ? c.healthy() && !c.found.full : c.able();
   }
 
   struct capacity {
@@ -145,7 +181,7 @@ class ruling {
   [[nodiscard]] std::map<std::uint8_t, capacity> tiers() const {
     std::map<std::uint8_t, capacity> out;
     for (const candidate& c : candidates_) {
-      if (!c.wanted) continue;
+      if (!c.wanted || c.config->sorry) continue;
       out[c.config->tier].wanted += c.weight;
       if (serves(c)) out[c.config->tier].able += c.weight;
     }
@@ -180,12 +216,26 @@ class ruling {
       if (passes(candidates_[i])) out_.backends[i].weight = candidates_[i].weight;
   }
 
+  // say_sorry() tells whether the sorry servers have to serve, and can.
+  bool say_sorry() {
+    bool there = false;
+    for (const candidate& c : candidates_) {
+      if (!serves(c)) continue;
+      if (!c.config->sorry) return false;
+      there = true;
+    }
+    if (!there) return false;
+    out_.sorry = true;
+    give_weights([&](const candidate& c) { return serves(c); });
+    return true;
+  }
+
   // ignore_health() is the end of rule 4.
   void ignore_health() {
     for (const bool with_hop : {true, false}) {
       std::optional<std::uint8_t> tier;
       const auto passes = [&](const candidate& c) {
-        return c.wanted && (c.found.reachable || !with_hop);
+        return c.wanted && !c.config->sorry && !c.found.full && (c.found.reachable || !with_hop);
       };
       for (const candidate& c : candidates_)
         if (passes(c)) tier = tier ? std::min(*tier, c.config->tier) : c.config->tier;
@@ -225,7 +275,7 @@ class ruling {
     const auto held_until = std::exchange(d.until, std::nullopt);
     d.keeps = c.found.health != abi::shown_health::down || d.weight != 0;
     if (d.weight != 0) {
-      d.why = out_.panic ? standing::panic : standing::in_use;
+      d.why = out_.panic ? standing::panic : out_.sorry ? standing::sorry : standing::in_use;
       if (!out_.panic) ramp(d, m);
     } else if (m.drained_at) {
       d.why = standing::draining;
@@ -241,12 +291,16 @@ class ruling {
       }
     } else if (c.config->admin == model::admin_state::down) {
       d.why = standing::forced_down;
+    } else if (c.found.wish == wish::maint) {
+      d.why = standing::maintenance;
     } else if (c.weight == 0) {
       d.why = standing::off;
     } else if (!c.up) {
       d.why = standing::down;
     } else if (!c.found.reachable) {
       d.why = standing::unreachable;
+    } else if (c.found.full) {
+      d.why = standing::full;
     } else if (c.held) {
       d.why = standing::flapping;
       d.until = held_until;
@@ -255,10 +309,45 @@ class ruling {
     }
   }
 
+  // enough() tells whether some tier has so much of its weight healthy.
+  [[nodiscard]] bool enough(unsigned percent) const {
+    std::map<std::uint8_t, capacity> all;
+    for (const candidate& c : candidates_) {
+      if (!c.wanted || c.config->sorry) continue;
+      all[c.config->tier].wanted += c.weight;
+      if (c.healthy()) all[c.config->tier].able += c.weight;
+    }
+    return std::any_of(all.begin(), all.end(),
+                       [&](const auto& tier) { return tier.second.reaches(percent); }) ||
+           (percent == 0 && out_.sorry);
+  }
+
+  // decide_announcement() is rule 10.
+  void decide_announcement() {
+    const model::quorum& quorum = service_.quorum;
+    memory& m = out_.next;
+    m.withdrawn = before_.withdrawn;
+    if (before_.announced || !before_.withdrawn) {
+      out_.announce = enough(quorum.percent);
+      m.withdrawn = before_.announced && !out_.announce;
+    } else if (enough(std::min(100u, unsigned{quorum.percent} + quorum.hysteresis))) {
+      const time_point since = before_.enough_since.value_or(now_);
+      out_.announce = now_ >= since + quorum.hold;
+      if (!out_.announce) {
+        m.enough_since = since;
+        again(since + quorum.hold);
+      } else {
+        m.withdrawn = false;
+      }
+    }
+    m.announced = out_.announce;
+  }
+
   const model::service& service_;
   const memory& before_;
   time_point now_;
   bool held_let_in_{false};
+  std::vector<finding> findings_;  // after what was forced
   std::vector<candidate> candidates_;
   verdict out_;
 };
@@ -289,6 +378,12 @@ std::string_view to_string(standing s) noexcept {
       return "forced down";
     case standing::off:
       return "off";
+    case standing::full:
+      return "full";
+    case standing::sorry:
+      return "sorry";
+    case standing::maintenance:
+      return "maintenance";
   }
   return "unknown";
 }

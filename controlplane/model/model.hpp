@@ -13,6 +13,7 @@
 #include "controlplane/model/discovery.hpp"
 #include "controlplane/model/health.hpp"
 #include "controlplane/model/options.hpp"
+#include "controlplane/model/reports.hpp"
 #include "dataplane/abi/net_types.hpp"
 
 namespace sluice::model {
@@ -92,6 +93,8 @@ struct backend {
   std::uint16_t port{0};  // nat, full-nat: destination port, host order; 0: as in the packet
   std::uint8_t dscp{0};   // dsr-dscp: 1 to 63
   model::quic_id quic_id{};
+  bool sorry{false};                 // gets new connections when nobody else can serve
+  std::uint32_t max_connections{0};  // 0: no limit
   backend_source source{backend_source::configured};  // in a desired state: configured
 
   bool operator==(const backend&) const = default;
@@ -125,6 +128,10 @@ struct service {
   model::slow_start slow_start{};
   model::flap_damping flap_damping{};
   milliseconds drain_deadline{0};  // 0: none
+  agent_check agent{};
+  model::heartbeat heartbeat{};
+  weight_steering weights{};
+  model::quorum quorum{};
   prefix_set allow{};
   prefix_set deny{};
   discovery discover{};

@@ -46,6 +46,27 @@ nlohmann::ordered_json to_json(const service_limits& l) {
   return out;
 }
 
+void add_reports(nlohmann::ordered_json& out, const service& s) {
+  if (!s.agent.off()) {
+    auto& agent = out["agent"] = {{"port", s.agent.port}};
+    if (!s.agent.send.empty()) agent["send"] = s.agent.send;
+    agent["interval"] = to_string(s.agent.interval);
+    agent["timeout"] = to_string(s.agent.timeout);
+  }
+  if (!s.heartbeat.off())
+    out["heartbeat"] = {{"interval", to_string(s.heartbeat.interval)},
+                        {"missing", s.heartbeat.missing}};
+  if (s.weights != weight_steering{})
+    out["weights"] = {{"smoothing", to_string(s.weights.smoothing)},
+                      {"dead-band", s.weights.dead_band},
+                      {"max-step", s.weights.max_step},
+                      {"interval", to_string(s.weights.interval)}};
+  if (s.quorum != quorum{})
+    out["quorum"] = {{"percent", s.quorum.percent},
+                     {"hysteresis", s.quorum.hysteresis},
+                     {"hold", to_string(s.quorum.hold)}};
+}
+
 void add_set(nlohmann::ordered_json& out, const std::string& key, const prefix_set& set) {
   if (!set.prefixes.empty()) {
     auto& list = out[key] = nlohmann::ordered_json::array();
@@ -229,6 +250,8 @@ nlohmann::ordered_json to_json(const backend& b) {
   if (b.port != 0) out["port"] = b.port;
   if (b.dscp != 0) out["dscp"] = b.dscp;
   if (b.quic_id.length != 0) out["quic-id"] = to_string(b.quic_id);
+  if (b.sorry) out["sorry"] = true;
+  if (b.max_connections != 0) out["max-connections"] = b.max_connections;
   return out;
 }
 
@@ -257,6 +280,7 @@ nlohmann::ordered_json options_json(const service& s) {
                            {"within", to_string(s.flap_damping.within)},
                            {"hold", to_string(s.flap_damping.hold)}};
   if (s.drain_deadline.count() != 0) out["drain-deadline"] = to_string(s.drain_deadline);
+  add_reports(out, s);
   add_set(out, "allow", s.allow);
   add_set(out, "deny", s.deny);
   return out;

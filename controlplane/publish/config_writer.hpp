@@ -72,6 +72,8 @@ class config_writer {
   [[nodiscard]] const config_segment& segment() const noexcept { return segment_; }
   [[nodiscard]] std::uint64_t generation() const noexcept { return number_; }
   [[nodiscard]] std::uint64_t table_bytes() const noexcept { return tables_.bytes_used(); }
+  // ids() tells which rows services and backends have, and what was counted there before.
+  [[nodiscard]] const id_book& ids() const noexcept { return ids_; }
   // release() gives the segment away; this object only remains to be destroyed.
   [[nodiscard]] config_segment release() && noexcept { return std::move(segment_); }
   // base_instance() names the counters that the published bases refer to.

@@ -55,14 +55,29 @@ bool is_up(abi::shown_health h) noexcept {
 
 }  // namespace
 
+abi::shown_health health_of(const model::service& service, const model::backend& b,
+                            const condition& c) noexcept {
+  if (b.sorry) return abi::shown_health::unchecked;
+  if (c.unfit) return abi::shown_health::down;
+  const bool checked = service.health.kind != model::health_kind::none;
+  const auto found = checked ? c.health : abi::shown_health::unchecked;
+  return c.unheard && found != abi::shown_health::down ? abi::shown_health::unknown : found;
+}
+
 decision::verdict decide(const model::service& service, std::span<const condition> conditions,
                          const decision::memory& before, decision::time_point now) {
-  const bool checked = service.health.kind != model::health_kind::none;
   std::vector<decision::finding> findings;
   findings.reserve(conditions.size());
-  for (const condition& c : conditions)
-    findings.push_back(
-        {checked ? c.health : abi::shown_health::unchecked, c.next_hop.has_value(), c.weight});
+  for (std::size_t i = 0; i < conditions.size(); ++i) {
+    const condition& c = conditions[i];
+    findings.push_back({.health = health_of(service, service.backends[i], c),
+                        .reachable = c.next_hop.has_value(),
+                        .weight = c.weight,
+                        .asked = c.asked,
+                        .wish = c.wish,
+                        .unfit = c.unfit,
+                        .full = c.full});
+  }
   return decision::decide(service, findings, before, now);
 }
 
@@ -97,8 +112,7 @@ published_service effective(const model::service& service, std::span<const condi
     b.effective_weight = decided.backends[i].weight;
     b.keeps_connections = decided.backends[i].keeps;
     b.tier = from.tier;
-    b.health = service.health.kind == model::health_kind::none ? abi::shown_health::unchecked
-                                                               : conditions[i].health;
+    b.health = health_of(service, from, conditions[i]);
     b.admin = from.admin == model::admin_state::enabled || from.admin == model::admin_state::up
                   ? abi::shown_admin::enabled
                   : abi::shown_admin::draining;
@@ -110,7 +124,7 @@ published_service effective(const model::service& service, std::span<const condi
   }
   // A ping asks whether the service can be had: not when its backends are only tried because
   // too few of them are healthy.
-  out.answers_echo = service.echo && decided.tier.has_value();
+  out.answers_echo = service.echo && (decided.tier.has_value() || decided.sorry);
   return out;
 }
 

@@ -20,8 +20,20 @@ namespace sluice::publish {
 struct condition {
   abi::shown_health health{abi::shown_health::unknown};
   std::optional<hop> next_hop;
-  std::optional<std::uint32_t> weight{};  // reported
+  std::optional<std::uint32_t> weight{};  // reported by its check
+  // What it says of itself (decision::finding).
+  std::optional<double> asked{};
+  decision::wish wish{decision::wish::none};
+  bool unfit{false};
+  bool unheard{false};  // it shall say that it is alive, and never did
+  bool full{false};     // has as many connections as it may
+
+  bool operator==(const condition&) const = default;
 };
+
+// health_of() is what counts as a backend's health, and is shown.
+[[nodiscard]] abi::shown_health health_of(const model::service& service, const model::backend& b,
+                                          const condition& c) noexcept;
 
 // `conditions` has one element for each of the service's backends, in their order.
 [[nodiscard]] decision::verdict decide(const model::service& service,

@@ -166,4 +166,14 @@ bool id_book::restore(image from) {
   return true;
 }
 
+std::optional<std::uint32_t> id_book::find_backend(const std::string& service,
+                                                   const ip_address& address) const {
+  const auto ids = services_.find(service);
+  if (ids == services_.end()) return std::nullopt;
+  const auto& rows = ids->second.backends;
+  const auto at = std::lower_bound(rows.begin(), rows.end(), address,
+                                   [](const auto& row, const auto& a) { return row.first < a; });
+  return at != rows.end() && at->first == address ? std::optional{at->second} : std::nullopt;
+}
+
 }  // namespace sluice::publish

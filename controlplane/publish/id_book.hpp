@@ -71,6 +71,9 @@ class id_book {
   [[nodiscard]] const service_ids& service(const std::string& name) const {
     return services_.at(name);
   }
+  // find_backend() returns the backend's row; nothing when it has none.
+  [[nodiscard]] std::optional<std::uint32_t> find_backend(const std::string& service,
+                                                          const ip_address& address) const;
   [[nodiscard]] abi::vip_id vip(const vip_key& key) const { return vips_.at(key); }
   [[nodiscard]] const std::map<vip_key, abi::vip_id>& vips() const noexcept { return vips_; }
   [[nodiscard]] const backend_slot& row(std::uint32_t i) const { return rows_[i]; }

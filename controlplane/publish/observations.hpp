@@ -3,6 +3,7 @@
 // data plane has taken over, and answers the writer's questions about readers.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -41,6 +42,15 @@ class observations {
   abi::observation_map<const std::byte> map_;
   std::uint64_t instance_;
 };
+
+// tracked() is how many connections a backend has, from its counters and what they were when it
+// was given its row.
+[[nodiscard]] constexpr std::uint64_t tracked(const counter_sums& sums,
+                                              const counter_sums& base) noexcept {
+  const std::uint64_t opened = sums[2] - std::min(base[2], sums[2]);
+  const std::uint64_t closed = sums[3] - std::min(base[3], sums[3]);
+  return opened > closed ? opened - closed : 0;
+}
 
 // observation_follower: refresh() and what reader_watch has: the writer's thread.
 // current(), last_error(): any thread.

@@ -33,6 +33,14 @@ void random_options(std::mt19937& rng, service& s) {
   if (pick(2) == 0)
     s.flap_damping = {static_cast<std::uint8_t>(2 + pick(40)), milliseconds{100 + pick(100'000)},
                       milliseconds{100 + pick(100'000)}};
+  if (pick(2) == 0)
+    s.agent = {static_cast<std::uint16_t>(1 + pick(65535)), pick(2) == 0 ? "" : "a \"line\"\n",
+               milliseconds{5000 + pick(5000)}, milliseconds{1 + pick(5000)}};
+  if (pick(2) == 0) s.heartbeat = {milliseconds{100 + pick(9000)}, prefix(100)};
+  if (pick(2) == 0 && weighs(s.scheduler))
+    s.weights = {milliseconds{pick(9000)}, static_cast<std::uint8_t>(pick(20)),
+                 static_cast<std::uint8_t>(20 + pick(80)), milliseconds{250 + pick(9000)}};
+  if (pick(2) == 0) s.quorum = {percent(), percent(), milliseconds{pick(9000)}};
   if (pick(2) == 0) s.drain_deadline = milliseconds{100 + pick(86'000'000)};
   for (prefix_set* set : {&s.allow, &s.deny}) {
     for (unsigned i = pick(7); i > 3; --i)

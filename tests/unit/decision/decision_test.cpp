@@ -235,6 +235,116 @@ TEST(decision, memory_follows_the_address) {
   EXPECT_EQ(p.after(1s, {up}), (weights{20}));
 }
 
+finding asks(double part) {
+  finding f = up;
+  f.asked = part;
+  return f;
+}
+
+TEST(decision, the_sorry_server_serves_when_nobody_else_can) {
+  play p{{100, 0}, {100, 1}, {7, 0}};
+  p.service.backends[2].sorry = true;
+  EXPECT_EQ(p.after(0ms, {up, up, unknown}), (weights{100, 0, 0}));
+  EXPECT_EQ(p.last.backends[2].why, standing::standby);
+  EXPECT_EQ(p.after(1s, {down, up, unknown}), (weights{0, 100, 0}));
+  EXPECT_EQ(p.after(1s, {down, down, down}), (weights{0, 0, 7}));  // it is not checked
+  EXPECT_EQ(p.last.backends[2].why, standing::sorry);
+  EXPECT_FALSE(p.last.panic);
+  EXPECT_FALSE(p.last.tier);
+  EXPECT_TRUE(p.last.announce);
+  // Without a way to it, the others are tried all the same.
+  EXPECT_EQ(p.after(1s, {down, down, {shown_health::up, false}}), (weights{100, 0, 0}));
+  EXPECT_TRUE(p.last.panic);
+  EXPECT_EQ(p.after(1s, {up, down, unknown}), (weights{100, 0, 0}));
+  // As long as some can serve, panic is for those, sorry for nobody.
+  p.service.failover.panic_threshold = 60;
+  p.service.backends[1].tier = 0;
+  EXPECT_EQ(p.after(1s, {up, down, unknown}), (weights{100, 100, 0}));
+  EXPECT_TRUE(p.last.panic);
+}
+
+TEST(decision, one_that_is_full_gets_no_new_connections) {
+  play p{{100, 0}, {100, 0}, {50, 1}};
+  finding full = up;
+  full.full = true;
+  EXPECT_EQ(p.after(0ms, {full, up, up}), (weights{0, 100, 0}));
+  EXPECT_EQ(p.last.backends[0].why, standing::full);
+  EXPECT_TRUE(p.last.backends[0].keeps);
+  EXPECT_EQ(p.after(1s, {full, full, up}), (weights{0, 0, 50}));
+  EXPECT_EQ(p.after(1s, {full, full, full}), (weights{0, 0, 0}));  // not even in panic
+  EXPECT_FALSE(p.last.panic);
+  EXPECT_TRUE(p.last.announce);  // they are healthy
+  EXPECT_EQ(p.after(1s, {full, down, down}), (weights{0, 100, 0}));
+  p.service.backends[2].sorry = true;
+  EXPECT_EQ(p.after(1s, {full, full, up}), (weights{0, 0, 50}));
+  EXPECT_TRUE(p.last.sorry);
+}
+
+TEST(decision, what_a_backend_says_of_itself) {
+  play p{{100, 0}, {100, 0}};
+  finding unfit = up;
+  unfit.unfit = true;
+  finding drain = up;
+  drain.wish = wish::drain;
+  finding maint = up;
+  maint.wish = wish::maint;
+  EXPECT_EQ(p.after(0ms, {unfit, up}), (weights{0, 100}));
+  EXPECT_EQ(p.last.backends[0].why, standing::down);
+  EXPECT_FALSE(p.last.backends[0].keeps);
+  EXPECT_EQ(p.after(1s, {drain, up}), (weights{0, 100}));
+  EXPECT_EQ(p.last.backends[0].why, standing::draining);
+  EXPECT_TRUE(p.last.backends[0].keeps);
+  EXPECT_EQ(p.after(1s, {maint, up}), (weights{0, 100}));
+  EXPECT_EQ(p.last.backends[0].why, standing::maintenance);
+  EXPECT_FALSE(p.last.backends[0].keeps);
+  EXPECT_EQ(p.after(1s, {maint, drain}), (weights{0, 0}));  // as asked for, not even in panic
+  // An operator's word goes before it.
+  p.service.backends[0].admin = model::admin_state::up;
+  for (const finding& f : {unfit, drain, maint})
+    EXPECT_EQ(p.after(1s, {f, up}), (weights{100, 100}));
+}
+
+TEST(decision, weights_that_are_asked_for) {
+  play p{{100, 0}, {100, 0}};
+  p.service.weights = {0ms, 5, 25, 2s};
+  EXPECT_EQ(p.after(0ms, {asks(1), up}), (weights{100, 100}));
+  EXPECT_EQ(p.after(1s, {asks(0.4), up}), (weights{75, 100}));
+  EXPECT_EQ(p.last.again, p.now + 2s);
+  EXPECT_EQ(p.after(2s, {asks(0.4), up}), (weights{50, 100}));
+  EXPECT_EQ(p.after(2s, {asks(0.4), up}), (weights{43, 100}));
+  EXPECT_FALSE(p.last.again);
+  EXPECT_EQ(p.after(9s, {asks(0.44), up}), (weights{43, 100}));
+  EXPECT_EQ(p.after(9s, {asks(0), up}), (weights{0, 100}));  // at once
+  EXPECT_EQ(p.last.backends[0].why, standing::off);
+  EXPECT_TRUE(p.last.backends[0].keeps);
+  EXPECT_EQ(p.after(9s, {up, up}), (weights{100, 100}));  // nothing is asked for any more
+}
+
+TEST(decision, announced_while_there_is_a_quorum) {
+  play p{{100, 0}, {100, 0}, {100, 0}, {100, 0}, {10, 1}};
+  p.service.quorum = {50, 25, 10s};
+  p.after(0ms, {unknown, unknown, unknown, unknown, down});
+  EXPECT_FALSE(p.last.announce);
+  p.after(1s, {up, up, unknown, unknown, down});
+  EXPECT_TRUE(p.last.announce);  // nothing was withdrawn
+  p.after(1s, {up, down, down, down, down});
+  EXPECT_FALSE(p.last.announce);
+  p.after(1s, {up, up, down, down, down});
+  EXPECT_FALSE(p.last.announce);  // 75% it takes now
+  p.after(1s, {up, up, up, down, down});
+  EXPECT_FALSE(p.last.announce);
+  EXPECT_EQ(p.last.again, p.now + 10s);
+  p.after(5s, {up, up, down, down, down});
+  p.after(5s, {up, up, up, down, down});
+  EXPECT_EQ(p.last.again, p.now + 10s);
+  p.after(9'999ms, {up, up, up, down, down});
+  EXPECT_FALSE(p.last.announce);
+  p.after(1ms, {up, up, up, down, down});
+  EXPECT_TRUE(p.last.announce);
+  p.after(1s, {down, down, down, down, up});
+  EXPECT_TRUE(p.last.announce);  // the other tier has all of its weight
+}
+
 // What has to hold whatever happens.
 struct history {
   std::mt19937 random;
@@ -258,6 +368,12 @@ struct history {
       p.service.flap_damping = {static_cast<std::uint8_t>(below(3) + 2),
                                 milliseconds{below(9000) + 100}, milliseconds{below(9000) + 100}};
     if (below(2) != 0) p.service.drain_deadline = milliseconds{below(5000) + 100};
+    if (below(3) == 0) p.service.backends[below(n)].sorry = true;
+    const auto band = static_cast<std::uint8_t>(below(10));
+    p.service.weights = {milliseconds{below(2) * below(5000)}, band,
+                         static_cast<std::uint8_t>(band + 1 + below(50)),
+                         milliseconds{below(3000)}};
+    p.service.quorum = {percent(), percent(), milliseconds{below(2) * below(5000)}};
   }
   unsigned below(unsigned n) { return static_cast<unsigned>(random() % n); }
   std::vector<finding> findings() {
@@ -268,8 +384,33 @@ struct history {
                      : what < 9 ? shown_health::down
                                 : shown_health::unknown,
                      below(10) != 0});
+      if (below(3) == 0) out.back().asked = below(200) / 100.0;
+      if (below(6) == 0) out.back().wish = static_cast<wish>(below(3));
+      out.back().unfit = below(9) == 0;
+      out.back().full = below(9) == 0;
     }
     return out;
+  }
+};
+
+// seen() is a backend as rules 1 and 9 see it.
+struct seen {
+  bool may;  // be given new connections at all
+  shown_health health;
+  bool fine;  // can serve, held out or not
+
+  seen(const model::backend& b, const finding& f, const backend_memory& m) {
+    const bool forced_up = b.admin == model::admin_state::up;
+    const bool said = b.admin == model::admin_state::enabled;
+    may = b.weight != 0 && !(m.weight && m.weight->used == 0) &&
+          (forced_up || (said && f.wish == wish::none));
+    health = forced_up ? shown_health::up
+             : b.admin == model::admin_state::down || f.unfit || (said && f.wish == wish::maint)
+                 ? shown_health::down
+             : b.sorry ? shown_health::unchecked
+                       : f.health;
+    fine = may && f.reachable && !f.full &&
+           (health == shown_health::up || health == shown_health::unchecked);
   }
 };
 
@@ -277,41 +418,47 @@ void check_sound(const model::service& s, const std::vector<finding>& findings, 
                  time_point now) {
   bool wanted = false;
   bool used = false;
+  bool fine = false;
   for (std::size_t i = 0; i < s.backends.size(); ++i) {
     const model::backend& b = s.backends[i];
     const backend_decision& d = v.backends[i];
-    const bool forced_up = b.admin == model::admin_state::up;
-    const bool may = b.weight != 0 && (b.admin == model::admin_state::enabled || forced_up);
-    const auto health = forced_up                             ? shown_health::up
-                        : b.admin == model::admin_state::down ? shown_health::down
-                                                              : findings[i].health;
-    wanted |= may;
+    const seen is{b, findings[i], v.next.backends[i]};
+    wanted |= is.may && !b.sorry && !findings[i].full;
+    fine |= is.fine && !b.sorry;
     used |= d.weight != 0;
-    EXPECT_LE(d.weight, b.weight);
-    if (!may) {
+    if (!findings[i].asked) {
+      EXPECT_LE(d.weight, b.weight);
+    }
+    if (!is.may) {
       EXPECT_EQ(d.weight, 0u);
     }
     if (d.weight != 0) {
       EXPECT_TRUE(d.keeps);
-      if (v.tier) {
-        EXPECT_EQ(b.tier, *v.tier);
-        EXPECT_TRUE(health == shown_health::up && findings[i].reachable);
+      EXPECT_FALSE(findings[i].full);
+      EXPECT_EQ(b.sorry, v.sorry);
+      if (v.tier || v.sorry) {
+        EXPECT_TRUE(is.fine);
       } else {
         EXPECT_TRUE(v.panic);
       }
+      if (v.tier) {
+        EXPECT_EQ(b.tier, *v.tier);
+      }
     }
     if (!d.keeps) {
-      EXPECT_TRUE(health == shown_health::down || d.why == standing::drained);
+      EXPECT_TRUE(is.health == shown_health::down || d.why == standing::drained);
     }
-    if (health == shown_health::down && d.weight == 0) {
+    if (is.health == shown_health::down && d.weight == 0) {
       EXPECT_FALSE(d.keeps);
     }
     if (d.until) {
       EXPECT_GT(*d.until, now);
     }
   }
-  EXPECT_EQ(used, wanted);  // somebody gets new connections if anybody may
-  EXPECT_EQ(v.panic, used && !v.tier);
+  // Somebody gets new connections if anybody may; a sorry server only when nobody can serve.
+  EXPECT_EQ(used, wanted || v.sorry);
+  EXPECT_FALSE(v.sorry && fine);
+  EXPECT_EQ(v.panic, used && !v.tier && !v.sorry);
   if (v.again) {
     EXPECT_GT(*v.again, now);
   }
@@ -382,8 +529,8 @@ TEST(decision, properties_of_time) {
         bool backup_serves = false;
         for (std::size_t i = 0; i < findings.size(); ++i)
           backup_serves |= p.service.backends[i].tier == *before.tier &&
-                           p.service.backends[i].weight != 0 &&
-                           findings[i].health == shown_health::up && findings[i].reachable;
+                           !p.service.backends[i].sorry &&
+                           seen{p.service.backends[i], findings[i], p.last.next.backends[i]}.fine;
         if (backup_serves) {
           ASSERT_TRUE(good_since);
           EXPECT_GE(p.now - *good_since, 2s);
@@ -395,7 +542,7 @@ TEST(decision, properties_of_time) {
       } else if (!old.backends.empty() && old.tier == p.last.tier) {
         const verdict later = decide(p.service, findings, p.last.next, p.now + 10s);
         for (std::size_t i = 0; i < findings.size(); ++i)
-          if (later.tier == p.last.tier) {
+          if (later.tier == p.last.tier && !findings[i].asked) {
             EXPECT_GE(later.backends[i].weight, p.last.backends[i].weight);
           }
       }
