@@ -66,8 +66,11 @@ tl::expected<token_list, std::vector<config_error>> token_list::parse(std::strin
     entry e;
     if (kind == "admin") {
       e.allows = role::admin;
+    } else if (kind == "heartbeat") {
+      e.allows = role::heartbeat;
     } else if (kind != "read-only") {
-      errors.add(number, {}, yaml::shown(kind) + " allows nothing; expected read-only or admin");
+      errors.add(number, {},
+                 yaml::shown(kind) + " allows nothing; expected read-only, heartbeat or admin");
       continue;
     }
     std::string_view token = next_word(line);

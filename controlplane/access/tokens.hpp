@@ -3,6 +3,7 @@
 //
 // The file has one token on each line, after what it allows:
 //     read-only TOKEN
+//     heartbeat TOKEN
 //     admin sha256:HEX        the SHA-256 of a token, in hexadecimal
 // Empty lines and what follows a # are no matter. Only hashes are kept.
 #pragma once
@@ -21,7 +22,8 @@
 
 namespace sluice::access {
 
-enum class role : std::uint8_t { read_only, admin };
+// heartbeat: POST /v1/heartbeats, nothing else.
+enum class role : std::uint8_t { read_only, heartbeat, admin };
 
 class token_list {
  public:

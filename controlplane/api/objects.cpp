@@ -77,6 +77,30 @@ json announcement_json(const view_of_now& v, const ip_address& address) {
                                          : json(std::string{decision::to_string(found->second)});
 }
 
+// agent_json() is what a backend's agent has said; null: nothing.
+json agent_json(const std::optional<reconcile::backend_report>& r) {
+  if (!r || !r->agent) return nullptr;
+  const agent::standing_report& said = *r->agent;
+  json weight;
+  if (said.weight) weight = std::to_string(said.weight->amount) + (said.weight->percent ? "%" : "");
+  return {{"mode", std::string{agent::to_string(said.mode)}},
+          {"down", said.down},
+          {"weight", std::move(weight)},
+          {"max_connections", said.most_connections ? json(*said.most_connections) : json()},
+          {"text", said.text},
+          {"line", r->agent_line},
+          {"problem", r->agent_problem}};
+}
+
+json heartbeat_json(const std::optional<reconcile::backend_report>& r) {
+  if (!r || !r->heartbeat) return nullptr;
+  const auto& beats = *r->heartbeat;
+  return {{"state", !beats.heard    ? "awaited"
+                    : beats.missing ? "missing"
+                                    : "alive"},
+          {"load", beats.load ? json(*beats.load) : json()}};
+}
+
 json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std::size_t i,
                   std::optional<std::uint32_t> service_row) {
   const reconcile::backend_runtime& b = s.backends[i];
@@ -97,6 +121,7 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
     share = size == 0 ? 0 : static_cast<double>(cold.slots) / size;
   }
   const model::backend& config = s.config.backends[i];
+  const std::uint32_t most = reconcile::most_connections(config, b);
   return {{"service", s.config.name},
           {"address", format_ip(wanted.address)},
           {"port", config.port == 0 ? json() : json(config.port)},
@@ -106,11 +131,15 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
           {"effective_weight", cold.effective_weight},
           {"tier", cold.tier},
           {"health", health_word(cold.health)},
-          {"health_text", b.health_text},
-          {"probe", s.config.health.kind == model::health_kind::none
+          {"health_text", b.report && !b.report->text().empty() ? b.report->text() : b.health_text},
+          {"probe", !reconcile::is_checked(s.config, config)
                         ? json()
                         : json(b.probed_through ? "data-path" : "direct")},
           {"source", std::string{model::to_string(config.source)}},
+          {"sorry", config.sorry},
+          {"max_connections", most == 0 ? json() : json(most)},
+          {"agent", agent_json(b.report)},
+          {"heartbeat", heartbeat_json(b.report)},
           {"admin", std::string{model::to_string(config.admin)}},
           {"admin_set", admin_json(v, s.config.name, wanted.address)},
           {"share", share},
@@ -163,6 +192,8 @@ json service_json(const view_of_now& v, const reconcile::service_runtime& s, boo
               {"tier", s.decided.tier ? json(*s.decided.tier) : json()},
               {"panic", s.decided.panic},
               {"announcement", announcement_json(v, s.config.address)},
+              {"sorry", s.decided.sorry},
+              {"quorum", s.decided.announce},
               {"digest", hex(row ? v.snap.tables.services[*row].table_digest : 0)}};
   if (with_backends) out["backends"] = backends_json(v, s);
   return out;

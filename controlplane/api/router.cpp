@@ -12,6 +12,7 @@
 #include "controlplane/api/connections.hpp"
 #include "controlplane/api/embedded.hpp"
 #include "controlplane/api/events.hpp"
+#include "controlplane/api/heartbeats.hpp"
 #include "controlplane/api/objects.hpp"
 #include "controlplane/api/revisions.hpp"
 #include "controlplane/api/routes.hpp"
@@ -36,6 +37,7 @@ reply router::handle(const request& r) {
     const std::string& what = s[1];
     if (what == "config") return config(r);
     if (what == "services") return services(r);
+    if (what == "heartbeats") return take_heartbeat(controller_, r);
     if (what == "backups")
       return r.method == "POST" ? make_backup(backups_, r)
                                 : show_backups(backups_, controller_.node());

@@ -22,6 +22,7 @@ constexpr route all[] = {
     {"POST", "/v1/services/{service}/backends/{address}/drain"},
     {"POST", "/v1/services/{service}/backends/{address}/undrain"},
     {"GET", "/v1/backends"},
+    {"POST", "/v1/heartbeats"},
     {"GET", "/v1/workers"},
     {"GET", "/v1/ports"},
     {"GET", "/v1/nodes"},

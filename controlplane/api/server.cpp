@@ -259,6 +259,9 @@ class server::impl {
       return ask_for_token("is not understood; expected Bearer TOKEN");
     const auto role = tokens->find(std::string_view{header}.substr(scheme.size()));
     if (!role) return ask_for_token("this token is not known here");
+    const bool beat = r.method == "POST" && r.segments.size() == 2 && r.segments[1] == "heartbeats";
+    if (*role == access::role::heartbeat && !beat)
+      return refuse(403, "this token allows heartbeats only", "Authorization");
     if (*role == access::role::read_only && r.method != "GET")
       return refuse(
           403, "this token allows reading only; " + printable(r.method) + " needs an admin token",

@@ -79,7 +79,8 @@ std::string service_state(const reconcile::service_runtime& s) {
   std::size_t serving = 0;
   for (std::size_t i = 0; i < s.published.backends.size(); ++i) {
     const auto& b = s.published.backends[i];
-    if (b.weight == 0 || b.admin != abi::shown_admin::enabled) continue;
+    if (b.weight == 0 || s.config.backends[i].sorry || b.admin != abi::shown_admin::enabled)
+      continue;
     ++wanted;
     const bool up = b.health == abi::shown_health::up || b.health == abi::shown_health::unchecked ||
                     s.config.backends[i].admin == model::admin_state::up;

@@ -86,6 +86,7 @@ tl::expected<void, std::string> controller::start() {
   for (const auto& e : open_probe_path(desired_))
     spdlog::warn("revision {}: {}", revision_, e.to_string());
   if (auto opened = open_discovery(); !opened) return opened;
+  if (auto opened = open_reports(); !opened) return opened;
   install(desired_, revision_);
   spdlog::info("revision {}: {} services", revision_, desired_.services.size());
   look_around();
@@ -106,6 +107,21 @@ tl::expected<void, std::string> controller::open_discovery() {
       discover_->restore(service, std::move(*known));
     else
       spdlog::error("{}: what was discovered before is lost: it {}", service, known.error());
+  }
+  return {};
+}
+
+// open_reports() takes up what backends had said of themselves.
+tl::expected<void, std::string> controller::open_reports() {
+  reports_ = std::make_unique<backend_reports>(
+      loop_, [this](const auto& service, const auto& backend) { on_report(service, backend); });
+  const auto stored = keeper_->load_reports();
+  if (!stored) return tl::unexpected{stored.error()};
+  for (const auto& [service, text] : *stored) {
+    if (!reports_->restore(service, text))
+      spdlog::error("{}: what its backends had said of themselves is lost", service);
+    reported_[service] = text;
+    unsaved_reports_.insert(service);
   }
   return {};
 }
@@ -215,7 +231,10 @@ snapshot controller::look() {
     if (auto e = observations_->last_error(); !e.empty()) s.warnings.push_back(std::move(e));
     s.admin = admin_log_.all();
     for (const auto& service : services_)
-      if (service->decided.panic)
+      if (service->decided.sorry)
+        s.warnings.push_back("service " + service->config.name +
+                             ": no backend can serve, so the sorry server does");
+      else if (service->decided.panic)
         s.warnings.push_back("service " + service->config.name +
                              ": too few backends can serve, so health is ignored");
     return s;
@@ -239,6 +258,11 @@ std::string controller::summary() {
 
 health::checker_counters controller::health_counters() {
   return loop_.invoke([this] { return health_->counters(); });
+}
+
+std::size_t controller::beat(const std::string& service, const ip_address& backend,
+                             std::optional<double> load) {
+  return loop_.invoke([&] { return reports_->beat(service, backend, load); });
 }
 
 std::optional<ip_address> controller::route_to(const ip_address& backend) {
@@ -290,7 +314,7 @@ void controller::set_targets(const model::desired_state& next) {
     for (std::uint32_t b = 0; b < s.backends.size(); ++b) {
       const ip_address& address = s.backends[b].address;
       by_address_[address].emplace_back(i, b);
-      if (!is_checked(s)) continue;
+      if (!is_checked(s, s.backends[b])) continue;
       health::target t = target_of(s, s.backends[b]);
       wanted.push_back({t, seed_of(s.name, address)});
       by_target_[std::move(t)].emplace_back(i, b);
@@ -311,9 +335,18 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
   for (std::size_t i = 0; i < config.backends.size(); ++i) {
     const ip_address& address = config.backends[i].address;
     backend_runtime& b = next->backends[i];
+    const model::backend* old = before ? model::find_backend(before->config, address) : nullptr;
+    if (old != nullptr)
+      b.condition.full =
+          before->backends[static_cast<std::size_t>(old - before->config.backends.data())]
+              .condition.full;
     b.way = hops_->find(address, config.forward);
     b.condition.next_hop = b.way.hop;
-    if (!is_checked(config)) {
+    if (const backend_report* r = reports_->find(config.name, address)) {
+      b.report = *r;
+      r->fill(config.backends[i], b.condition);
+    }
+    if (!is_checked(config, config.backends[i])) {
       b.health_text = "not checked";
       continue;
     }
@@ -321,8 +354,7 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
     b.condition.health = to_shown(health_->state_of(target));
     b.condition.weight = health_->weight_of(target);
     b.probed_through = path_->through(target);
-    const model::backend* old = before ? model::find_backend(before->config, address) : nullptr;
-    if (old != nullptr && is_checked(before->config)) {
+    if (old != nullptr && is_checked(before->config, *old)) {
       b.health_text =
           before->backends[static_cast<std::size_t>(old - before->config.backends.data())]
               .health_text;
@@ -334,7 +366,15 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
   }
   next->allow = lists_.find(config.allow);
   next->deny = lists_.find(config.deny);
-  if (before != nullptr) {
+  if (before == nullptr) {
+    for (const model::backend& b : config.backends)
+      if (const auto used = reports_->used_before(config.name, b.address)) {
+        decision::backend_memory known{.address = b.address};
+        known.weight = decision::steered{*used, *used, *used, event_loop::now()};
+        next->decided.next.backends.push_back(std::move(known));
+      }
+  } else {
+    next->published.name = config.name;
     next->decided.next = before->decided.next;
     next->decided.panic = before->decided.panic;
   }
@@ -346,7 +386,9 @@ void controller::install(const model::desired_state& configured, std::uint64_t r
   if (&configured != &installed_) installed_ = configured;
   discover_->set_services(installed_);
   const model::desired_state next = discover_->merge(installed_);
+  reports_->set_services(next);
   set_targets(next);
+  limited_.clear();
   runtime_list services;
   services.reserve(next.services.size());
   publish::published_state state;
@@ -363,7 +405,14 @@ void controller::install(const model::desired_state& configured, std::uint64_t r
     }
     state.services.push_back(services.back()->published);
     ask_again(services.back()->decided);
+    const auto& installed = services.back()->config;
+    if (!installed.agent.off() || std::any_of(installed.backends.begin(), installed.backends.end(),
+                                              [](const auto& b) { return b.max_connections != 0; }))
+      limited_.push_back(static_cast<std::uint32_t>(services.size() - 1));
+    if (!installed.agent.off() || !installed.heartbeat.off())
+      unsaved_reports_.insert(installed.name);
   }
+  for (const auto& [service, text] : reported_) unsaved_reports_.insert(service);
   services_ = std::move(services);
   publication_.state() = std::move(state);
   lists_.keep_only(next);

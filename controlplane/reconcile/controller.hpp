@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -37,6 +38,7 @@
 #include "controlplane/publish/shown_tables.hpp"
 #include "controlplane/reconcile/admin_log.hpp"
 #include "controlplane/reconcile/announcer.hpp"
+#include "controlplane/reconcile/backend_reports.hpp"
 #include "controlplane/reconcile/list_keeper.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
 #include "controlplane/reconcile/node_drain.hpp"
@@ -120,6 +122,10 @@ class controller {
   // summary() is one line: what there is, and how much of it is up. The loop's thread.
   [[nodiscard]] std::string summary();
   [[nodiscard]] health::checker_counters health_counters();
+  // beat() takes a backend's heartbeat, for one service or (without a name) for all that expect
+  // some. Returns how many those are. Any thread.
+  std::size_t beat(const std::string& service, const ip_address& backend,
+                   std::optional<double> load);
   // route_to() is the gateway to a backend, or the backend itself when on-link; nothing
   // when the kernel's routes do not say. Any thread.
   [[nodiscard]] std::optional<ip_address> route_to(const ip_address& backend);
@@ -158,6 +164,10 @@ class controller {
 
   [[nodiscard]] health::target target_of(const model::service& s, const model::backend& b) const;
   [[nodiscard]] std::vector<config_error> open_probe_path(const model::desired_state& next);
+  void on_report(const std::string& service, const ip_address& backend);
+  void look_for_full();
+  void save_reports();
+  [[nodiscard]] tl::expected<void, std::string> open_reports();
   void on_probe_way(const health::target& target);
   void on_verdict(const health::target& target, const health::verdict& verdict);
   void on_neighbours(const std::vector<ip_address>& changed);
@@ -192,7 +202,10 @@ class controller {
   list_keeper lists_;
   model::desired_state installed_;  // as configured; services_ have what is discovered, too
   admin_log admin_log_;
-  unsigned looks_{0};  // calls of look_around()
+  std::vector<std::uint32_t> limited_;           // services whose connections may be limited
+  std::set<std::string> unsaved_reports_;        // services
+  std::map<std::string, std::string> reported_;  // by service: as it was stored
+  unsigned looks_{0};                            // calls of look_around()
   runtime_list services_;
   std::unordered_map<health::target, places, health::target_hash> by_target_;
   std::map<ip_address, places> by_address_;
@@ -211,6 +224,7 @@ class controller {
   std::unique_ptr<steering> steering_;
   std::unique_ptr<announcer> announcer_;
   std::unique_ptr<discover::keeper> discover_;
+  std::unique_ptr<backend_reports> reports_;
 };
 
 }  // namespace sluice::reconcile

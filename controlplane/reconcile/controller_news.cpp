@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the controller does about what it hears: verdicts, neighbours, lists, the data plane,
 // and that time has passed.
+#include <algorithm>
 #include <map>
 #include <utility>
 
 #include <spdlog/spdlog.h>
 
+#include "controlplane/decision/full.hpp"
 #include "controlplane/reconcile/controller.hpp"
 
 namespace sluice::reconcile {
@@ -23,6 +25,8 @@ void controller::replace(std::uint32_t service, std::shared_ptr<service_runtime>
   ask_again(next->decided);
   const bool differs = next->published != publication_.state().services[service];
   if (differs) publication_.state().services[service] = next->published;
+  if (!services_[service]->config.agent.off() || !services_[service]->config.heartbeat.off())
+    unsaved_reports_.insert(services_[service]->config.name);
   services_[service] = std::move(next);
   quorums_changed_ = true;
   if (differs) publication_.soon();
@@ -75,6 +79,95 @@ void controller::on_verdict(const health::target& target, const health::verdict&
     b.health_text = verdict.reason;
     keeper_->save_later({next->config.name, target.address, verdict.up, verdict.time});
     replace(service, std::move(next));
+  }
+}
+
+// on_report() takes over what a backend has said of itself.
+void controller::on_report(const std::string& service, const ip_address& backend) {
+  const auto found =
+      std::lower_bound(services_.begin(), services_.end(), service,
+                       [](const auto& s, const auto& name) { return s->config.name < name; });
+  if (found == services_.end() || (*found)->config.name != service) return;
+  const service_runtime& now = **found;
+  const model::backend* b = model::find_backend(now.config, backend);
+  const backend_report* said = reports_->find(service, backend);
+  if (b == nullptr || said == nullptr) return;
+  const auto position = static_cast<std::size_t>(b - now.config.backends.data());
+  const publish::condition& before = now.backends[position].condition;
+  auto next = std::make_shared<service_runtime>(now);
+  backend_runtime& r = next->backends[position];
+  r.report = *said;
+  said->fill(*b, r.condition);
+  const auto was = publish::health_of(now.config, *b, before);
+  const auto is = publish::health_of(now.config, *b, r.condition);
+  if (was != is) {
+    const bool down = is == abi::shown_health::down;
+    const std::string why = r.report->text().empty() ? r.health_text : r.report->text();
+    spdlog::info("{}: backend {}: {} ({})", service, format_ip(backend), down ? "down" : "not down",
+                 why);
+    if (is != abi::shown_health::unknown)
+      events_.add(
+          "health", service,
+          {{"backend", format_ip(backend)}, {"health", down ? "down" : "up"}, {"text", why}});
+    publication_.note_verdict(event_loop::now());
+  } else if (before.wish != r.condition.wish) {
+    spdlog::info("{}: backend {}: {}", service, format_ip(backend),
+                 r.report->text().empty() ? "ready" : r.report->text());
+  }
+  unsaved_reports_.insert(service);
+  replace(static_cast<std::uint32_t>(found - services_.begin()), std::move(next));
+}
+
+// save_reports() hands on what has changed since it was stored.
+void controller::save_reports() {
+  for (const std::string& name : std::exchange(unsaved_reports_, {})) {
+    const auto found =
+        std::lower_bound(services_.begin(), services_.end(), name,
+                         [](const auto& s, const auto& n) { return s->config.name < n; });
+    std::string text;
+    if (found != services_.end() && (*found)->config.name == name) {
+      std::vector<std::optional<double>> used;
+      for (const auto& m : (*found)->decided.next.backends)
+        used.push_back(m.weight ? std::optional{m.weight->used} : std::nullopt);
+      text = reports_->to_text((*found)->config, used);
+    }
+    const auto before = reported_.find(name);
+    if (before == reported_.end() ? text.empty() : before->second == text) continue;
+    keeper_->save_reports_later(name, text);
+    if (text.empty())
+      reported_.erase(before);
+    else
+      reported_[name] = std::move(text);
+  }
+}
+
+// look_for_full() counts the connections of backends that may have so many only.
+void controller::look_for_full() {
+  const auto data_plane = observations_->current();
+  if (!data_plane || !data_plane->alive()) return;
+  const publish::id_book& ids = publication_.writer().ids();
+  const bool same = data_plane->instance() == publication_.writer().base_instance();
+  for (const std::uint32_t service : limited_) {
+    std::shared_ptr<service_runtime> next;
+    const service_runtime& now = *services_[service];
+    for (std::size_t i = 0; i < now.backends.size(); ++i) {
+      const model::backend& b = now.config.backends[i];
+      const backend_runtime& r = now.backends[i];
+      const std::uint32_t most = most_connections(b, r);
+      std::uint64_t connections = 0;
+      if (most != 0)
+        if (const auto row = ids.find_backend(now.config.name, b.address))
+          connections = publish::tracked(data_plane->backend_sums(*row),
+                                         same ? ids.row(*row).base : publish::counter_sums{});
+      const bool full = decision::is_full(r.condition.full, connections, most);
+      if (full == r.condition.full) continue;
+      spdlog::info("{}: backend {}: {} of {} connections: {}", now.config.name,
+                   format_ip(b.address), connections, most,
+                   full ? "no new ones" : "new ones again");
+      if (!next) next = std::make_shared<service_runtime>(now);
+      next->backends[i].condition.full = full;
+    }
+    if (next) replace(service, std::move(next));
   }
 }
 
@@ -164,7 +257,7 @@ void controller::announce() {
     std::map<ip_address, bool> quorums;
     for (const auto& s : services_) {
       bool& one = quorums[s->config.address];
-      one = one || s->decided.tier.has_value();
+      one = one || s->decided.announce;
     }
     announcer_->set_quorums(std::move(quorums));
   }
@@ -176,7 +269,10 @@ void controller::announce() {
 }
 
 void controller::look_around() {
-  if (++looks_ % looks_per_list == 0) refresh_lists();
+  if (++looks_ % looks_per_list == 0) {
+    refresh_lists();
+    save_reports();
+  }
   look_timer_ = loop_.call_after(look_every, [this] { look_around(); });
   observations_->refresh();
   note_data_plane();
@@ -197,6 +293,7 @@ void controller::look_around() {
     if (data_plane->instance() != publication_.writer().base_instance()) publication_.soon();
   }
   announce();
+  if (!limited_.empty()) look_for_full();
   steering_->check(publication_.writer().view());
   path_->check();
 }

@@ -2,6 +2,8 @@
 // service_runtime: one service with all that is known of it and was decided about it.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "controlplane/health/health_checker.hpp"
 #include "controlplane/model/model.hpp"
 #include "controlplane/publish/effective.hpp"
+#include "controlplane/reconcile/backend_reports.hpp"
 #include "controlplane/reconcile/next_hops.hpp"
 
 namespace sluice::reconcile {
@@ -17,7 +20,8 @@ namespace sluice::reconcile {
 struct backend_runtime {
   publish::condition condition;
   std::string health_text;
-  bool probed_through{false};  // by the data path, addressed to the VIP
+  std::optional<backend_report> report;  // what it says of itself
+  bool probed_through{false};            // by the data path, addressed to the VIP
   route way;
 };
 
@@ -34,6 +38,10 @@ struct service_runtime {
 [[nodiscard]] abi::shown_health to_shown(health::health_state s) noexcept;
 // is_checked() tells whether a service has health checks.
 [[nodiscard]] bool is_checked(const model::service& s) noexcept;
+[[nodiscard]] bool is_checked(const model::service& s, const model::backend& b) noexcept;
+// most_connections() is how many connections a backend may have; 0: any number.
+[[nodiscard]] std::uint32_t most_connections(const model::backend& b,
+                                             const backend_runtime& r) noexcept;
 
 // decide() makes the next decision about a service, from the one that s has, and events of
 // what that changes.

@@ -66,7 +66,7 @@ store::result<std::vector<store::verdict>> state_keeper::load_verdicts() {
   return file_.load_verdicts();
 }
 
-store::result<store::state_store::discovered_texts> state_keeper::load_discovered() {
+store::result<store::state_store::texts> state_keeper::load_discovered() {
   const std::lock_guard lock{file_mutex_};
   return file_.load_discovered();
 }
@@ -79,6 +79,19 @@ store::result<void> state_keeper::remember(const char* name, std::string_view te
 std::string state_keeper::remembered(const char* name) {
   const std::lock_guard lock{file_mutex_};
   return file_.remembered(name);
+}
+
+store::result<store::state_store::texts> state_keeper::load_reports() {
+  const std::lock_guard lock{file_mutex_};
+  return file_.load_reports();
+}
+
+void state_keeper::save_reports_later(const std::string& service, std::string body) {
+  {
+    const std::lock_guard lock{mutex_};
+    reports_waiting_.insert_or_assign(service, std::move(body));
+  }
+  wake_.notify_one();
 }
 
 void state_keeper::save_discovered_later(const std::string& service, std::string body) {
@@ -106,21 +119,26 @@ std::string state_keeper::last_error() const {
 void state_keeper::run() {
   std::unique_lock lock{mutex_};
   for (;;) {
-    wake_.wait(lock, [this] { return stop_ || !waiting_.empty() || !discovered_waiting_.empty(); });
+    wake_.wait(lock, [this] {
+      return stop_ || !waiting_.empty() || !discovered_waiting_.empty() ||
+             !reports_waiting_.empty();
+    });
     if (!stop_) wake_.wait_for(lock, collect_for, [this] { return stop_; });
     std::vector<store::verdict> batch;
     batch.reserve(waiting_.size());
     for (auto& [k, v] : waiting_) batch.push_back(std::move(v));
     waiting_.clear();
     const auto discovered = std::exchange(discovered_waiting_, {});
+    const auto reports = std::exchange(reports_waiting_, {});
     const bool last = stop_;
-    if (!batch.empty() || !discovered.empty()) {
+    if (!batch.empty() || !discovered.empty() || !reports.empty()) {
       lock.unlock();
       store::result<void> saved;
       {
         const std::lock_guard file{file_mutex_};
         saved = file_.save_verdicts(batch);
         if (saved && !discovered.empty()) saved = file_.save_discovered(discovered);
+        if (saved && !reports.empty()) saved = file_.save_reports(reports);
       }
       lock.lock();
       error_ = saved ? std::string{} : saved.error();

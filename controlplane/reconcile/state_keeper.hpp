@@ -41,7 +41,8 @@ class state_keeper {
       store::revision_number first, std::size_t n);
   [[nodiscard]] store::result<std::vector<store::verdict>> load_verdicts();
 
-  [[nodiscard]] store::result<store::state_store::discovered_texts> load_discovered();
+  [[nodiscard]] store::result<store::state_store::texts> load_discovered();
+  [[nodiscard]] store::result<store::state_store::texts> load_reports();
 
   // remember() and remembered(): state_store's. Each waits for the disk.
   [[nodiscard]] store::result<void> remember(const char* name, std::string_view text);
@@ -52,6 +53,8 @@ class state_keeper {
   void save_later(store::verdict v);
   // The same for what is known of a service's discovered backends; empty: nothing any more.
   void save_discovered_later(const std::string& service, std::string body);
+  // The same for what its backends have said of themselves.
+  void save_reports_later(const std::string& service, std::string body);
   // last_error() says why verdicts could not be written; empty: they were.
   [[nodiscard]] std::string last_error() const;
 
@@ -65,7 +68,8 @@ class state_keeper {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::map<key, store::verdict> waiting_;  // guarded by mutex_, as all below
-  store::state_store::discovered_texts discovered_waiting_;
+  store::state_store::texts discovered_waiting_;
+  store::state_store::texts reports_waiting_;
   std::string error_;
   bool stop_{false};
   std::thread thread_;

@@ -57,6 +57,11 @@ struct state_store::connection {
   [[nodiscard]] bool set_fact(const char* name, std::string_view value) const;
   [[nodiscard]] digest anchor() const;
 
+  // In side_texts.cpp.
+  [[nodiscard]] result<void> save_texts(const char* table,
+                                        const state_store::texts& by_service) const;
+  [[nodiscard]] result<state_store::texts> load_texts(const char* table) const;
+
   result<void> load_tail();
   // make_record() fills in what follows from the tail, and moves the tail on.
   result<revision_record> make_record(std::string_view text, tail& at) const;

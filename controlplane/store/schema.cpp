@@ -42,8 +42,12 @@ CREATE TABLE facts (
 ) STRICT, WITHOUT ROWID;
 )";
 
-constexpr const char* discovered_table = R"(
+constexpr const char* later_tables = R"(
 CREATE TABLE IF NOT EXISTS discovered (
+  service TEXT PRIMARY KEY,
+  body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reports (
   service TEXT PRIMARY KEY,
   body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -122,7 +126,7 @@ result<void> state_store::connection::check_schema() {
     if (auto made = make_schema(); !made) return made;
   } else if (*version == 1) {
     if (auto done = upgrade_from_1(); !done) return done;
-  } else if (!db.run(discovered_table)) {
+  } else if (!db.run(later_tables)) {
     // What files of before it do not have is no reason for another version: nothing that an
     // older control plane reads has changed.
     return sql_error("making its schema");
@@ -136,7 +140,7 @@ result<void> state_store::connection::make_schema() {
                             "; PRAGMA user_version=" + std::to_string(schema_version) + ";";
   const std::string lineage = new_lineage();
   if (lineage.empty()) return fail("the kernel has no random numbers");
-  if (!db.run(schema) || !db.run(discovered_table) || !db.run(stamp.c_str()) ||
+  if (!db.run(schema) || !db.run(later_tables) || !db.run(stamp.c_str()) ||
       !set_fact("lineage", lineage))
     return sql_error("making its schema");
   return {};

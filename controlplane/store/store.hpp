@@ -98,9 +98,12 @@ class state_store {
 
   // save_discovered() writes what is known of discovered backends, by service, in one
   // transaction; an empty text: nothing is known any more.
-  using discovered_texts = std::map<std::string, std::string>;
-  [[nodiscard]] result<void> save_discovered(const discovered_texts& by_service);
-  [[nodiscard]] result<discovered_texts> load_discovered() const;
+  using texts = std::map<std::string, std::string>;
+  [[nodiscard]] result<void> save_discovered(const texts& by_service);
+  [[nodiscard]] result<texts> load_discovered() const;
+  // The same for what backends have said of themselves.
+  [[nodiscard]] result<void> save_reports(const texts& by_service);
+  [[nodiscard]] result<texts> load_reports() const;
 
   // remember() keeps a text under a name, beside the history; "": it is forgotten.
   [[nodiscard]] result<void> remember(const char* name, std::string_view text);

@@ -13,6 +13,7 @@ from lab.checks import run_scenario  # noqa: E402
 from lab.lab import Lab  # noqa: E402
 from lab.sluice import finish_load, request_log  # noqa: E402
 from lab.stand import Stand, service, vip4, vip6  # noqa: E402
+from story_figures import tell  # noqa: E402
 
 SETTLE_S = 0.2
 
@@ -58,6 +59,7 @@ def scenario(lab, checks):
         checks.figure(f"seen by the health checks of all four services within "
                       f"{(seen - at) * 1000:.0f} ms")
         time.sleep(2)
+        tell(checks, how, at, seen, list(fresh.values()), list(kept.values()), [victim])
         for name in targets:
             log = request_log(fresh[name])
             during = [r for r in log if at <= r["began"] < seen + SETTLE_S]

@@ -15,6 +15,7 @@ from lab.lab import Lab  # noqa: E402
 from lab.process import wait_until  # noqa: E402
 from lab.sluice import finish_load, request_log  # noqa: E402
 from lab.stand import Stand, service, vip4  # noqa: E402
+from story_figures import tell  # noqa: E402
 
 FAILBACK_S = 3.0
 SLOW_S = 3.0
@@ -94,22 +95,13 @@ class Story:
                           f"{' and '.join(backends)}", others[:3])
 
 
-def tell(s, load, failed_at, used_at):
-    """tell() prints the figures of one failure."""
-    rows = [r for r in request_log(load) if r["began"] >= failed_at]
-    bad = [r for r in rows if r["outcome"] != "ok"]
-    last = max((r["began"] for r in bad), default=failed_at)
-    s.checks.figure(f"{(used_at - failed_at) * 1000:.0f} ms until the tables show it; last "
-                    f"misdirected request {(last - failed_at) * 1000:.0f} ms after the failure; "
-                    f"{len(bad)} of {len(rows)} requests failed")
-
-
 def tiers(s, load):
     s.checks.title("tier 0 fails, tier 1 takes over")
+    kept = s.load("tiers-kept", connections=20, requests_per_connection=0)
     failed = s.fail("b1", "b2")
     used = s.wait_for_use("b3")
+    tell(s.checks, "tier failover", failed, used, [load], [kept], ["b1", "b2"])
     s.wait_for_requests(load, ["b3"], used + 0.2)
-    tell(s, load, failed, used)
     s.checks.check(s.b.show("get", "services", "web")["tier"] == 1, "tier 1 is said to be in use")
 
     s.checks.title("tier 0 comes back")
@@ -126,16 +118,20 @@ def tiers(s, load):
     before = [r for r in request_log(load) if r["began"] >= seen]
     s.checks.check(all(r["outcome"] == "ok" for r in before),
                    f"none of {len(before)} requests failed meanwhile")
+    tell(s.checks, "fail back", seen, used, [load], [kept])
     s.wait_for_requests(load, ["b1", "b2"], used + 0.2)
+    report = finish_load(kept, stop=True)
+    s.checks.check(report["requests_ok"], "long connections went on", report)
 
 
 def sorry_and_panic(s, load):
     s.checks.title("all but the sorry server fail")
     failed = s.fail("b1", "b2", "b3")
     used = s.wait_for_use("b4")
+    tell(s.checks, "last tier", failed, used, [load], gone=["b1", "b2", "b3"])
     s.wait_for_requests(load, ["b4"], used + 0.2)
-    tell(s, load, failed, used)
     wait_until(lambda: s.used("all") == sorted(TIERS), 10, "panic")
+    s.checks.figure(f"panic: {(time.time() - failed) * 1000:.0f} ms after the failure")
     warnings = s.b.show("status")["warnings"]
     s.checks.check(any("all: too few backends can serve" in w for w in warnings),
                    "one of four is below panic-threshold 50: the service without tiers ignores "
@@ -176,11 +172,12 @@ def slow_start(s, load):
                    "its share of the published table follows", seen)
     s.checks.figure(f"the whole weight {took:.2f} s after the first connections (time: "
                     f"{SLOW_S:.0f} s)")
-    bad = [r for r in request_log(load) if r["began"] >= began and r["outcome"] != "ok"]
+    rows = tell(s.checks, "slow start", began, began + took, [load])
+    bad = [r for r in rows if r["outcome"] != "ok"]
     s.checks.check(not bad, "no request failed meanwhile", bad[:3])
 
 
-def drain(s):
+def drain(s, load):
     s.checks.title("a drain with a deadline")
     s.change(**{"drain-deadline": f"{DEADLINE_S:.0f}s"})
     s.wait_for_use("b1", "b2")
@@ -189,6 +186,7 @@ def drain(s):
     at = time.time()
     s.b.sluice("backend", "drain", "web", s.scene.address("b1"))
     wait_until(lambda: s.rows()["b1"]["standing"] == "draining", 5, "draining", 0.02)
+    tell(s.checks, "drain", at, time.time(), [load], [kept], ["b1"])
     wait_until(lambda: s.rows()["b1"]["standing"] == "drained", 10, "the deadline", 0.02)
     passed = time.time()
     s.checks.check(DEADLINE_S - 0.1 <= passed - at <= DEADLINE_S + 5,
@@ -219,7 +217,7 @@ def flapping(s, load):
     s.heal("b2")
     s.wait_for_use("b1", "b2")
     fell = s.fail("b2")
-    s.wait_for_use("b1")
+    tell(s.checks, "second fall", fell, s.wait_for_use("b1"), [load], gone=["b2"])
     s.heal("b2")
     s.wait_for_health()
     row = s.rows()["b2"]
@@ -238,7 +236,7 @@ def scenario(lab, checks):
     tiers(s, load)
     sorry_and_panic(s, load)
     slow_start(s, load)
-    drain(s)
+    drain(s, load)
     flapping(s, load)
     report = finish_load(load, stop=True)
     checks.figure(f"{report['requests_ok']} requests answered, {report['requests_failed']} failed "

@@ -17,14 +17,17 @@ from urllib.parse import quote
 import jsonschema
 import yaml
 
-from test_control import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with_daemon
+import test_control
+from test_control import BACKENDS, BUILD, Web, check, wait_until, with_daemon
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVICES = test_control.SERVICES.replace("table-size: 1021\n", "table-size: 1021\n"
+                                         "    heartbeat: {interval: 1h}\n")
 METHODS = ("get", "put", "post", "patch", "delete")
 # Calls that change something, in an order in which each finds what it needs.
 ORDER = ["putConfig", "flushConnections", "addService", "changeService", "addBackend",
-         "changeBackend", "drainBackend", "undrainBackend", "removeBackend", "removeService", "drainNode",
-         "undrainNode", "rollback", "makeBackup"]
+         "changeBackend", "drainBackend", "undrainBackend", "postHeartbeat", "removeBackend",
+         "removeService", "drainNode", "undrainNode", "rollback", "makeBackup"]
 
 
 def strict(schema):

@@ -42,6 +42,7 @@ void register_import(CLI::App& app, context& c);       // import ...
 void register_history(CLI::App& app, context& c);      // history, rollback
 void register_events(CLI::App& app, context& c);       // events
 void register_node(CLI::App& app, context& c);         // node drain, undrain
+void register_heartbeat(CLI::App& app, context& c);    // heartbeat
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay
 void register_doctor(CLI::App& app, context& c);       // doctor

@@ -73,6 +73,7 @@ int run(int argc, char** argv) {
   register_backup(app, c);
   register_objects(app, c);
   register_node(app, c);
+  register_heartbeat(app, c);
   register_counters(app, c);
   register_top(app, c);
   register_connections(app, c);

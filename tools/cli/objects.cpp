@@ -60,6 +60,7 @@ struct service_options {
   std::string name;
   std::optional<std::string> address, protocol, port, scheduler, forward, health;
   std::optional<std::string> client_address, mss_clamp, persistence, quic, limits;
+  std::optional<std::string> agent, heartbeat, weights, quorum;
   std::optional<std::string> allow, deny, allow_file, deny_file;
   std::optional<int> table_size;
   std::optional<bool> echo;
@@ -70,7 +71,8 @@ struct service_options {
 struct backend_options {
   std::string service, address, reason, expected;
   std::optional<int> weight, tier;
-  std::optional<std::string> port, dscp, quic_id;
+  std::optional<std::string> port, dscp, quic_id, max_connections;
+  std::optional<bool> sorry;
 };
 
 // add_revision_options() gives a change what is kept with it, and what it depends on.
@@ -103,6 +105,10 @@ void add_service_keys(CLI::App& sub, service_options& o) {
   sub.add_option("--deny", o.deny, "PREFIX[,PREFIX...]; empty: nobody");
   sub.add_option("--allow-file", o.allow_file, "a file of prefixes on the node, or none");
   sub.add_option("--deny-file", o.deny_file, "a file of prefixes on the node, or none");
+  sub.add_option("--agent", o.agent, "port=9777,interval=2s,... or off");
+  sub.add_option("--heartbeat", o.heartbeat, "interval=5s,missing=3, or off");
+  sub.add_option("--weights", o.weights, "smoothing=10s,dead-band=5,max-step=25,interval=2s");
+  sub.add_option("--quorum", o.quorum, "percent=50,hysteresis=10,hold=10s, or off");
   sub.add_option("--health", o.health, "type=http,path=/healthz,port=80,interval=2s,...");
   add_revision_options(sub, o);
 }
@@ -127,6 +133,10 @@ json service_body(const service_options& o) {
   put_map("persistence", o.persistence);
   put_map("quic", o.quic);
   put_map("limits", o.limits);
+  put_map("agent", o.agent);
+  put_map("heartbeat", o.heartbeat);
+  put_map("weights", o.weights);
+  put_map("quorum", o.quorum);
   put_map("health", o.health);
   if (o.allow) body["allow"] = list_of(*o.allow);
   if (o.deny) body["deny"] = list_of(*o.deny);
@@ -217,6 +227,8 @@ void register_objects(CLI::App& app, context& c) {
       a->add_option("--dscp", b.dscp, "dsr-dscp: 1 to 63");
       a->add_option("--quic-id", b.quic_id,
                     "server id in QUIC connection ids, hexadecimal, or none");
+      a->add_option("--max-connections", b.max_connections, "no new ones above it, or none");
+      a->add_option("--sorry", b.sorry, "serves only when nobody else can: true or false");
     }
     add_revision_options(*a, b);
     add_output(*a, c);
@@ -228,6 +240,8 @@ void register_objects(CLI::App& app, context& c) {
     if (b.port) body["port"] = scalar(*b.port);
     if (b.dscp) body["dscp"] = scalar(*b.dscp);
     if (b.quic_id) body["quic-id"] = *b.quic_id;
+    if (b.max_connections) body["max-connections"] = scalar(*b.max_connections);
+    if (b.sorry) body["sorry"] = *b.sorry;
     return body;
   };
 

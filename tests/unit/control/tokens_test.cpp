@@ -18,10 +18,13 @@ std::string errors_of(const std::string& text) {
 }
 
 TEST(tokens, are_found_with_what_they_allow) {
-  const auto list = token_list::parse(
-      "# who\n\nread-only " + reader + "\r\n\tadmin  admin-0123456789abc # all\n", "t");
+  const auto list = token_list::parse("# who\n\nread-only " + reader +
+                                          "\r\n\tadmin  admin-0123456789abc # all\n" +
+                                          "heartbeat beat-0123456789abcd\n",
+                                      "t");
   ASSERT_TRUE(list) << to_string(list.error());
-  EXPECT_EQ(list->size(), 2u);
+  EXPECT_EQ(list->size(), 3u);
+  EXPECT_EQ(list->find("beat-0123456789abcd"), role::heartbeat);
   EXPECT_EQ(list->find(reader), role::read_only);
   EXPECT_EQ(list->find("admin-0123456789abc"), role::admin);
   for (const char* other : {"", "admin", "reader-012345678", "reader-01234567890", "# all"})
