@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Debian package: built from this build directory, and installed by the real dpkg, with all its
 dependencies checked, in an overlay over this system, of which nothing is changed; used, upgraded,
-removed and purged, after which nothing of it is left. Root."""
+removed and purged, after which nothing of it is left. Between them a real systemd, process 1 of a
+namespace, runs the units: ready, status, reloads, watchdogs, and what the package's scripts do. Root."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build")).resolve()
 # What dpkg itself, and whoever is asked for a name, leaves anywhere.
 NOT_OURS = ("var/lib/dpkg", "var/log", "var/cache", "dev", "proc", "sys", "tmp", "run/lock", "root",
-            "run/dpdk")
+            "run/dpdk", "run/systemd", "run/credentials", "run/udev", "etc/.pwd.lock")
 checks = 0
 
 
@@ -38,11 +40,16 @@ def run(*command, fine=(0,), **more):
 
 def build(directory):
     began = time.monotonic()
-    make = [ROOT / "tools" / "package", "--build", BUILD, "--no-build", "--output", directory]
-    package = run(*make).strip().split("\n")[-1]
+    package = run(ROOT / "tools" / "package", "--build", BUILD, "--no-build", "--output",
+                  directory).strip().split("\n")[-1]
     took = time.monotonic() - began
     print(f"{Path(package).name}: {os.path.getsize(package) / 1e6:.1f} MB, built in {took:.1f} s")
-    newer = run(*make, "--version", "99.0").strip().split("\n")[-1]
+    # The same, said to be newer.
+    run("dpkg-deb", "--raw-extract", package, directory / "newer")
+    control = directory / "newer" / "DEBIAN" / "control"
+    control.write_text(re.sub(r"(?m)^Version: .*", "Version: 99.0", control.read_text()))
+    newer = directory / "newer.deb"
+    run("dpkg-deb", "--root-owner-group", "-Znone", "--build", directory / "newer", newer)
     return package, newer
 
 
@@ -84,6 +91,11 @@ class Overlay:
         run("mount", "-t", "tmpfs", "tmpfs", self.root / "run")
         run("mount", "--bind", "/dev", self.root / "dev")
 
+    def write(self, path, text):
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
     def run(self, *command, **more):
         return run("chroot", self.root, *command, env={**os.environ, "LC_ALL": "C.UTF-8",
                                                        "DEBIAN_FRONTEND": "noninteractive"}, **more)
@@ -100,6 +112,124 @@ class Overlay:
             [p.relative_to(self.root) for p in (self.root / "run").rglob("*")]
         return sorted(str(p) for p in paths
                       if not str(p).startswith(NOT_OURS) and "sluice" in str(p))
+
+
+NODE = """dataplane:
+  {workers: 1, idle: sleep, hugepages: off, memory: 64, connections: 10000,
+   ports: [{name: up0, device: "net_null0,no-rx=1"}]}
+controlplane: {limits: {services: 64, backends: 256, table-memory: 8}}
+"""
+
+
+class Systemd:
+    """systemd as process 1, with nothing to start but what it is told to."""
+
+    def __init__(self, over):
+        self.over = over
+        for wants in (over.root / "etc/systemd/system").glob("*.wants"):
+            shutil.rmtree(wants)
+        over.write("run/systemd/system/idle.target", "[Unit]\nDescription=nothing\n")
+        for name in ("dataplane", "controlplane"):
+            over.write(f"run/systemd/system/sluice-{name}.service.d/test.conf",
+                       "[Service]\nWatchdogSec=1s\n")
+        run("mount", "-t", "sysfs", "sysfs", over.root / "sys")
+        run("mount", "-t", "cgroup2", "cgroup2", over.root / "sys/fs/cgroup")
+        # pylint: disable-next=consider-using-with
+        self.process = subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc=" + str(over.root / "proc"),
+             "chroot", over.root, "/lib/systemd/systemd", "--unit=idle.target",
+             "--log-target=null", "--show-status=false"], env={"container": "lxc", "PATH": os.environ["PATH"]},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.init = None
+
+    def boot(self):
+        """boot() is false where systemd does not come up."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        end = time.monotonic() + 40
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                return False
+            if self.init is None:
+                self.init = (children.read_text().split() or [None])[0]
+            elif self.ask("is-system-running", fine=range(256)) in ("running", "degraded"):
+                return True
+            time.sleep(0.2)
+        return False
+
+    def run(self, *command, **more):
+        return run("nsenter", "-t", self.init, "-p", "-m", "-r", "-w", *command, **more)
+
+    def ask(self, *words, **more):
+        return self.run("systemctl", "--no-pager", *words, **more).strip()
+
+    def show(self, unit, what):
+        return self.ask("show", "--value", "-p", what, unit)
+
+    def wait(self, unit, what, expected, seconds=20):
+        end = time.monotonic() + seconds
+        while (now := self.show(unit, what)) != expected:
+            if time.monotonic() > end:
+                log = self.run("journalctl", "--no-pager", "-n", "30", fine=range(256))
+                raise AssertionError(f"{unit}: {what} is {now}, not {expected}\n{log}")
+            time.sleep(0.1)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def units(over, package):
+    """units() runs them; package is installed meanwhile, and taken away."""
+    both = ["sluice-dataplane.service", "sluice-controlplane.service"]
+    systemd = Systemd(over)
+    try:
+        if not systemd.boot():
+            print("systemd does not come up here: the units are not run")
+            over.install(package)
+            return over.run("dpkg", "--remove", "sluice")
+        systemd.ask("start", *both)
+        check("up0 (net_null" in systemd.show(both[0], "StatusText"), "the data plane's status")
+        check("0 services" in systemd.show(both[1], "StatusText"), "the control plane's")
+        check(systemd.show(both[0], "LimitMEMLOCK") == "infinity", "limits")
+        systemd.ask("reload", *both)
+        log = systemd.run("journalctl", "--no-pager", "-u", both[0], "-u", both[1])
+        check(log.count("reloaded") == 2, log)
+        # What stands still is ended by the watchdog, and started again.
+        for unit in both:
+            began = time.monotonic()
+            os.kill(int(child_of(systemd, unit)), signal.SIGSTOP)
+            systemd.wait(unit, "NRestarts", "1")
+            systemd.wait(unit, "ActiveState", "active")
+            print(f"{unit} stood still: running again after {time.monotonic() - began:.1f} s "
+                  "(watchdog 1 s)")
+        systemd.run("sluice", "status")
+        pids = [systemd.show(unit, "MainPID") for unit in both]
+        shutil.copyfile(package, over.root / "run" / "package.deb")
+        systemd.run("dpkg", "--install", "/run/package.deb")
+        check(pids == [systemd.show(unit, "MainPID") for unit in both],
+              "an upgrade leaves alone what runs")
+        check(systemd.ask("is-enabled", *both, fine=(1,)) == "disabled\ndisabled", "nor enables it")
+        systemd.run("dpkg", "--remove", "sluice")
+        check([systemd.show(unit, "ActiveState") for unit in both] == 2 * ["inactive"],
+              "what is removed has ended")
+        return None
+    finally:
+        systemd.end()
+        (over.root / "run" / "package.deb").unlink(missing_ok=True)
+
+
+def child_of(systemd, unit):
+    """child_of() is the unit's main process as we see it."""
+    inside = systemd.show(unit, "MainPID")
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            line = next(x for x in status.read_text().splitlines() if x.startswith("NSpid:"))
+        except (OSError, StopIteration):
+            continue
+        words = line.split()
+        if words[-1] == inside and len(words) == 3 and "sluice" in (status.parent / "comm").read_text():
+            return words[1]
+    raise AssertionError(f"{unit} has no process {inside}")
 
 
 def story(base, package, newer):
@@ -138,7 +268,8 @@ def story(base, package, newer):
         daemon.communicate(timeout=20)
     check(daemon.returncode == 0 and (over.root / "var/lib/sluice/state.db").exists(), "it ended")
 
-    over.run("dpkg", "--remove", "sluice")
+    node.write_text(NODE, encoding="utf-8")
+    units(over, newer)
     left = over.left()
     check("etc/sluice/node.yaml" in left and "var/lib/sluice/state.db" in left, str(left))
     check(not [p for p in left if p.startswith(("usr/", "run/")) and (over.root / p).exists()],
