@@ -112,9 +112,9 @@ bool backend_reports::restore(const std::string& service, std::string_view text)
       backend_report& r = reports_[k];
       if (j.contains("agent")) r.agent = agent_from(j["agent"]);
       if (j.contains("heartbeat")) {
-        backend_report::beats beats{.heard = true, .missing = j["heartbeat"].get<bool>()};
-        if (j.contains("used") && !j.contains("agent")) beats.asked = j["used"].get<double>();
-        r.heartbeat = beats;
+        beats heard{.heard = true, .missing = j["heartbeat"].get<bool>()};
+        if (j.contains("used") && !j.contains("agent")) heard.asked = j["used"].get<double>();
+        r.heartbeat = heard;
       }
       if (j.contains("used")) used_before_[k] = j["used"].get<double>();
     }
@@ -184,14 +184,14 @@ std::size_t backend_reports::beat(const std::string& service, const ip_address& 
   std::vector<key> changed;
   std::size_t taken = 0;
   const auto take = [&](const key& k, std::chrono::milliseconds patience) {
-    auto& beats = reports_.at(k).heartbeat;
+    auto& heard = reports_.at(k).heartbeat;
     ++taken;
-    if (!beats->heard || beats->missing || beats->load != load || beats->asked)
+    if (!heard->heard || heard->missing || heard->load != load || heard->asked)
       changed.push_back(k);
-    beats = backend_report::beats{.heard = true,
-                                  .load = load,
-                                  .last = std::chrono::system_clock::now(),
-                                  .deadline = now + patience};
+    heard = beats{.heard = true,
+                  .load = load,
+                  .last = std::chrono::system_clock::now(),
+                  .deadline = now + patience};
   };
   if (!service.empty()) {
     if (const auto k = patience_.find({service, backend}); k != patience_.end())
@@ -243,9 +243,9 @@ void backend_reports::on_failure(const agent::target& target, const std::string&
 void backend_reports::set_deadline() {
   std::optional<event_loop::time_point> first;
   for (const auto& [k, patience] : patience_) {
-    const auto& beats = reports_.at(k).heartbeat;
-    if (beats->heard && !beats->missing && (!first || beats->deadline < *first))
-      first = beats->deadline;
+    const auto& heard = reports_.at(k).heartbeat;
+    if (heard->heard && !heard->missing && (!first || heard->deadline < *first))
+      first = heard->deadline;
   }
   loop_.cancel(std::exchange(timer_, 0));
   if (first)
@@ -259,9 +259,9 @@ void backend_reports::look_for_missing() {
   const auto now = event_loop::now();
   std::vector<key> gone;
   for (const auto& [k, patience] : patience_) {
-    auto& beats = reports_.at(k).heartbeat;
-    if (!beats->heard || beats->missing || beats->deadline > now) continue;
-    beats->missing = true;
+    auto& heard = reports_.at(k).heartbeat;
+    if (!heard->heard || heard->missing || heard->deadline > now) continue;
+    heard->missing = true;
     gone.push_back(k);
   }
   set_deadline();

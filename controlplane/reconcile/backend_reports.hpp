@@ -29,16 +29,19 @@
 
 namespace sluice::reconcile {
 
+// beats: what a backend's heartbeats say. Not within backend_report: clang 14 would not take it
+// for default constructible there.
+struct beats {
+  bool heard{false};    // ever
+  bool missing{false};  // was heard, and no longer
+  std::optional<double> load;
+  std::optional<double> asked;  // before a restart
+  std::chrono::system_clock::time_point last{};
+  event_loop::time_point deadline{};
+};
+
 // backend_report: what one backend of one service has said.
 struct backend_report {
-  struct beats {
-    bool heard{false};    // ever
-    bool missing{false};  // was heard, and no longer
-    std::optional<double> load;
-    std::optional<double> asked;  // before a restart
-    std::chrono::system_clock::time_point last{};
-    event_loop::time_point deadline{};
-  };
   std::optional<agent::standing_report> agent;  // nothing: it has not said anything yet
   std::string agent_line;                       // last
   std::string agent_problem;       // why there was none at the last time; empty: there was
