@@ -403,12 +403,20 @@ void check_service(const service& s, const service_origin* o, const context& nod
                    "); expected a prime, best 100 times that number or more, such as " +
                    std::to_string(prime_from(static_cast<std::uint32_t>(
                        std::min<std::size_t>(s.backends.size() * 100, 16'000'000)))));
-  if (s.health.kind != model::health_kind::none && s.health.port == 0 && !s.port.single() &&
+  if (model::has_port(s.health.kind) && s.health.port == 0 && !s.port.single() &&
       (!o || o->port_ok))
     errors.add(o ? o->health : 0, key_of(s, o, "health.port"),
                "is missing; the service has no single port (" + to_string(s.port) +
                    "), so expected the port to check, such as 80");
   check_way_of_probes(s, o, node, errors);
+  if (node.checks && s.health.kind == model::health_kind::exec &&
+      !model::may_run(s.health.command.empty() ? std::string_view{} : s.health.command[0],
+                      *node.checks))
+    errors.add(
+        o ? o->health : 0, key_of(s, o, "health.command"),
+        node.checks->empty()
+            ? "is not run: checks is off in node.yaml; expected another type"
+            : "is not in " + *node.checks + "; expected a program there (checks in node.yaml)");
   check_backends(s, o, node, errors);
 }
 
@@ -449,6 +457,7 @@ context context::of(const node_config& node) {
           .pool_ipv6 = has_pool(node, false),
           .probes_through =
               std::any_of(node.dataplane.ports.begin(), node.dataplane.ports.end(), is_kernel_port),
+          .checks = node.controlplane.checks,
           .max_services = limits.services,
           .max_backends = limits.backends,
           .table_memory_mib = limits.table_memory_mib};

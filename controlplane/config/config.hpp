@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,7 +24,8 @@ struct context {
   bool encap_ipv6{true};
   bool pool_ipv4{true};  // addresses in dataplane.nat-pool
   bool pool_ipv6{true};
-  bool probes_through{true};  // a port is an interface of the kernel
+  bool probes_through{true};            // a port is an interface of the kernel
+  std::optional<std::string> checks{};  // where programs of checks are; empty: off; nothing: any
   std::uint32_t max_services{4096};
   std::uint32_t max_backends{65536};  // of all services together
   std::uint32_t table_memory_mib{0};  // for the lookup tables; 0: not checked

@@ -10,7 +10,9 @@
 #include <utility>
 
 #include "controlplane/health/judge.hpp"
+#include "controlplane/health/ping_socket.hpp"
 #include "controlplane/health/probe.hpp"
+#include "controlplane/health/tls_conversation.hpp"
 
 namespace sluice::health {
 
@@ -30,7 +32,8 @@ milliseconds at_least_one(milliseconds d) noexcept {
 }
 
 struct entry {
-  entry(event_loop& loop, target t, std::uint64_t h) : what{std::move(t)}, hash{h}, check{loop} {}
+  entry(probe_tools& tools, target t, std::uint64_t h)
+      : what{std::move(t)}, hash{h}, check{tools} {}
 
   const target what;
   const std::uint64_t hash;
@@ -43,6 +46,7 @@ struct entry {
   time_point due{};               // when the current probe should have started
   time_point started{};
   std::string last_result;
+  std::string told;  // with the last verdict
   std::optional<std::uint32_t> weight;
   std::chrono::microseconds latency{};
   std::uint64_t checks{0};
@@ -76,12 +80,13 @@ class health_checker::impl {
       : loop_{loop}, on_verdict_{std::move(on_verdict)}, options_{std::move(options)} {
     const std::size_t limit = raise_file_limit();
     if (options_.max_in_flight == 0) options_.max_in_flight = limit - limit / 4;
-    options_.max_in_flight = std::max<std::size_t>(options_.max_in_flight, 1);
+    sockets_.most = std::max<std::size_t>(options_.max_in_flight, 1);
+    programs_.most = std::max<std::size_t>(options_.max_programs, 1);
   }
 
   ~impl() {
     for (auto& [what, e] : entries_) retire(*e);
-    loop_.cancel(resume_timer_);
+    for (const lane* l : {&sockets_, &programs_}) loop_.cancel(l->resume_timer);
   }
 
   void set_targets(const std::vector<wanted_target>& wanted);
@@ -98,13 +103,26 @@ class health_checker::impl {
   [[nodiscard]] std::vector<target_status> snapshot() const;
   [[nodiscard]] checker_counters counters() const {
     checker_counters c = counters_;
-    c.in_flight = in_flight_;
-    c.waiting = waiting_.size();
+    for (const lane* l : {&sockets_, &programs_}) {
+      c.in_flight += l->in_flight;
+      c.waiting += l->waiting.size();
+    }
     return c;
   }
 
  private:
   using entry_ptr = std::shared_ptr<entry>;
+
+  // lane: who waits for whom. Programs are few at a time, and nobody else waits for one.
+  struct lane {
+    std::size_t most{1};
+    std::size_t in_flight{0};
+    std::deque<entry_ptr> waiting{};
+    event_loop::timer_id resume_timer{0};  // set while paused after a shortage
+  };
+  [[nodiscard]] lane& lane_of(const entry& e) noexcept {
+    return e.what.check.kind == model::health_kind::exec ? programs_ : sockets_;
+  }
 
   void schedule(entry& e, time_point at);
   void due(entry& e);
@@ -118,11 +136,14 @@ class health_checker::impl {
   event_loop& loop_;
   verdict_callback on_verdict_;
   checker_options options_;
+  tls_contexts tls_;
+  ping_socket ping4_{loop_, true};
+  ping_socket ping6_{loop_, false};
+  probe_tools tools_{loop_, options_.make_socket, tls_, ping4_, ping6_, options_.programs_in};
   std::unordered_map<target, entry_ptr, target_hash> entries_;
-  std::deque<entry_ptr> waiting_;
-  std::size_t in_flight_{0};
+  lane sockets_;
+  lane programs_;
   bool pumping_{false};
-  event_loop::timer_id resume_timer_{0};  // set while paused after a shortage
   checker_counters counters_;
   std::minstd_rand random_{std::random_device{}()};
 };
@@ -137,7 +158,7 @@ void health_checker::impl::set_targets(const std::vector<wanted_target>& wanted)
       next.insert(entries_.extract(it));
       continue;
     }
-    auto e = std::make_shared<entry>(loop_, w.target, target_hash{}(w.target));
+    auto e = std::make_shared<entry>(tools_, w.target, target_hash{}(w.target));
     added.emplace_back(e.get(), w.initial);
     next.emplace(w.target, std::move(e));
   }
@@ -190,8 +211,9 @@ void health_checker::impl::schedule(entry& e, time_point at) {
 void health_checker::impl::due(entry& e) {
   e.timer = 0;
   e.waiting = true;
-  waiting_.push_back(entries_.find(e.what)->second);
-  if (resume_timer_ != 0 || in_flight_ >= options_.max_in_flight) ++counters_.deferred;
+  lane& l = lane_of(e);
+  l.waiting.push_back(entries_.find(e.what)->second);
+  if (l.resume_timer != 0 || l.in_flight >= l.most) ++counters_.deferred;
   pump();
 }
 
@@ -203,18 +225,19 @@ void health_checker::impl::pump() {
     bool& flag;
     ~reset() { flag = false; }
   } const guard{pumping_};
-  while (!waiting_.empty() && resume_timer_ == 0 && in_flight_ < options_.max_in_flight) {
-    const entry_ptr e = std::move(waiting_.front());
-    waiting_.pop_front();
-    if (!e->removed) start(e);
-  }
+  for (lane* const l : {&sockets_, &programs_})
+    while (!l->waiting.empty() && l->resume_timer == 0 && l->in_flight < l->most) {
+      const entry_ptr e = std::move(l->waiting.front());
+      l->waiting.pop_front();
+      if (!e->removed) start(e);
+    }
 }
 
 void health_checker::impl::start(const entry_ptr& e) {
   e->waiting = false;
   e->started = loop_.now();
-  ++in_flight_;
-  auto result = e->check.start(e->what, options_.make_socket, [this, p = e.get()](probe_result r) {
+  ++lane_of(*e).in_flight;
+  auto result = e->check.start(e->what, [this, p = e.get()](probe_result r) {
     loop_.cancel(p->timer);
     finish(*p, std::move(r));
   });
@@ -254,16 +277,17 @@ void health_checker::impl::postpone(entry& e, const std::string& why) {
   e.last_result = "not probed: ";
   e.last_result += why;
   e.waiting = true;
-  waiting_.push_front(entries_.find(e.what)->second);
-  if (resume_timer_ != 0) return;
-  resume_timer_ = loop_.call_after(shortage_pause, [this] {
-    resume_timer_ = 0;
+  lane& l = lane_of(e);
+  l.waiting.push_front(entries_.find(e.what)->second);
+  if (l.resume_timer != 0) return;
+  l.resume_timer = loop_.call_after(shortage_pause, [this, &l] {
+    l.resume_timer = 0;
     pump();
   });
 }
 
 void health_checker::impl::finish(entry& e, probe_result result) {
-  --in_flight_;
+  --lane_of(e).in_flight;
   if (result.outcome == probe_outcome::shortage) {
     postpone(e, result.text);
     return;
@@ -289,8 +313,11 @@ void health_checker::impl::finish(entry& e, probe_result result) {
     e.weight = result.weight;
     tell = tell || up;
   }
+  // Whoever looks at what is down wants to know why it is now.
+  if (!ok && e.state.state() == health_state::down && e.last_result != e.told) tell = true;
   schedule(e, next_start(e));
   if (tell && on_verdict_) {
+    e.told = e.last_result;
     // Copies: the callback may replace the targets and with them this entry.
     const target what = e.what;
     on_verdict_(what, verdict{ok, e.weight, e.last_result, wall, now});
@@ -302,7 +329,7 @@ void health_checker::impl::retire(entry& e) noexcept {
   loop_.cancel(e.timer);
   if (e.check.running()) {
     e.check.stop();
-    --in_flight_;
+    --lane_of(e).in_flight;
   }
   e.removed = true;
 }

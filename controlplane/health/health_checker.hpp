@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// health_checker: asks backends whether they serve, by TCP connect or HTTP GET,
-// on one event loop. 10,000 targets at one probe a second is what it is built for.
+// health_checker: asks backends whether they serve, in one of several ways (attempt.hpp), on one
+// event loop. 10,000 targets at one probe a second is what it is built for.
 //
 // Rules
 // - A target is its value: two users of an equal target share one probe. A target
@@ -120,7 +120,9 @@ using socket_factory = std::function<tl::expected<probe_socket, std::error_code>
 struct checker_options {
   // Sockets open at once; 0: three quarters of RLIMIT_NOFILE. More wait their turn.
   std::size_t max_in_flight{0};
-  std::chrono::milliseconds fast_interval{1000};
+  std::size_t max_programs{64};                   // of kind exec at once; more wait their turn
+  std::optional<std::string> programs_in{};       // the only directory of programs; nothing: any
+  std::chrono::milliseconds fast_interval{1000};  // where a check has none of its own
   socket_factory make_socket{make_plain_socket};
 };
 
@@ -138,8 +140,9 @@ std::size_t raise_file_limit() noexcept;
 
 class health_checker {
  public:
-  // Called at every transition, when an up target reports another weight than before, and at the
-  // first probe that confirms what a target was seeded with. May call set_targets() and
+  // Called at every transition, when an up target reports another weight than before, when a down
+  // one is so for another reason, and at the first probe that confirms what a target was seeded
+  // with. May call set_targets() and
   // probe_now().
   using verdict_callback = std::function<void(const target&, const verdict&)>;
 

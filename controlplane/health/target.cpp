@@ -24,9 +24,16 @@ bool operator==(const target& a, const target& b) noexcept {
       x.rise != y.rise || x.fall != y.fall || x.source != y.source || a.path != b.path)
     return false;
   if (a.path && x.via != y.via) return false;
-  return x.kind != model::health_kind::http ||
-         (x.path == y.path && x.host == y.host && x.expect_first == y.expect_first &&
-          x.expect_last == y.expect_last);
+  if (model::requests(x.kind) &&
+      (x.path != y.path || x.expect_first != y.expect_first || x.expect_last != y.expect_last))
+    return false;
+  if ((model::requests(x.kind) || x.kind == model::health_kind::grpc) && x.host != y.host)
+    return false;
+  // Default where the kind does not use them (model::without_unused()).
+  return x.tls == y.tls && x.verify == y.verify && x.ca_file == y.ca_file && x.sni == y.sni &&
+         x.send == y.send && x.answer == y.answer && x.receive == y.receive && x.name == y.name &&
+         x.record == y.record && x.grpc_service == y.grpc_service && x.command == y.command &&
+         x.weights == y.weights;
 }
 
 std::size_t target_hash::operator()(const target& t) const noexcept {
@@ -47,12 +54,33 @@ std::size_t target_hash::operator()(const target& t) const noexcept {
     mix_byte(t.check.jitter);
   }
   if (t.check.source) digest.add_object(t.check.source->bytes);
-  if (t.check.kind == model::health_kind::http) {
-    digest.add(std::string_view{t.check.path});
+  const model::health_check& c = t.check;
+  const auto mix_text = [&](std::string_view text) {
+    digest.add(text);
     mix_byte(0);
-    digest.add(std::string_view{t.check.host});
-    mix((std::uint64_t{t.check.expect_first} << 16) | t.check.expect_last);
+  };
+  if (model::requests(c.kind) || c.kind == model::health_kind::grpc) {
+    if (model::requests(c.kind)) mix_text(c.path);
+    digest.add(std::string_view{c.host});
+    if (model::requests(c.kind)) mix((std::uint64_t{c.expect_first} << 16) | c.expect_last);
+    mix_text(c.grpc_service);
   }
+  if (c.tls) {
+    mix_byte(c.verify ? 1 : 2);
+    mix_text(c.ca_file);
+    mix_text(c.sni);
+  }
+  if (c.kind == model::health_kind::udp) {
+    mix_text(c.send);
+    mix_byte(static_cast<std::uint8_t>(c.answer));
+    mix_text(c.receive);
+  }
+  if (c.kind == model::health_kind::dns) {
+    mix_text(c.name);
+    mix(c.record);
+  }
+  for (const std::string& word : c.command) mix_text(word);
+  if (c.weights) mix_byte(1);
   if (t.path) {
     digest.add_object(t.path->vip.bytes);
     mix_byte(static_cast<std::uint8_t>(t.path->mode));
@@ -68,7 +96,11 @@ std::size_t target_hash::operator()(const target& t) const noexcept {
 
 target make_target(const ip_address& backend, std::uint16_t service_port,
                    const model::health_check& check, std::optional<data_path> path) {
-  return {backend, check.port != 0 ? check.port : service_port, check, std::move(path)};
+  // A ping has no port: one for all services of a backend.
+  const std::uint16_t port = check.kind == model::health_kind::icmp ? 0
+                             : check.port != 0                      ? check.port
+                                                                    : service_port;
+  return {backend, port, check, std::move(path)};
 }
 
 const char* to_string(health_state s) noexcept {
@@ -84,8 +116,9 @@ const char* to_string(health_state s) noexcept {
 }
 
 tl::expected<int, std::error_code> make_plain_socket(const target& t) {
-  const int fd = ::socket(t.address.is_v4() ? AF_INET : AF_INET6,
-                          SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int fd = ::socket(
+      t.address.is_v4() ? AF_INET : AF_INET6,
+      (model::streams(t.check.kind) ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return tl::unexpected(std::error_code{errno, std::system_category()});
   if (t.check.source && t.check.source->is_v4() == t.address.is_v4()) {
     // The port is chosen at connect(), so that as many targets as there are ports can share one.

@@ -3,36 +3,11 @@
 
 #include <algorithm>
 
+#include "controlplane/model/health_text.hpp"
 #include "dataplane/abi/address_text.hpp"
 
 namespace sluice::model {
 namespace {
-
-std::string expect_text(const health_check& h) {
-  const std::string first = std::to_string(h.expect_first);
-  return h.expect_first == h.expect_last ? first : first + "-" + std::to_string(h.expect_last);
-}
-
-nlohmann::ordered_json to_json(const health_check& h) {
-  nlohmann::ordered_json out;
-  out["type"] = to_string(h.kind);
-  if (h.kind == health_kind::none) return out;
-  if (h.kind == health_kind::http) {
-    out["path"] = h.path;
-    if (!h.host.empty()) out["host"] = h.host;
-    out["expect"] = expect_text(h);
-  }
-  if (h.port != 0) out["port"] = h.port;
-  out["interval"] = to_string(h.interval);
-  out["timeout"] = to_string(h.timeout);
-  if (h.fast_interval.count() != 0) out["fast-interval"] = to_string(h.fast_interval);
-  if (h.jitter != 0) out["jitter"] = h.jitter;
-  out["rise"] = h.rise;
-  out["fall"] = h.fall;
-  if (h.via != health_via::automatic) out["via"] = to_string(h.via);
-  if (h.source) out["source"] = format_ip(*h.source);
-  return out;
-}
 
 nlohmann::ordered_json to_json(const service_limits& l) {
   nlohmann::ordered_json out = nlohmann::ordered_json::object();
@@ -169,30 +144,6 @@ std::string_view to_string(client_address c) noexcept {
   return "unknown";
 }
 
-std::string_view to_string(health_kind k) noexcept {
-  switch (k) {
-    case health_kind::none:
-      return "none";
-    case health_kind::tcp:
-      return "tcp";
-    case health_kind::http:
-      return "http";
-  }
-  return "unknown";
-}
-
-std::string_view to_string(health_via v) noexcept {
-  switch (v) {
-    case health_via::automatic:
-      return "auto";
-    case health_via::direct:
-      return "direct";
-    case health_via::data_path:
-      return "data-path";
-  }
-  return "unknown";
-}
-
 std::string_view to_string(admin_state s) noexcept {
   switch (s) {
     case admin_state::enabled:
@@ -299,7 +250,7 @@ nlohmann::ordered_json to_json(const service& s) {
   if (sized(s.scheduler)) out["table-size"] = s.table_size;
   out["forward"] = to_string(s.forward);
   out.update(options_json(s));
-  out["health"] = to_json(s.health);
+  out["health"] = health_json(s.health);
   if (s.discover.given()) out["discover"] = to_json(s.discover);
   if (!s.discovered.empty()) {
     auto& list = out["discovered"] = nlohmann::ordered_json::array();

@@ -55,6 +55,7 @@ tl::expected<void, std::string> controller::start() {
 
   path_ = std::make_unique<probe_path>(node_, [this](const auto& target) { on_probe_way(target); });
   health::checker_options options;
+  options.programs_in = node_.controlplane.checks;
   options.make_socket = [this](const auto& target) { return path_->make_socket(target); };
   health_ = std::make_unique<health::health_checker>(
       loop_, [this](const auto& target, const auto& verdict) { on_verdict(target, verdict); },

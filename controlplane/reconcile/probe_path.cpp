@@ -67,7 +67,7 @@ void choose_ipv4(neighbour::veth_settings& s, std::uint32_t id) {
 }
 
 bool takes_path(const model::service& s) noexcept {
-  return s.health.kind != model::health_kind::none && s.health.via != model::health_via::direct &&
+  return model::streams(s.health.kind) && s.health.via != model::health_via::direct &&
          !model::translates(s.forward);
 }
 

@@ -49,6 +49,7 @@ std::vector<std::string_view> changed_keys(const node_config& a, const node_conf
   add(c.metrics_listen == d.metrics_listen, "controlplane.metrics");
   add(c.limits == d.limits, "controlplane.limits");
   add(c.history == d.history, "controlplane.history");
+  add(c.checks == d.checks, "controlplane.checks");
   add(c.announce == d.announce, "controlplane.announce");
   add(c.backup == d.backup, "controlplane.backup");
   return out;

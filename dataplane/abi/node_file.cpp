@@ -413,8 +413,15 @@ void read_announce(const value& v, controlplane_config& out) {
 }
 
 void read_controlplane(const value& v, controlplane_config& out) {
-  const auto m = v.map({"state", "api", "metrics", "limits", "history", "backup", "announce"});
+  const auto m =
+      v.map({"state", "api", "metrics", "limits", "history", "backup", "announce", "checks"});
   if (!m) return;
+  if (const auto checks = m->find("checks")) {
+    if (checks->is_word("off"))
+      out.checks.clear();
+    else if (auto path = absolute_path(*checks, PATH_MAX - 32))
+      out.checks = std::move(*path);
+  }
   if (const auto state = m->find("state"))
     if (auto path = absolute_path(*state, PATH_MAX - 32)) out.state = std::move(*path);
   if (const auto api = m->find("api")) read_api(*api, out);

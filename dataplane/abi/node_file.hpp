@@ -129,6 +129,7 @@ struct announce_config {
 
 struct controlplane_config {
   std::string state{"/var/lib/sluice/state.db"};
+  std::string checks{"/etc/sluice/checks"};     // where programs of health checks are; empty: off
   std::string api_socket;                       // default: runtime_dir/api.sock
   unsigned api_mode{0660};                      // permission bits of the socket
   std::optional<api_listen_config> api_listen;  // nothing: off

@@ -67,8 +67,8 @@ def look(packet, vip, forward, source, backend, macs):
     length = outer.len if isinstance(outer, IP) else outer.plen + 40
     if length != len(outer):
         wrong.append(f"the outer header says {length} bytes, {len(outer)} are there")
-    if bytes(outer) != (right := rebuilt(outer)):
-        wrong.append(f"a length or checksum is wrong: {bytes(outer).hex()}, not {right.hex()}")
+    if bytes(outer) != rebuilt(outer):
+        wrong.append("a length or checksum is wrong")
     return wrong
 
 

@@ -75,7 +75,7 @@ desired_state random_state(std::mt19937& rng) {
     if (sized(s.scheduler)) s.table_size = primes[pick(4)];
     s.forward = static_cast<forward_mode>(1 + pick(7));
     random_options(rng, s);
-    s.health.kind = static_cast<health_kind>(pick(3));
+    s.health.kind = static_cast<health_kind>(pick(10));
     if (s.health.kind != health_kind::none) {
       s.health.port = static_cast<std::uint16_t>(1 + pick(65535));
       s.health.interval = milliseconds{10 + pick(100'000)};
@@ -88,12 +88,24 @@ desired_state random_state(std::mt19937& rng) {
       s.health.jitter = static_cast<std::uint8_t>(pick(2) * pick(51));
       if (pick(3) == 0) s.health.source = s.address;
     }
-    if (s.health.kind == health_kind::http) {
-      s.health.path = pick(2) == 0 ? "/" : "/a?b=\"c\"&d='e'#{f}:[g],\\h%20*&!|>";
-      s.health.host = pick(2) == 0 ? "" : "www.example.net:80";
-      s.health.expect_first = static_cast<std::uint16_t>(100 + pick(400));
-      s.health.expect_last = static_cast<std::uint16_t>(s.health.expect_first + pick(100));
-    }
+    s.health.path = pick(2) == 0 ? "/" : "/a?b=\"c\"&d='e'#{f}:[g],\\h%20*&!|>";
+    s.health.host = pick(2) == 0 ? "" : "www.example.net:80";
+    s.health.expect_first = static_cast<std::uint16_t>(100 + pick(400));
+    s.health.expect_last = static_cast<std::uint16_t>(s.health.expect_first + pick(100));
+    s.health.tls = pick(2) == 0;
+    s.health.verify = pick(2) == 0;
+    s.health.ca_file = pick(2) == 0 ? "" : "/etc/a b/ca: 1.pem";
+    s.health.sni = pick(2) == 0 ? "" : "www.example.net";
+    const std::string bytes[] = {"", "PING", "none", "any", "hex:", std::string{"\0\xff\n", 3}};
+    s.health.send = bytes[pick(6)];
+    s.health.answer = static_cast<health_answer>(pick(3));
+    s.health.receive = bytes[1 + pick(5)];
+    s.health.name = pick(3) == 0 ? "" : "_dns.example.net";
+    s.health.record = pick(2) == 0 ? std::uint16_t{28} : std::uint16_t{1};
+    s.health.grpc_service = pick(2) == 0 ? "" : "shop.v1.Cart";
+    s.health.command = {"/usr/bin/check", "a b", "443", "null"};
+    s.health.weights = pick(2) == 0;
+    s.health = without_unused(s.health);
     const unsigned backends = pick(5);
     for (unsigned k = 0; k < backends; ++k) {
       const auto b = static_cast<std::uint8_t>(k + 1);
@@ -164,6 +176,26 @@ TEST(model_text, yaml_is_for_people) {
 )");
   EXPECT_EQ(to_yaml({}), "services: []\n");
   EXPECT_EQ(identity(s), "[2001:db8::1]:443/tcp");
+}
+
+TEST(model_text, programs_of_health_checks_are_where_the_node_says) {
+  const std::string text =
+      "services:\n- name: web\n  address: 192.0.2.1\n  port: 80\n"
+      "  health: {type: exec, command: [/etc/sluice/checks/app, -x]}\n";
+  const auto errors = [&](std::optional<std::string> checks) {
+    config::context node;
+    node.checks = std::move(checks);
+    const auto read = config::parse_services(text, "f", node);
+    return read ? std::string{} : sluice::to_string(read.error());
+  };
+  EXPECT_EQ(errors(std::nullopt), "");
+  EXPECT_EQ(errors("/etc/sluice/checks"), "");
+  EXPECT_EQ(errors("/srv"),
+            "f:5: services[0].health.command: is not in /srv; expected a program there (checks in "
+            "node.yaml)");
+  EXPECT_EQ(errors(""),
+            "f:5: services[0].health.command: is not run: checks is off in node.yaml; expected "
+            "another type");
 }
 
 TEST(model_text, the_way_of_health_checks) {

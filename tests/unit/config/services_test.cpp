@@ -175,9 +175,9 @@ TEST(services, bad_keys_of_a_service) {
        "number from 251 to 16777213"},
       {"health without type", "    health: {interval: 2s}",
        "services.yaml:7: services[0].health.type: is missing; for example http"},
-      {"health type", "    health: {type: https}",
-       "services.yaml:7: services[0].health.type: 'https' is unknown; expected none, tcp or http "
-       "(did you mean http?)"},
+      {"health type", "    health: {type: httpd}",
+       "services.yaml:7: services[0].health.type: 'httpd' is unknown; expected none, tcp, http, "
+       "https, http2, grpc, udp, dns, icmp or exec (did you mean http?)"},
       {"health as word", "    health: tcp",
        "services.yaml:7: services[0].health: 'tcp' is given; expected a map (key: value)"},
       {"timeout over interval", "    health: {type: tcp, interval: 1s, timeout: 2s}",
@@ -203,8 +203,8 @@ TEST(services, bad_keys_of_a_service) {
        "from "
        "1 to 1000"},
       {"way of none", "    health: {type: none, via: direct}",
-       "services.yaml:7: services[0].health.via: has no effect with this type; expected it "
-       "only with type tcp or http"},
+       "services.yaml:7: services[0].health.via: has no effect with type: none; expected it only "
+       "with another type"},
       {"way", "    health: {type: tcp, via: tunnel}",
        "services.yaml:7: services[0].health.via: 'tunnel' is unknown; expected auto, direct or "
        "data-path"},
@@ -213,10 +213,43 @@ TEST(services, bad_keys_of_a_service) {
        "from 1 to 65535"},
       {"path of tcp", "    health: {type: tcp, path: /x}",
        "services.yaml:7: services[0].health.path: has no effect with this type; expected it only "
-       "with type http"},
+       "with type http, https or http2"},
       {"interval of none", "    health: {type: none, interval: 1s}",
-       "services.yaml:7: services[0].health.interval: has no effect with this type; expected it "
-       "only with type tcp or http"},
+       "services.yaml:7: services[0].health.interval: has no effect with type: none; expected it "
+       "only with another type"},
+      {"verify without tls", "    health: {type: grpc, verify: false}",
+       "services.yaml:7: services[0].health.verify: has no effect without TLS; expected it only "
+       "with tls: true"},
+      {"ca-file without verify", "    health: {type: https, verify: false, ca-file: /a}",
+       "services.yaml:7: services[0].health.ca-file: has no effect with verify: false; expected it "
+       "only with verify: true"},
+      {"sni", "    health: {type: https, sni: \"a b\"}",
+       "services.yaml:7: services[0].health.sni: 'a b' is not a name; expected one such as "
+       "www.example.net"},
+      {"bytes", "    health: {type: udp, send: \"hex:0\"}",
+       "services.yaml:7: services[0].health.send: is not text, or bytes such as \"hex:0a0b\", of "
+       "at "
+       "most 1024 bytes"},
+      {"dns without a name", "    health: {type: dns}",
+       "services.yaml:7: services[0].health.name: is missing; for example www.example.net"},
+      {"dns name", "    health: {type: dns, name: a..b}",
+       "services.yaml:7: services[0].health.name: 'a..b' is not a DNS name; expected one such as "
+       "www.example.net, or \".\""},
+      {"dns record", "    health: {type: dns, name: a, record: ANY}",
+       "services.yaml:7: services[0].health.record: 'ANY' is no type of record; expected A, AAAA, "
+       "CNAME, MX, NS, PTR, SOA, SRV or TXT"},
+      {"port of icmp", "    health: {type: icmp, port: 80}",
+       "services.yaml:7: services[0].health.port: has no effect with this type; expected it only "
+       "with type tcp, http, https, http2, grpc, udp, dns or exec"},
+      {"via of udp", "    health: {type: udp, via: data-path}",
+       "services.yaml:7: services[0].health.via: has no effect with this type; expected it only "
+       "with type tcp, http, https, http2 or grpc"},
+      {"exec without a command", "    health: {type: exec}",
+       "services.yaml:7: services[0].health.command: is missing; for example "
+       "[/etc/sluice/checks/app, --fast]"},
+      {"command", "    health: {type: exec, command: app}",
+       "services.yaml:7: services[0].health.command: is not a command; expected the absolute path "
+       "of a program, or a list of that and its arguments"},
       {"path with a space", "    health: {type: http, path: /a b}",
        "services.yaml:7: services[0].health.path: is not a request path; expected one that begins "
        "with '/', without spaces, of at most 1024 bytes, such as /healthz"},
