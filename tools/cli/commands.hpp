@@ -46,6 +46,7 @@ void register_heartbeat(CLI::App& app, context& c);    // heartbeat
 void register_objects(CLI::App& app, context& c);      // service ..., backend ...
 void register_trace(CLI::App& app, context& c);        // explain, replay
 void register_doctor(CLI::App& app, context& c);       // doctor
+void register_describe(CLI::App& app, context& c);     // describe, which --help does not show
 void register_capture(CLI::App& app, context& c);      // capture
 
 // print_changes() says what a change did, or would do.

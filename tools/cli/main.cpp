@@ -80,6 +80,7 @@ int run(int argc, char** argv) {
   register_trace(app, c);
   register_capture(app, c);
   register_doctor(app, c);
+  register_describe(app, c);
 
   try {
     app.parse(argc, argv);

@@ -55,7 +55,7 @@ const json& find_by(const json& list, const char* key, const json& value) {
   return nothing;
 }
 
-std::string percent(const json& v) {
+std::string share_text(const json& v) {
   return v.is_number() ? fmt::format("{:.1f}%", v.get<double>() * 100.0) : std::string{"-"};
 }
 
@@ -100,7 +100,7 @@ void add_head(top_page& page, const look& now, const look& before, const rates& 
   std::string busy = "workers    ";
   for (const json& w : at(now.workers, "workers"))
     busy += fmt::format("{}:{} ", word(w, "id"),
-                        at(w, "state") == "running" ? percent(at(w, "busy")) : word(w, "state"));
+                        at(w, "state") == "running" ? share_text(at(w, "busy")) : word(w, "state"));
   page.head.push_back({busy});
   const json& warnings = at(s, "warnings");
   const std::size_t n = warnings.is_array() ? warnings.size() : 0;
@@ -174,7 +174,7 @@ void add_services(top_page& page, const look& now, const look& before, const rat
       page.body.push_back({row("  " + word(b, "address"),
                                {{standing, 11},
                                 {word(more, "effective_weight"), 7},
-                                {percent(at(more, "share")), 6},
+                                {share_text(at(more, "share")), 6},
                                 {human(count(b, "connections")), 7},
                                 {r.text(b, old, "packets"), 7},
                                 {r.text(b, old, "bytes"), 7},
@@ -207,7 +207,7 @@ void add_workers(top_page& page, const look& now, const look& before, const rate
                              {{word(w, "state"), 9},
                               {word(w, "cpu"), 4},
                               {word(w, "numa_node"), 4},
-                              {percent(at(w, "busy")), 6},
+                              {share_text(at(w, "busy")), 6},
                               {r.text(w, old, "rx_packets"), 7},
                               {r.text(w, old, "tx_packets"), 7},
                               {human(count(w, "connections")), 7},
