@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from lab.checks import run_scenario  # noqa: E402
 from lab.lab import Lab  # noqa: E402
 from lab.scene import VIP_NETS, Scene, host_address, vip4, vip6  # noqa: E402
-from lab.sluice import Balancer  # noqa: E402
+from lab.sluice import Balancer, Binaries  # noqa: E402
 from netns_sockets import EchoServer, tcp_echo, udp_echo  # noqa: E402
 
 PORT = 5000
@@ -76,9 +76,11 @@ def build(lab):
         lab.ip("inner", f"route add default via {gate}")
         lab.ip("edge", f"route add {'fd88::/64' if v6 else '10.88.0.0/24'} via "
                        f"{host_address(1, 50, v6)}")
-        # What b1 answers from its own address goes back through the balancer.
-        lab.ip("b1", f"route replace default via {gate}",
-               f"route add {'fd77::/64' if v6 else '10.77.0.0/24'} via {gate}")
+    # What b1 answers goes back through the balancer.
+    set_up = [Binaries().backend_setup, "up", "--interface", "eth0", "--mode", "nat",
+              *(word for v6 in (False, True)
+                for word in ("--gateway", scene.edge_address(v6, 1)))]
+    lab.run("b1", set_up, env={"SLUICE_RUN_DIR": str(lab.path("backend-b1", "x").parent)})
     lab.ip("b1", "link set eth0 mtu 1500")
     lab.ip("edge", f"address add {POOL[False]}/32 dev down0",
            f"address add {POOL[True]}/128 dev down0 nodad preferred_lft 0")

@@ -110,7 +110,9 @@ class Backend:
             for each in link.get("addr_info", []):
                 each.pop("valid_life_time", None), each.pop("preferred_life_time", None)
         values = self.lab.run("backend", ["sysctl", "-a", "-r", "^net[.]ipv[46][.]conf"]).stdout
-        return json.dumps(links, indent=1) + values
+        rules = "".join(self.lab.run("backend", ["ip", v, *words]).stdout for v in ("-4", "-6")
+                        for words in (["rule", "show"], ["route", "show", "table", "all"]))
+        return json.dumps(links, indent=1) + values + rules
 
 
 def build(lab):
@@ -221,10 +223,10 @@ def refusals(checks, forwarder, backend, servers):
     checks.check(True, "the same packet, unharmed and from an allowed source, has")
 
 
-def set_up_and_take_down(checks, backend, up):
+def set_up_and_take_down(checks, backend, up, word="attach"):
     before = backend.snapshot()
     dry = backend.setup(*up, "--dry-run").stdout
-    checks.check(backend.snapshot() == before and "attach" in dry, "--dry-run tells, changes nothing")
+    checks.check(backend.snapshot() == before and word in dry, "--dry-run tells, changes nothing")
     first = backend.setup(*up).stdout
     checks.check(first == dry, "what it does is what --dry-run has told", f"{dry}---\n{first}")
     after = backend.snapshot()
@@ -284,11 +286,34 @@ def scenario(lab, checks):
     checks.check(backend.snapshot() == before, "down has taken back exactly what up did",
                  difference(before, backend.snapshot()))
 
+    checks.title("nat and full-nat")
+    gateways = ["--gateway", BALANCER[4], "--gateway", BALANCER[6]]
+    nat = ["up", "--interface", "tun", "--mode", "nat", *gateways]
+    set_up_and_take_down(checks, backend, nat, "rule add")
+    for version in (4, 6):
+        far = {4: "203.0.113.9", 6: "2001:db8:9::9"}[version]
+        found = {to: lab.run("backend", ["ip", f"-{version}", "route", "get", to, "from",
+                                         BACKEND[version]], check=False).stdout
+                 for to in (far, BALANCER[version])}
+        checks.check(f"via {BALANCER[version]} " in found[far] and
+                     " via " not in found[BALANCER[version]],
+                     f"answers to {far} go through the balancer, those on the segment do not", found)
+    lab.run("backend", ["ip", "rule", "del", "pref", "6081"])
+    checks.check(backend.setup("check", check=False).returncode == 1, "check sees a lost rule")
+    backend.setup("down")
+    checks.check(backend.snapshot() == before, "down has taken back exactly what up did",
+                 difference(before, backend.snapshot()))
+    done = backend.setup("up", "--interface", "tun", "--mode", "full-nat")
+    checks.check("nothing to set up" in done.stdout and backend.snapshot() == before, "full-nat")
+
     checks.title("Wrong use")
     for what, code, arguments in (
             ("an unknown interface", 1, ["up", "--interface", "nonesuch", "--vip", VIPS[4]]),
             ("a VIP that is a loopback address", 2, ["up", "--interface", "tun", "--vip", "127.0.0.1"]),
             ("a prefix with host bits", 2, [*up, "--source", "10.0.1.1/24"]),
+            ("nat without a gateway", 2, ["up", "--interface", "tun", "--mode", "nat"]),
+            ("nat with a VIP", 2, [*nat, "--vip", VIPS[4]]),
+            ("a tunnel without a VIP", 2, ["up", "--interface", "tun"]),
             ("--source with dsr-l2", 2, [*up, "--mode", "dsr-l2"]),
             ("an object that is not there", 1, [*up, "--object", "/nonexistent"])):
         done = backend.setup(*arguments, check=False)
