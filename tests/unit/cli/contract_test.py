@@ -13,7 +13,7 @@ get get.services get.backends get.nodes get.workers get.ports get.config
 apply diff check
 service service.add service.set service.remove
 backend backend.add backend.set backend.drain backend.undrain backend.force backend.remove
-stats top drops events
+stats top drops events heartbeat
 connections connections.list connections.count connections.flush
 explain replay capture doctor
 history rollback
