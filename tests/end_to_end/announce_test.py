@@ -93,7 +93,8 @@ def scenario(lab, checks):
     def services(scene):
         alone = service(scene, "other", vip4(11))
         alone["backends"] = alone["backends"][:1]
-        return [service(scene, "web", vip4(10)), service(scene, "web6", vip6(10)), alone]
+        web = {**service(scene, "web", vip4(10)), "quorum": {"percent": 60, "hysteresis": 30}}
+        return [web, service(scene, "web6", vip6(10)), alone]
 
     stand = Stand(lab, services, controlplane={
         "announce": {"interface": "lo", "withdraw-after": f"{int(WITHDRAW_AFTER * 1000)}ms"}})
@@ -120,9 +121,17 @@ def scenario(lab, checks):
                      for w in b.ask("/v1/status")["warnings"]), "status warns")
     checks.check(b.metric("sluice_vip_announced", address=other) == 0 and
                  b.metric("sluice_vip_announced", address=web) == 1, "and so does the metric")
+    # web has a quorum: 60 % withdraw it, 90 % bring it back. web6 has one backend left.
+    second = stand.scene.backends[1]
+    stand.scene.nginx[second].stop()
+    routers.wait([web6], "a third of web's backends is no quorum")
     stand.scene.nginx[first].start()
-    took = routers.wait([web, web6, other], "other is back")
-    checks.check(True, f"announced again {took:.2f} s after the backend came back")
+    took = routers.wait([web6, other], "other is back")
+    checks.check(took < 5, f"announced again {took:.2f} s after the backend came back")
+    checks.check(len([r for r in b.backends("web").values() if r["health"] == "up"]) == 2,
+                 "two thirds are not enough to be announced again")
+    stand.scene.nginx[second].start()
+    routers.wait([web, web6, other], "all of them are")
 
     # The control plane: killed, stopped, started.
     before = routers.changes()
