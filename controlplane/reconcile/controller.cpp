@@ -390,6 +390,7 @@ void controller::install(const model::desired_state& configured, std::uint64_t r
   reports_->set_services(next);
   set_targets(next);
   limited_.clear();
+  suspects_.forget();
   runtime_list services;
   services.reserve(next.services.size());
   publish::published_state state;

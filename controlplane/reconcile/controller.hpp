@@ -47,6 +47,7 @@
 #include "controlplane/reconcile/service_runtime.hpp"
 #include "controlplane/reconcile/state_keeper.hpp"
 #include "controlplane/reconcile/steering.hpp"
+#include "controlplane/reconcile/suspects.hpp"
 #include "dataplane/abi/node_file.hpp"
 
 namespace sluice::reconcile {
@@ -166,6 +167,7 @@ class controller {
   [[nodiscard]] std::vector<config_error> open_probe_path(const model::desired_state& next);
   void on_report(const std::string& service, const ip_address& backend);
   void look_for_full();
+  void probe_suspects();
   void save_reports();
   [[nodiscard]] tl::expected<void, std::string> open_reports();
   void on_probe_way(const health::target& target);
@@ -202,6 +204,7 @@ class controller {
   list_keeper lists_;
   model::desired_state installed_;  // as configured; services_ have what is discovered, too
   admin_log admin_log_;
+  suspects suspects_;
   std::vector<std::uint32_t> limited_;           // services whose connections may be limited
   std::set<std::string> unsaved_reports_;        // services
   std::map<std::string, std::string> reported_;  // by service: as it was stored

@@ -141,6 +141,21 @@ void controller::save_reports() {
   }
 }
 
+// probe_suspects() asks those at once that the data plane's counters say something about.
+void controller::probe_suspects() {
+  const auto data_plane = observations_->current();
+  if (!data_plane || !data_plane->alive()) return;
+  for (const auto& [service, position] :
+       suspects_.look(services_, publication_.writer().ids(), *data_plane)) {
+    const service_runtime& s = *services_[service];
+    const model::backend& b = s.config.backends[position];
+    if (!is_checked(s.config, b)) continue;
+    spdlog::debug("{}: backend {}: its new connections are not answered: probed at once",
+                  s.config.name, format_ip(b.address));
+    (void)health_->probe_now(target_of(s.config, b));
+  }
+}
+
 // look_for_full() counts the connections of backends that may have so many only.
 void controller::look_for_full() {
   const auto data_plane = observations_->current();
@@ -294,6 +309,7 @@ void controller::look_around() {
   }
   announce();
   if (!limited_.empty()) look_for_full();
+  probe_suspects();
   steering_->check(publication_.writer().view());
   path_->check();
 }

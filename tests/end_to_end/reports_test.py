@@ -21,6 +21,7 @@ from story_figures import tell  # noqa: E402
 
 BEAT_S = 0.2
 MISSING = 3
+SLOW_S = 8
 AGENT_PORT = 9777
 
 
@@ -62,7 +63,11 @@ class Story:
             beats = service(scene, "beats", vip4(11))
             beats["backends"] = beats["backends"][:3]
             beats["weights"] = web["weights"]
-            return [web, beats]
+            slow = service(scene, "slow", vip4(12))
+            slow["health"] = {"type": "http", "path": "/healthz", "port": 80, "timeout": "300ms",
+                              "interval": f"{SLOW_S}s", "fall": 2}
+            slow["backends"] = slow["backends"][:3]
+            return [web, beats, slow]
 
         class AgentStand(Stand):
             def wait_until_healthy(self):
@@ -280,6 +285,19 @@ def restart(s, loads):
                    "who was missing is missing")
 
 
+def passive(s):
+    s.checks.title(f"a backend falls silent, checked each {SLOW_S} s")
+    s.b.wait_for_health("slow", [s.address(n) for n in ("b1", "b2", "b3")])
+    fresh = s.load("slow", vip4(12), timeout_ms=400)
+    at = time.time()
+    s.lab.ip("b2", "link set eth0 down")
+    shown = s.wait_for(lambda rows: not rows["b2"]["effective_weight"], "b2 out of use", "slow", 20)
+    s.checks.check(shown - at < SLOW_S / 2, f"found after {shown - at:.2f} s, by what the data plane "
+                   "has counted")
+    tell(s.checks, "passive detection", at, shown, [fresh], gone=["b2"])
+    finish_load(fresh, stop=True)
+
+
 def scenario(lab, checks):
     s = Story(lab, checks)
     fresh = s.load("fresh", vip4(10))
@@ -289,6 +307,7 @@ def scenario(lab, checks):
     sorry(s, fresh)
     alive = heartbeats(s)
     restart(s, [fresh, alive])
+    passive(s)
     s.beats.ended.set()
     for load in (fresh, alive):
         report = finish_load(load, stop=True)

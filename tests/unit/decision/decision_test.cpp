@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <random>
 
+#include "controlplane/decision/full.hpp"
+#include "controlplane/decision/suspicion.hpp"
+
 namespace sluice::decision {
 namespace {
 
@@ -343,6 +346,25 @@ TEST(decision, announced_while_there_is_a_quorum) {
   EXPECT_TRUE(p.last.announce);
   p.after(1s, {down, down, down, down, up});
   EXPECT_TRUE(p.last.announce);  // the other tier has all of its weight
+}
+
+TEST(decision, connections_that_are_never_answered) {
+  EXPECT_TRUE(never_answered(10, 12));  // SYNs, some of them repeated
+  EXPECT_TRUE(never_answered(4, 4));
+  EXPECT_FALSE(never_answered(3, 3));    // too few to say
+  EXPECT_FALSE(never_answered(10, 30));  // SYN, ACK, request
+  EXPECT_FALSE(never_answered(0, 0));
+  EXPECT_FALSE(never_answered(4, 400));  // others go on
+}
+
+TEST(decision, full_until_a_tenth_is_gone) {
+  EXPECT_FALSE(is_full(true, 1000, 0));  // no bound
+  EXPECT_FALSE(is_full(false, 99, 100));
+  EXPECT_TRUE(is_full(false, 100, 100));
+  EXPECT_TRUE(is_full(true, 91, 100));
+  EXPECT_FALSE(is_full(true, 90, 100));
+  EXPECT_TRUE(is_full(true, 1, 1));
+  EXPECT_FALSE(is_full(true, 0, 1));
 }
 
 // What has to hold whatever happens.
