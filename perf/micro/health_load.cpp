@@ -49,7 +49,8 @@ class server {
     sockaddr_in in{};
     std::memcpy(&in, &name.storage, sizeof in);
     port = ntohs(in.sin_port);
-    if (kind != model::health_kind::icmp) std::thread{[this] { serve(); }}.detach();
+    if (kind == model::health_kind::icmp) return;
+    for (int i = 0; i < (stream ? 4 : 1); ++i) std::thread{[this] { serve(); }}.detach();
   }
   std::uint16_t port{};
 
@@ -85,13 +86,17 @@ int run(model::health_kind kind, const char* name, int count, int seconds) {
   std::vector<health::wanted_target> targets;
   for (int i = 0; i < count; ++i) {
     health::target t;
-    t.address = ip_address::v4({127, static_cast<std::uint8_t>(8 + (i >> 16)),
-                                static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)});
+    // A datagram server on any address answers from the first: there targets differ otherwise.
+    t.address =
+        kind == model::health_kind::udp || kind == model::health_kind::dns
+            ? ip_address::v4({127, 0, 0, 1})
+            : ip_address::v4({127, static_cast<std::uint8_t>(8 + (i >> 16)),
+                              static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)});
     t.check.kind = kind;
     t.check.interval = 1s;
     t.check.timeout = 900ms;
-    t.check.send = "ping";
-    t.check.name = "www.example.net";
+    t.check.send = "ping " + std::to_string(i);
+    t.check.name = "n" + std::to_string(i) + ".example.net";
     t.check = model::without_unused(t.check);
     t.port = kind == model::health_kind::icmp ? std::uint16_t{0} : answers.port;
     targets.push_back({t, health::health_state::unknown});
