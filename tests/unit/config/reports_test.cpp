@@ -9,20 +9,21 @@ namespace {
 
 using namespace std::chrono_literals;
 
-std::string with(const std::string& keys) {
+std::string service_that_reports(const std::string& keys) {
   return "services:\n- {name: a, address: 192.0.2.1, port: 80, forward: dsr-l2, " + keys + "}\n";
 }
 
-std::string errors_of(const std::string& keys) {
-  const auto state = parse_services(with(keys), "f", {});
+std::string errors_of_reports(const std::string& keys) {
+  const auto state = parse_services(service_that_reports(keys), "f", {});
   return state ? std::string{} : to_string(state.error());
 }
 
 TEST(reports, are_read) {
   const auto state = parse_services(
-      with("agent: {port: 9, send: \"x\\n\", interval: 500ms}, heartbeat: {interval: 5s}, "
-           "weights: {smoothing: 0ms, max-step: 50}, quorum: {percent: 60, hold: 5s}, backends: "
-           "[{address: 10.0.0.1, sorry: true}, {address: 10.0.0.2, max-connections: 7}]"),
+      service_that_reports(
+          "agent: {port: 9, send: \"x\\n\", interval: 500ms}, heartbeat: {interval: 5s}, "
+          "weights: {smoothing: 0ms, max-step: 50}, quorum: {percent: 60, hold: 5s}, backends: "
+          "[{address: 10.0.0.1, sorry: true}, {address: 10.0.0.2, max-connections: 7}]"),
       "f", {});
   ASSERT_TRUE(state) << to_string(state.error());
   const model::service& s = state->services[0];
@@ -63,7 +64,7 @@ TEST(reports, errors) {
        "f:2: services[0].quorum.percent: '101' is out of range; expected a whole number from 0 to "
        "100"},
   };
-  for (const auto& r : rows) EXPECT_EQ(errors_of(r.keys), r.error) << r.keys;
+  for (const auto& r : rows) EXPECT_EQ(errors_of_reports(r.keys), r.error) << r.keys;
 }
 
 }  // namespace
