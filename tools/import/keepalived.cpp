@@ -226,7 +226,7 @@ class keepalived_reader {
     const auto p = static_cast<std::uint16_t>(*number_of_port);
     s.value.port = p == 0 ? model::port_range{0, 65535} : model::port_range{p, p};
     if (!persistence_.empty()) draft_.set_persistence(s, persistence_, granularity_, line);
-    if (s.value.health.kind != health_kind::none && p == 0 && s.value.health.port == 0) {
+    if (model::has_port(s.value.health.kind) && p == 0 && s.value.health.port == 0) {
       draft_.note(line, s.key,
                   "the health check is not carried over: with any port it needs a connect_port");
       s.value.health = {};
@@ -416,7 +416,13 @@ class keepalived_reader {
       h.kind = health_kind::http;
     } else if (kind == "TCP_CHECK") {
       h.kind = health_kind::tcp;
-    } else if (kind == "SSL_GET" || kind == "SMTP_CHECK") {
+    } else if (kind == "SSL_GET") {
+      h.kind = health_kind::https;
+      h.tls = true;
+      h.verify = false;
+    } else if (kind == "PING_CHECK") {
+      h.kind = health_kind::icmp;
+    } else if (kind == "SMTP_CHECK") {
       h.kind = health_kind::tcp;
       draft_.note(check->line, here, "not carried over as it is: a tcp check takes its place");
     } else {
@@ -435,7 +441,7 @@ class keepalived_reader {
           h.port = static_cast<std::uint16_t>(*port);
       } else if (key == "virtualhost") {
         host = k.word(1);
-      } else if (key == "url" && h.kind == health_kind::http) {
+      } else if (key == "url" && model::requests(h.kind)) {
         if (url)
           draft_.note(k.line, here + ": url", "not carried over: one path is asked for");
         else
@@ -445,7 +451,8 @@ class keepalived_reader {
         left_out(k, here);
       }
     }
-    if (h.kind == health_kind::http) h.host = host;
+    if (model::requests(h.kind)) h.host = host;
+    if (h.kind == health_kind::icmp) h.port = 0;
     h.interval = times.interval;
     h.timeout = std::min(times.timeout, times.interval);
     h.rise = 1;

@@ -38,6 +38,31 @@ TEST(import, ipvsadm) {
   hold_to_files("plain.ipvsadm", from_ipvsadm(read("plain.ipvsadm"), "plain.ipvsadm"));
 }
 
+TEST(import, checks_of_keepalived_by_https_and_ping) {
+  const auto got = from_keepalived(
+      "virtual_server 198.51.100.10 443 {\n lvs_method NAT\n delay_loop 5\n"
+      " real_server 10.0.1.11 443 {\n  SSL_GET {\n   virtualhost www.example.net\n"
+      "   url {\n    path /h\n    status_code 200\n   }\n  }\n }\n}\n"
+      "virtual_server 198.51.100.11 443 {\n lvs_method NAT\n"
+      " real_server 10.0.1.11 443 {\n  PING_CHECK {\n  }\n }\n}\n",
+      "k");
+  ASSERT_TRUE(got) << got.error().to_string();
+  ASSERT_EQ(got->state.services.size(), 2u);
+  const model::health_check& https = got->state.services[0].health;
+  EXPECT_EQ(https.kind, model::health_kind::https);
+  EXPECT_FALSE(https.verify) << "keepalived does not look at certificates";
+  EXPECT_EQ(https.path, "/h");
+  EXPECT_EQ(https.host, "www.example.net");
+  EXPECT_EQ(https.expect_last, 200);
+  EXPECT_EQ(got->state.services[1].health.kind, model::health_kind::icmp);
+  for (const auto& note : got->notes)
+    EXPECT_EQ(note.to_string().find("_GET"), std::string::npos) << note.to_string();
+  const std::string yaml = model::to_yaml(got->state);
+  const auto again = config::parse_services(yaml, "out.yaml", {});
+  ASSERT_TRUE(again) << to_string(again.error());
+  EXPECT_EQ(*again, got->state);
+}
+
 std::string error_of(const result& r) {
   return r ? std::string{"none"} : r.error().to_string();
 }
