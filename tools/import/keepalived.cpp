@@ -418,15 +418,17 @@ class keepalived_reader {
       h.kind = health_kind::tcp;
     } else if (kind == "SSL_GET") {
       h.kind = health_kind::https;
-      h.tls = true;
-      h.verify = false;
+      h.verify = false;  // keepalived does not
     } else if (kind == "PING_CHECK") {
       h.kind = health_kind::icmp;
     } else if (kind == "SMTP_CHECK") {
       h.kind = health_kind::tcp;
       draft_.note(check->line, here, "not carried over as it is: a tcp check takes its place");
     } else {
-      draft_.note(check->line, here, "not carried over: its backends are not checked");
+      draft_.note(
+          check->line, here,
+          "not carried over, so its backends are not checked: health.type dns, udp or exec, "
+          "written by hand, may do the same");
       return h;
     }
     bool url = false;
@@ -451,13 +453,17 @@ class keepalived_reader {
         left_out(k, here);
       }
     }
-    if (model::requests(h.kind)) h.host = host;
-    if (h.kind == health_kind::icmp) h.port = 0;
+    const bool plain =
+        std::all_of(host.begin(), host.end(), [](char c) { return c > ' ' && c < 0x7f; });
+    if (host.size() <= 255 && plain)
+      h.host = host;
+    else
+      draft_.note(check->line, here, "its virtualhost is no host name; left out");
     h.interval = times.interval;
     h.timeout = std::min(times.timeout, times.interval);
     h.rise = 1;
     h.fall = times.retry + 1;
-    return h;
+    return model::without_unused(h);
   }
 
   void read_url(const statement& url, const std::string& here, model::health_check& h,

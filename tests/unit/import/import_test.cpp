@@ -99,5 +99,16 @@ TEST(import, what_a_state_refuses_is_left_out_with_a_note) {
   EXPECT_NE(got->notes[1].message.find("the service is left out"), std::string::npos);
 }
 
+TEST(import, a_host_that_is_none_is_left_out) {
+  const auto got = from_keepalived(
+      "virtual_server 198.51.100.10 80 {\n lb_kind DR\n virtualhost \"a b\"\n real_server "
+      "10.0.1.11 80 {\n HTTP_GET {\n }\n }\n}\n",
+      "k");
+  ASSERT_TRUE(got);
+  EXPECT_TRUE(config::parse_services(model::to_yaml(got->state), "out.yaml", {}));
+  ASSERT_EQ(got->notes.size(), 1u);
+  EXPECT_NE(got->notes[0].message.find("no host name"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace sluice::importing
