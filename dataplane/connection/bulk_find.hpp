@@ -37,14 +37,17 @@ unsigned free_place(const Bucket& b) noexcept {
   return i;
 }
 
-// companions: a row of cache lines beside the table, one for each backend row. The look-up
-// fetches that of the connection it finds, which its caller needs next.
+// companions: beside the table, a row of cache lines and one of half lines, with one for each
+// backend row. The look-up fetches those of the connection it finds, which its caller needs next.
 struct companions {
   const std::byte* lines;
+  const std::byte* halves;
   std::uint64_t mask;  // of the backend row's number
 
-  [[nodiscard]] const void* of(connection_word w) const noexcept {
-    return lines + (w.value >> connection_word::backend_shift & mask) * cache_line;
+  [[gnu::always_inline]] void prefetch(connection_word w) const noexcept {
+    const std::uint64_t row = w.value >> connection_word::backend_shift & mask;
+    __builtin_prefetch(lines + row * cache_line);
+    __builtin_prefetch(halves + row * (cache_line / 2), 1);
   }
 };
 
@@ -70,7 +73,7 @@ template <class Probe, class Family>
     // mispredicts at 80% load.
     const sighting s = Probe::look(first, keys[i]);
     found[i] = &first.entries[s.at].word;
-    __builtin_prefetch(beside.of(first.entries[s.at].word));
+    beside.prefetch(first.entries[s.at].word);
     missed |= std::uint64_t{s.miss} << i;
   }
   std::uint64_t again = 0;
@@ -95,7 +98,7 @@ template <class Probe, class Family>
     const unsigned at = Probe::match(second, keys[i]);
     if (at == Family::per_bucket) continue;
     found[i] = &second.entries[at & 3].word;
-    __builtin_prefetch(beside.of(*found[i]));
+    beside.prefetch(*found[i]);
   }
 }
 

@@ -115,7 +115,9 @@ class flow_map {
       chunk = n < 64 ? n : 64;
       for (unsigned i = 0; i < chunk; ++i) firsts[i] = buckets_ + primary(hashes[i]);
       find_chunk_(buckets_, count_, keys, hashes, firsts.data(), found,
-                  {reinterpret_cast<const std::byte*>(buckets_), 0}, chunk);
+                  {reinterpret_cast<const std::byte*>(buckets_),
+                   reinterpret_cast<const std::byte*>(buckets_), 0},
+                  chunk);
     }
   }
 

@@ -167,7 +167,9 @@ template <class Family>
 
 template <class Family>
 void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept {
+  static_assert(sizeof(egress) == cache_line && sizeof(abi::backend_counters) == cache_line / 2);
   const connection::companions beside{reinterpret_cast<const std::byte*>(egress_.get()),
+                                      reinterpret_cast<const std::byte*>(counters_.backends),
                                       egress_mask_};
   map.find_bulk(b.keys.data(), b.hashes.data(), b.firsts.data(), b.found.data(), beside, b.size);
   unsigned missing = 0;
