@@ -7,7 +7,11 @@
 #include <system_error>
 #include <utility>
 
+#include <sys/statvfs.h>
+#include <unistd.h>
+
 #include "dataplane/abi/generation.hpp"
+#include "dataplane/abi/huge_pages.hpp"
 
 namespace sluice::publish {
 namespace {
@@ -86,6 +90,7 @@ auto config_segment::reserve(std::uint64_t offset, std::uint64_t bytes) -> resul
   for (std::uint64_t i = offset / chunk; i <= (offset + bytes - 1) / chunk; ++i) {
     if (reserved_[i]) continue;
     const std::uint64_t start = i * chunk;
+    prefer_huge(start);
     const std::uint64_t length = start + chunk > size() ? size() - start : chunk;
     int failed;
     do {
@@ -98,6 +103,19 @@ auto config_segment::reserve(std::uint64_t offset, std::uint64_t bytes) -> resul
     reserved_[i] = true;
   }
   return {};
+}
+
+// prefer_huge() has the huge page around an offset in the arena made as a whole, before anything of
+// it is in use: workers read slots of the tables there at random. Not where memory is short.
+void config_segment::prefer_huge(std::uint64_t offset) noexcept {
+  constexpr std::uint64_t spare = 32 * abi::huge_page;
+  const std::uint64_t start = offset / abi::huge_page * abi::huge_page;
+  if (start < layout_.arena || start + abi::huge_page > size()) return;
+  const off_t used = ::lseek(file_.fd(), static_cast<off_t>(start), SEEK_DATA);
+  if (used >= 0 ? used < static_cast<off_t>(start + abi::huge_page) : errno != ENXIO) return;
+  struct statvfs place {};
+  if (::fstatvfs(file_.fd(), &place) != 0 || place.f_bavail * place.f_bsize < spare) return;
+  abi::make_huge(data(), start, start + abi::huge_page);
 }
 
 abi::config_view config_segment::view() const noexcept {

@@ -49,6 +49,8 @@ class config_segment {
   abi::mapped_file file_;
   abi::config_limits limits_;
   abi::config_layout layout_;
+  void prefer_huge(std::uint64_t offset) noexcept;
+
   std::vector<bool> reserved_;  // per chunk; empty in memory
 };
 

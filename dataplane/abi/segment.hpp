@@ -22,6 +22,7 @@
 #include <string>
 #include <utility>
 
+#include "dataplane/abi/huge_pages.hpp"
 #include "dataplane/abi/service_table.hpp"
 #include "dataplane/abi/version.hpp"
 
@@ -101,7 +102,7 @@ mapped_file create_segment(const std::string& path, std::uint64_t magic, std::si
   if (::ftruncate(fd, static_cast<off_t>(size)) != 0) return fail("cannot size the segment", fd);
   struct stat st {};
   if (::fstat(fd, &st) != 0) return fail("cannot stat the segment", fd);
-  void* p = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  void* p = map_aligned(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
   if (p == MAP_FAILED) return fail("cannot map the segment", fd);
   mapped_file file{static_cast<std::byte*>(p), size, fd, st.st_ino};
   auto* header = new (p) segment_header{};
@@ -138,7 +139,7 @@ inline mapped_file attach_segment(const std::string& path, std::uint64_t magic, 
   const auto size = static_cast<std::size_t>(st.st_size);
   if (size < sizeof(segment_header))
     return refuse("not a segment: " + std::to_string(size) + " bytes only");
-  void* p = ::mmap(nullptr, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+  void* p = map_aligned(size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd);
   if (p == MAP_FAILED) return refuse(std::string{"cannot map: "} + std::strerror(errno));
   mapped_file file{static_cast<std::byte*>(p), size, fd, st.st_ino};
   segment_header h;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "dataplane/abi/fnv.hpp"
+#include "dataplane/abi/huge_pages.hpp"
 
 namespace sluice {
 
@@ -34,6 +35,10 @@ std::string failure(const std::string& what, const std::string& where, int error
 std::uint64_t size_of(std::uint32_t sessions) noexcept {
   const std::uint64_t units = (sessions + per_unit - 1) / per_unit;
   return sessions_at + units * unit;
+}
+
+std::uint64_t place_of(std::uint64_t session) noexcept {
+  return sessions_at + session * sizeof(nat_session);
 }
 
 std::string mismatch(const nat_file_header& h, const nat_file_options& options) {
@@ -91,7 +96,7 @@ tl::expected<void, std::string> nat_file::map(const std::string& path, file_desc
                                               const nat_file_options& options) {
   size_ = size_of(options.sessions);
   void* const at =
-      ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.get(), 0);
+      abi::map_aligned(size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.get());
   if (at == MAP_FAILED) return tl::make_unexpected(failure("cannot map", path, errno));
   data_ = static_cast<std::byte*>(at);
   file_ = std::move(file);
@@ -175,6 +180,9 @@ int nat_file::grow(std::uint32_t used) noexcept {
   for (std::uint64_t more = wanted - now; more != 0; more /= 2) {
     error = make_present(now + more);
     if (error != 0) continue;
+    // What the worker does not use yet: it shall not wait.
+    const std::uint64_t page = place_of(now) / abi::huge_page * abi::huge_page;
+    abi::make_huge(data_, std::max(page, used == 0 ? 0 : place_of(used)), place_of(now + more));
     __atomic_store_n(&header().present, static_cast<std::uint32_t>(now + more), __ATOMIC_RELEASE);
     return 0;
   }

@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "dataplane/abi/flow_hash.h"
+#include "dataplane/abi/huge_pages.hpp"
 #include "dataplane/connection/private_file.hpp"
 
 namespace sluice {
@@ -51,20 +52,30 @@ nat_table::nat_table(const options& o) noexcept
 
   const bool in_file = !o.memory.empty();
   if (in_file && o.memory.size() < capacity_) return;
-  const std::size_t of_sessions = in_file ? 0 : std::size_t{capacity_} * sizeof(nat_session);
+  of_sessions_ = in_file ? 0 : std::size_t{capacity_} * sizeof(nat_session);
   const std::size_t of_buckets = std::size_t{bucket_count_} * sizeof(bucket);
   const std::size_t hints = std::bit_ceil(std::size_t{capacity_} / 4);  // half full at most
   hint_mask_ = hints - 1;
-  bytes_ = of_sessions + of_buckets + hints * sizeof(hint_line);
-  void* memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  bytes_ = of_sessions_ + of_buckets + hints * sizeof(hint_line);
+  void* memory = abi::map_aligned(bytes_, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
   if (memory == MAP_FAILED) return;
+  ::madvise(memory, bytes_, MADV_HUGEPAGE);
   if (o.numa_node >= 0) connection::prefer_node(memory, bytes_, o.numa_node);
   mapping_ = memory;
   sessions_ = in_file ? o.memory.data() : static_cast<nat_session*>(memory);
   room_ = in_file ? 0 : capacity_;
-  buckets_ = reinterpret_cast<bucket*>(static_cast<std::byte*>(memory) + of_sessions);
-  hints_ = reinterpret_cast<hint_line*>(static_cast<std::byte*>(memory) + of_sessions + of_buckets);
+  buckets_ = reinterpret_cast<bucket*>(static_cast<std::byte*>(memory) + of_sessions_);
+  hints_ =
+      reinterpret_cast<hint_line*>(static_cast<std::byte*>(memory) + of_sessions_ + of_buckets);
+}
+
+void nat_table::provide() noexcept {
+  if (provided_ || used() == 0) return;
+  provided_ = true;
+  // The sessions, if they are here, come first.
+  const std::size_t before = of_sessions_ / 4096 * 4096;
+  abi::provide(static_cast<std::byte*>(mapping_) + before, bytes_ - before);
 }
 
 nat_table::~nat_table() {

@@ -264,6 +264,9 @@ class nat_table {
   void set_room(std::uint32_t sessions) noexcept {
     room_.store(sessions < capacity_ ? sessions : capacity_, std::memory_order_relaxed);
   }
+  // provide() has memory for the index, once there is a session; the worker would have it piece
+  // by piece. Housekeeping.
+  void provide() noexcept;
   [[nodiscard]] std::uint32_t used() const noexcept {
     return high_water_.load(std::memory_order_relaxed);
   }
@@ -320,12 +323,14 @@ class nat_table {
                         : wire::flow_ends{s.server, s.local, s.server_port, s.local_port};
   }
 
+  bool provided_{false};
   nat_session* sessions_{nullptr};
   bucket* buckets_{nullptr};
   hint_line* hints_{nullptr};
   std::uint64_t hint_mask_{0};
   void* mapping_{nullptr};  // of the index, and of sessions that are not in a file
   std::size_t bytes_{0};
+  std::size_t of_sessions_{0};  // of bytes_, at the start
   std::uint32_t capacity_;
   std::uint32_t bucket_count_{0};
   std::uint32_t size_{0};

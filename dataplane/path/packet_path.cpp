@@ -45,7 +45,7 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
       port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))},
       egress_mask_{std::bit_ceil(std::clamp<std::size_t>(counters.backend_rows, 1, max_egress)) -
                    1},
-      egress_{new egress[egress_mask_ + 1]{}},  // lint: cold
+      egress_{egress_mask_ + 1},
       vip_cache_{table.v4.hasher()},
       service_cache_{counters.service_rows},
       states_{new service_state[counters.service_rows]},  // lint: cold

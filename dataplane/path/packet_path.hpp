@@ -13,6 +13,7 @@
 #include <span>
 
 #include "dataplane/abi/counters.hpp"
+#include "dataplane/abi/huge_pages.hpp"
 #include "dataplane/abi/net_types.hpp"
 #include "dataplane/abi/service_table.hpp"
 #include "dataplane/abi/version.hpp"
@@ -356,7 +357,7 @@ class packet_path {
   // packet). Not cleared with a new generation: the tag holds it.
   static constexpr std::size_t max_egress = std::size_t{abi::max_backends} + 1;
   std::size_t egress_mask_;
-  std::unique_ptr<egress[]> egress_;
+  abi::huge_array<egress> egress_;
   std::uint64_t generation_{0};  // below 2^generation_bits; 0: no egress has it
   const flow_owner* owner_{nullptr};
   unsigned self_{0};

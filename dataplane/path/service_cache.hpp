@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // service_cache: the services whose new connections go by a table and by nothing else, ready for
-// use: found, checked and with pointers to their tables. A worker's own, direct-mapped, of one
-// generation. What a service asks for besides (options, an MSS, a scheduler that counts) keeps
-// it out: its packets take the long way.
+// use: found, checked and with pointers to their tables. A worker's own, of one generation, with
+// two places for those that fall on one. What a service asks for besides (options, an MSS, a
+// scheduler that counts) keeps it out: its packets take the long way.
 #pragma once
 
 #include <cstdint>
@@ -45,18 +45,21 @@ class service_cache {
                                                          std::uint64_t vip_bits,
                                                          std::uint16_t raw_port) noexcept {
     const std::uint64_t match = generation_ | vip_bits << 16 | raw_port;
-    place& p = places_[match * 0x9e3779b97f4a7c15u >> (64 - bits)];
-    if (p.match == match) [[likely]]
-      return p.table_size != 0 ? &p : nullptr;
-    return look(view, vip, match, p);
+    place* const pair = &places_[2 * (match * 0x9e3779b97f4a7c15u >> (65 - bits))];
+    if (pair->match == match) [[likely]]
+      return pair->table_size != 0 ? pair : nullptr;
+    return look(view, vip, match, pair);
   }
 
  private:
-  static constexpr unsigned bits = 12;
+  static constexpr unsigned bits = 13;
   static constexpr std::size_t size = std::size_t{1} << bits;
 
   [[gnu::noinline]] const place* look(const abi::config_view& view, const abi::vip_row& vip,
-                                      std::uint64_t match, place& p) const noexcept {
+                                      std::uint64_t match, place* pair) const noexcept {
+    if (pair[1].match == match) return pair[1].table_size != 0 ? &pair[1] : nullptr;
+    // Of this generation: taken.
+    place& p = pair[0].match >> 40 == generation_ >> 40 ? pair[1] : pair[0];
     p = {};
     p.match = match;
     const auto port = be16::from_raw(static_cast<std::uint16_t>(match)).host();

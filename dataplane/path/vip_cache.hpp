@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // vip_cache: which row of the VIP table a destination has, one compare for the answer. The
-// table in shared memory is the truth; this is a worker's own, direct-mapped copy of what it
-// has looked up in this generation, with what its packets need beside the match. Addresses that
-// have no service are not kept. 512 KiB for IPv4, of which a VIP uses 32 bytes.
+// table in shared memory is the truth; this is a worker's own copy of what it has looked up in
+// this generation, with what its packets need beside the match. Addresses that have no service
+// are not kept. 512 KiB for each family, of which a VIP uses 32 or 64 bytes; two that fall on one
+// place both have one (of 4096 VIPs every fifth does, and would be looked up for every packet).
 #pragma once
 
 #include <array>
@@ -24,17 +25,20 @@ class vip_cache {
     const abi::vip_row* row;
     std::uint64_t seasoned;  // bucket_hasher::season() of vip_bits
   };
+  struct alignas(cache_line) pair4 {
+    place4 places[2];
+  };
   struct alignas(cache_line) place6 {
     std::uint64_t match;  // generation | protocol
     std::uint64_t high, low;
     std::uint64_t vip_bits;
     const abi::vip_row* row;
   };
-  static_assert(sizeof(place4) == 32 && sizeof(place6) == cache_line);
+  static_assert(sizeof(pair4) == cache_line && sizeof(place6) == cache_line);
 
   explicit vip_cache(const connection::bucket_hasher& hasher) noexcept
       : hasher_{hasher},
-        places4_{new place4[size4]{}},    // lint: cold
+        pairs4_{new pair4[size4 / 2]{}},  // lint: cold
         places6_{new place6[size6]{}} {}  // lint: cold
 
   // forget() makes everything in it void: a new generation.
@@ -42,7 +46,7 @@ class vip_cache {
     generation_ += std::uint64_t{1} << generation_shift;
     if (generation_ != 0) return;
     // After 2^24 generations an old place would match again.
-    for (std::size_t i = 0; i < size4; ++i) places4_[i] = {};
+    for (std::size_t i = 0; i < size4 / 2; ++i) pairs4_[i] = {};
     for (std::size_t i = 0; i < size6; ++i) places6_[i] = {};
     generation_ = std::uint64_t{1} << generation_shift;
   }
@@ -52,24 +56,24 @@ class vip_cache {
                                                            be32 destination,
                                                            std::uint8_t protocol) noexcept {
     const std::uint64_t match = generation_ | std::uint64_t{protocol} << 32 | destination.raw();
-    place4& p = places4_[spread(match) >> (64 - bits4)];
-    if (p.match == match) [[likely]]
-      return &p;
+    pair4& p = pairs4_[spread(match) >> (65 - bits4)];
+    if (p.places[0].match == match) [[likely]]
+      return &p.places[0];
     return look4(view, match, p);
   }
   [[nodiscard]] [[gnu::always_inline]] const place6* find6(const abi::config_view& view,
                                                            std::uint64_t high, std::uint64_t low,
                                                            std::uint8_t protocol) noexcept {
     const std::uint64_t match = generation_ | protocol;
-    place6& p = places6_[spread(spread(high) ^ low ^ match << 13) >> (64 - bits6)];
-    if (p.match == match && p.high == high && p.low == low) [[likely]]
-      return &p;
-    return look6(view, high, low, match, p);
+    place6* const pair = &places6_[2 * (spread(spread(high) ^ low ^ match << 13) >> (65 - bits6))];
+    if (pair->match == match && pair->high == high && pair->low == low) [[likely]]
+      return pair;
+    return look6(view, high, low, match, pair);
   }
 
  private:
   static constexpr unsigned bits4 = 14;
-  static constexpr unsigned bits6 = 12;
+  static constexpr unsigned bits6 = 13;
   static constexpr std::size_t size4 = std::size_t{1} << bits4;
   static constexpr std::size_t size6 = std::size_t{1} << bits6;
   static constexpr unsigned generation_shift = 40;
@@ -78,29 +82,38 @@ class vip_cache {
   static constexpr std::uint64_t spread(std::uint64_t x) noexcept {
     return x * 0x9e3779b97f4a7c15u;
   }
+  // free_of() is the one of two places for another VIP: the second, when both are taken.
+  template <class Place>
+  Place& free_of(Place* pair) const noexcept {
+    return pair[0].match >> generation_shift == generation_ >> generation_shift ? pair[1] : pair[0];
+  }
   [[gnu::noinline]] const place4* look4(const abi::config_view& view, std::uint64_t match,
-                                        place4& p) const noexcept {
+                                        pair4& pair) const noexcept {
+    if (pair.places[1].match == match) return &pair.places[1];
     const std::uint64_t low = match << 32 | 0xffff0000u;  // ip_address::low() of an IPv4 address
     const abi::vip_row* row =
         view.empty() ? nullptr : view.find_vip(0, low, static_cast<std::uint8_t>(match >> 32));
     if (row == nullptr) return nullptr;
     const std::uint64_t bits = abi::connection_word::vip_bits(row->id);
+    place4& p = free_of(pair.places);
     p = {match, bits, row, hasher_.season(bits)};
     return &p;
   }
-  [[gnu::noinline]] static const place6* look6(const abi::config_view& view, std::uint64_t high,
-                                               std::uint64_t low, std::uint64_t match,
-                                               place6& p) noexcept {
+  [[gnu::noinline]] const place6* look6(const abi::config_view& view, std::uint64_t high,
+                                        std::uint64_t low, std::uint64_t match,
+                                        place6* pair) const noexcept {
+    if (pair[1].match == match && pair[1].high == high && pair[1].low == low) return &pair[1];
     const abi::vip_row* row =
         view.empty() ? nullptr : view.find_vip(high, low, static_cast<std::uint8_t>(match));
     if (row == nullptr) return nullptr;
+    place6& p = free_of(pair);
     p = {match, high, low, abi::connection_word::vip_bits(row->id), row};
     return &p;
   }
 
   connection::bucket_hasher hasher_;
   std::uint64_t generation_{std::uint64_t{1} << generation_shift};
-  std::unique_ptr<place4[]> places4_;
+  std::unique_ptr<pair4[]> pairs4_;
   std::unique_ptr<place6[]> places6_;
 };
 

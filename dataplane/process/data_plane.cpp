@@ -257,6 +257,11 @@ tl::expected<void, std::string> data_plane::make_observations() {
                                  layout.total, 0644, true, fill, error);
   if (!segment_) return tl::unexpected{error};
   observations_ = {segment_.data(), layout};
+  // A huge page may hold rows of several workers; each shall have its own on its own node.
+  const auto& places = plan_.places.workers;
+  if (std::ranges::all_of(places,
+                          [&](const auto& p) { return p.numa_node == places[0].numa_node; }))
+    abi::make_huge(segment_.data(), 0, segment_.size());
   return {};
 }
 

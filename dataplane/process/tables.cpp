@@ -133,6 +133,7 @@ void data_plane::grow_nat_tables() {
     nat_file& file = nat_files_[w];
     const int error = file.grow(table.used());
     table.set_room(file.present());
+    table.provide();
     file.note_port(table.next_port());
     if (error != 0 && !nat_short_)
       spdlog::warn("NAT sessions {}: no memory for more than {} in {}: {}", w, file.present(),
