@@ -35,8 +35,8 @@ inline void* map_aligned(std::size_t size, int protection, int flags, int fd) no
           : ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) return ::mmap(nullptr, size, protection, flags, fd, 0);
   auto* const begin = static_cast<std::byte*>(reserved);
-  const std::size_t before = (huge_page - reinterpret_cast<std::uintptr_t>(begin) % huge_page) %
-                             huge_page;
+  const std::size_t before =
+      (huge_page - reinterpret_cast<std::uintptr_t>(begin) % huge_page) % huge_page;
   void* const at = ::mmap(begin + before, size, protection, flags | MAP_FIXED, fd, 0);
   if (at == MAP_FAILED) {
     ::munmap(reserved, room);
@@ -59,27 +59,28 @@ inline void make_huge(std::byte* mapping, std::uint64_t from, std::uint64_t to) 
     if (::madvise(mapping + from, huge_page, MADV_COLLAPSE) != 0) continue;
 }
 
-// provide() has memory for a page-aligned range at once, instead of with each page's first use. What
-// is there stays, also what is written meanwhile.
+// provide() has memory for a page-aligned range at once, instead of with each page's first use.
+// What is there stays, also what is written meanwhile.
 inline void provide(void* at, std::size_t size) noexcept {
   if (::madvise(at, size, MADV_POPULATE_WRITE) != 0) return;
 }
 
-// huge_array is zeroed memory of the process's own for `count` objects, in huge pages if it is large.
+// huge_array is zeroed memory of the process's own for `count` objects, in huge pages if it is
+// large.
 template <class T>
-  requires std::is_trivially_destructible_v<T>
+requires std::is_trivially_destructible_v<T>
 class huge_array {
  public:
   explicit huge_array(std::size_t count)
       : alignment_{count * sizeof(T) < huge_page ? alignof(T) : huge_page},
-        data_{::operator new(count * sizeof(T), std::align_val_t{alignment_})} {
+        data_{::operator new (count * sizeof(T), std::align_val_t{alignment_})} {
     if (alignment_ == huge_page)
       ::madvise(data_, count * sizeof(T) / huge_page * huge_page, MADV_HUGEPAGE);
     std::uninitialized_value_construct_n(get(), count);
   }
   huge_array(const huge_array&) = delete;
   huge_array& operator=(const huge_array&) = delete;
-  ~huge_array() { ::operator delete(data_, std::align_val_t{alignment_}); }
+  ~huge_array() { ::operator delete (data_, std::align_val_t{alignment_}); }
 
   [[nodiscard]] T* get() const noexcept { return static_cast<T*>(data_); }
   [[nodiscard]] T& operator[](std::size_t i) const noexcept { return get()[i]; }

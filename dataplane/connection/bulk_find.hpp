@@ -51,21 +51,33 @@ struct companions {
   }
 };
 
-template <class Family>
-using find_chunk_function = void (*)(typename Family::bucket*, std::uint64_t,
-                                     const typename Family::key_type*, const bucket_hash*,
-                                     typename Family::bucket* const*, handle*, companions,
-                                     unsigned) noexcept;
+// first_look: of up to 64 keys, a bit for each that is not in its primary bucket, and for those
+// of them that may be in their secondary.
+struct first_look {
+  std::uint64_t missed;
+  std::uint64_t again;
+};
 
-// find_chunk() looks n <= 64 keys up. The first pass reads one bucket for each and does
-// not branch on what it finds; the second turns to the misses whose primary bucket has
-// overflowed. For misses that insert() may want to put into their secondary, it fetches it.
+// The look-up of up to 64 keys in two steps. The first reads one bucket for each and does not
+// branch on what it finds. The second turns to those that may be in their secondary, whose fetch
+// the first has begun, and returns which of them are: between the two, its caller has better to do.
+template <class Family>
+struct bulk_functions {
+  using bucket = typename Family::bucket;
+  using key_type = typename Family::key_type;
+  first_look (*first)(bucket*, std::uint64_t, const key_type*, const bucket_hash*, bucket* const*,
+                      handle*, companions, unsigned) noexcept;
+  std::uint64_t (*second)(bucket*, std::uint64_t, const key_type*, const bucket_hash*, handle*,
+                          companions, std::uint64_t) noexcept;
+};
+
+// find_first() looks n <= 64 keys up in their primary buckets. For misses that insert() may want
+// to put into their secondary, it fetches that.
 template <class Probe, class Family>
-[[gnu::always_inline]] inline void find_chunk(typename Family::bucket* buckets, std::uint64_t count,
-                                              const typename Family::key_type* keys,
-                                              const bucket_hash* hashes,
-                                              typename Family::bucket* const* firsts, handle* found,
-                                              companions beside, unsigned n) noexcept {
+[[gnu::always_inline]] inline first_look find_first(
+    typename Family::bucket* buckets, std::uint64_t count, const typename Family::key_type* keys,
+    const bucket_hash* hashes, typename Family::bucket* const* firsts, handle* found,
+    companions beside, unsigned n) noexcept {
   std::uint64_t missed = 0;
   for (unsigned i = 0; i < n; ++i) {
     auto& first = *firsts[i];
@@ -83,6 +95,7 @@ template <class Probe, class Family>
     if (Family::resembles(found[i], keys[i])) [[unlikely]] {  // the same of another VIP
       if (const unsigned at = Probe::match(first, keys[i]); at != Family::per_bucket) {
         found[i] = &first.entries[at].word;
+        missed &= ~(std::uint64_t{1} << i);
         continue;
       }
     }
@@ -92,38 +105,57 @@ template <class Probe, class Family>
     if (look || free_place(first) == Family::per_bucket)
       Family::prefetch(buckets + secondary_bucket(hashes[i], count));
   }
+  return {missed, again};
+}
+
+// find_second() looks in the secondary buckets of the keys that `again` names.
+template <class Probe, class Family>
+[[gnu::always_inline]] inline std::uint64_t find_second(
+    typename Family::bucket* buckets, std::uint64_t count, const typename Family::key_type* keys,
+    const bucket_hash* hashes, handle* found, companions beside, std::uint64_t again) noexcept {
+  std::uint64_t there = 0;
   for (; again != 0; again &= again - 1) {
     const auto i = static_cast<unsigned>(__builtin_ctzll(again));
     auto& second = buckets[secondary_bucket(hashes[i], count)];
     const unsigned at = Probe::match(second, keys[i]);
     if (at == Family::per_bucket) continue;
     found[i] = &second.entries[at & 3].word;
+    there |= std::uint64_t{1} << i;
     beside.prefetch(*found[i]);
   }
+  return there;
 }
 
-#define SLUICE_FIND_CHUNK(name, attributes, probe)                                               \
-  template <class Family>                                                                        \
-  attributes void name(typename Family::bucket* buckets, std::uint64_t count,                    \
-                       const typename Family::key_type* keys, const bucket_hash* hashes,         \
-                       typename Family::bucket* const* firsts, handle* found, companions beside, \
-                       unsigned n) noexcept {                                                    \
-    find_chunk<probe, Family>(buckets, count, keys, hashes, firsts, found, beside, n);           \
+#define SLUICE_BULK_FIND(name, attributes, probe)                                               \
+  template <class Family>                                                                       \
+  attributes first_look name##_first(typename Family::bucket* buckets, std::uint64_t count,     \
+                                     const typename Family::key_type* keys,                     \
+                                     const bucket_hash* hashes,                                 \
+                                     typename Family::bucket* const* firsts, handle* found,     \
+                                     companions beside, unsigned n) noexcept {                  \
+    return find_first<probe, Family>(buckets, count, keys, hashes, firsts, found, beside, n);   \
+  }                                                                                             \
+  template <class Family>                                                                       \
+  attributes std::uint64_t name##_second(typename Family::bucket* buckets, std::uint64_t count, \
+                                         const typename Family::key_type* keys,                 \
+                                         const bucket_hash* hashes, handle* found,              \
+                                         companions beside, std::uint64_t again) noexcept {     \
+    return find_second<probe, Family>(buckets, count, keys, hashes, found, beside, again);      \
   }
-SLUICE_FIND_CHUNK(find_chunk_scalar, , scalar_probe)
-SLUICE_FIND_CHUNK(find_chunk_avx2, SLUICE_AVX2, avx2_probe)
-SLUICE_FIND_CHUNK(find_chunk_avx512, SLUICE_AVX512, avx512_probe)
-#undef SLUICE_FIND_CHUNK
+SLUICE_BULK_FIND(find_scalar, , scalar_probe)
+SLUICE_BULK_FIND(find_avx2, SLUICE_AVX2, avx2_probe)
+SLUICE_BULK_FIND(find_avx512, SLUICE_AVX512, avx512_probe)
+#undef SLUICE_BULK_FIND
 
 template <class Family>
-find_chunk_function<Family> bulk_find(instruction_set s) noexcept {
+bulk_functions<Family> bulk_find(instruction_set s) noexcept {
   switch (s) {
     case instruction_set::avx512:
-      return find_chunk_avx512<Family>;
+      return {find_avx512_first<Family>, find_avx512_second<Family>};
     case instruction_set::avx2:
-      return find_chunk_avx2<Family>;
+      return {find_avx2_first<Family>, find_avx2_second<Family>};
     default:
-      return find_chunk_scalar<Family>;
+      return {find_scalar_first<Family>, find_scalar_second<Family>};
   }
 }
 

@@ -65,7 +65,7 @@ class flow_map {
       : buckets_{static_cast<bucket*>(memory)},
         count_{count},
         hasher_{secret},
-        find_chunk_{bulk_find<Family>(instructions)},
+        find_{bulk_find<Family>(instructions)},
         vacancy_{vacancy_finder<Family>(instructions)},
         victim_{victim_finder<Family>(instructions)} {
     set_timeouts(abi::default_timeouts);
@@ -95,29 +95,32 @@ class flow_map {
     return find_in(buckets_[primary(h)], key) != nullptr;
   }
 
-  // find_bulk() finds n keys at once; firsts: what prefetch() has returned for them, some tens
-  // of ns before. The few that are not in an overflowed primary are looked for in a second
-  // pass. Fetches what insert() will need for those that are not there, and the companions of
-  // those that are.
-  void find_bulk(const key_type* keys, const bucket_hash* hashes, bucket* const* firsts,
-                 handle* found, companions beside, unsigned n) const noexcept {
-    while (n > 64) {
-      find_chunk_(buckets_, count_, keys, hashes, firsts, found, beside, 64);
-      keys += 64, hashes += 64, firsts += 64, found += 64, n -= 64;
-    }
-    find_chunk_(buckets_, count_, keys, hashes, firsts, found, beside, n);
+  // find_primaries() looks n <= chunk keys up where most of them are; firsts: what prefetch()
+  // has returned for them, some tens of ns before. find_secondaries() is for those of them that may
+  // be elsewhere (first_look::again), better some tens of ns later; it returns which are. Both
+  // fetch the companions of what they find; the first also what insert() will need for those that
+  // are not there.
+  static constexpr unsigned chunk = 64;
+  [[nodiscard]] first_look find_primaries(const key_type* keys, const bucket_hash* hashes,
+                                          bucket* const* firsts, handle* found, companions beside,
+                                          unsigned n) const noexcept {
+    return find_.first(buckets_, count_, keys, hashes, firsts, found, beside, n);
   }
-  // The same for who has not kept what prefetch() returned, and has no companions.
+  std::uint64_t find_secondaries(const key_type* keys, const bucket_hash* hashes, handle* found,
+                                 companions beside, std::uint64_t again) const noexcept {
+    return again == 0 ? 0 : find_.second(buckets_, count_, keys, hashes, found, beside, again);
+  }
+  // find_bulk() is both, for who has no companions.
   void find_bulk(const key_type* keys, const bucket_hash* hashes, handle* found,
                  unsigned n) const noexcept {
-    std::array<bucket*, 64> firsts;
-    for (unsigned chunk; n != 0; keys += chunk, hashes += chunk, found += chunk, n -= chunk) {
-      chunk = n < 64 ? n : 64;
-      for (unsigned i = 0; i < chunk; ++i) firsts[i] = buckets_ + primary(hashes[i]);
-      find_chunk_(buckets_, count_, keys, hashes, firsts.data(), found,
-                  {reinterpret_cast<const std::byte*>(buckets_),
-                   reinterpret_cast<const std::byte*>(buckets_), 0},
-                  chunk);
+    const companions none{reinterpret_cast<const std::byte*>(buckets_),
+                          reinterpret_cast<const std::byte*>(buckets_), 0};
+    std::array<bucket*, chunk> firsts;
+    for (unsigned now; n != 0; keys += now, hashes += now, found += now, n -= now) {
+      now = n < chunk ? n : chunk;
+      for (unsigned i = 0; i < now; ++i) firsts[i] = buckets_ + primary(hashes[i]);
+      const first_look look = find_primaries(keys, hashes, firsts.data(), found, none, now);
+      find_secondaries(keys, hashes, found, none, look.again);
     }
   }
 
@@ -260,7 +263,7 @@ class flow_map {
   bucket* buckets_;
   std::uint64_t count_;
   bucket_hasher hasher_;
-  find_chunk_function<Family> find_chunk_;
+  bulk_functions<Family> find_;
   vacancy_function<Family> vacancy_;
   victim_function<Family> victim_;
   alignas(32) std::array<std::uint32_t, abi::connection_state_count> wide_timeouts_{};

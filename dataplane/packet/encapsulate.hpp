@@ -140,14 +140,19 @@ inline void make_outer4(void* at, std::uint32_t inner_length, ip_proto inner, st
 inline void make_outer6(void* at, std::uint32_t inner_length, ip_proto inner,
                         std::uint8_t traffic_class, std::uint32_t label, const ip_address& source,
                         const ip_address& destination) noexcept {
-  ipv6_header h;
-  h.version_class_label = be32{6u << 28 | std::uint32_t{traffic_class} << 20 | label};
-  h.payload_length = be16{static_cast<std::uint16_t>(inner_length)};
-  h.next_header = static_cast<std::uint8_t>(inner);
-  h.hop_limit = outer_ttl;
-  h.source = source.bytes;
-  h.destination = destination.bytes;
-  std::memcpy(at, &h, sizeof h);
+  // Not by way of a struct: gcc puts that together in small pieces on the stack and reads it in
+  // large ones, which waits for each of them to leave the store buffer.
+  static_assert(sizeof(ipv6_header) == 40 && offsetof(ipv6_header, source) == 8 &&
+                offsetof(ipv6_header, destination) == 24);
+  const be32 begin{6u << 28 | std::uint32_t{traffic_class} << 20 | label};
+  const be16 length{static_cast<std::uint16_t>(inner_length)};
+  const std::uint64_t first = std::uint64_t{begin.raw()} | std::uint64_t{length.raw()} << 32 |
+                              static_cast<std::uint64_t>(inner) << 48 |
+                              std::uint64_t{outer_ttl} << 56;
+  auto* const to = static_cast<std::byte*>(at);
+  std::memcpy(to, &first, sizeof first);
+  std::memcpy(to + 8, &source, 16);
+  std::memcpy(to + 24, &destination, 16);
 }
 
 // mac_word: a MAC address as the low 48 bits of a memory word, so that an Ethernet header

@@ -4,6 +4,8 @@
 //
 // Handles of the table hold until the first insert. So all packets with a connection
 // come first; then the newcomers, whose memory was fetched meanwhile.
+#include <algorithm>
+#include <bit>
 #include <type_traits>
 
 #include "dataplane/packet/tcp_options.hpp"
@@ -128,11 +130,11 @@ void packet_path::make_stamps(std::uint16_t now) noexcept {
 }
 
 // hit() sends a packet of a connection in the table to the connection's backend. False: it has
-// not counted it as sent.
-template <class Family>
+// not counted it as sent. before(): what comes before anything that others notice.
+template <class Family, class Before>
 [[gnu::always_inline]] inline bool packet_path::hit(batch<Family>& b,
-                                                    connection::flow_map<Family>& map,
-                                                    unsigned k) noexcept {
+                                                    connection::flow_map<Family>& map, unsigned k,
+                                                    Before&& before) noexcept {
   const connection::handle found = b.found[k];
   const connection_word w = *found;
   const wire::common c = b.commons[k];
@@ -142,7 +144,8 @@ template <class Family>
   // Mostly nothing changes: the entry was seen this second, in this state.
   const std::uint64_t change = (w.value ^ s.word) & s.mask;
   const auto slowly = [&] {
-    translate_put_off(b);  // in the order of the burst
+    before();
+    translate_put_off(b, k);  // in the order of the burst
     spell_out(b, k);
     hit_slow(map, found, number_of(b.packets[k]), false);
     return false;
@@ -159,33 +162,90 @@ template <class Family>
     put_off(b, k);
     return false;
   }
-  translate_put_off(b);
+  before();
+  translate_put_off(b, k);
   spell_out(b, k);
   send(number_of(b.packets[k]), w.backend());
   return false;
 }
 
+// look_on() turns to the secondary buckets of those that are not in their primary, and deals with
+// those that are there and come before packet `end`; the others are known to s. Where most
+// packets begin connections, these are prepared before, while the secondaries are on their way; in
+// vain for those that turn out to be there.
+template <class Family>
+[[gnu::noinline]] void packet_path::look_on(batch<Family>& b, connection::flow_map<Family>& map,
+                                            search& s, unsigned end) noexcept {
+  s.looked_on = true;
+  s.prepared = 2 * s.missing > b.size;
+  if (s.prepared) prepare(b, s);
+  std::array<std::uint64_t, max_burst / chunk> there;
+  std::uint64_t any = 0;
+  for (unsigned c = 0, at = 0; at < b.size; ++c, at += chunk) {
+    there[c] = map.find_secondaries(b.keys.data() + at, b.hashes.data() + at, b.found.data() + at,
+                                    s.beside, s.first[c].again);
+    s.first[c].missed &= ~there[c];
+    any |= there[c];
+  }
+  if (any == 0) return;
+  for (unsigned c = 0, at = 0; at < b.size; ++c, at += chunk)
+    for (std::uint64_t rest = there[c]; rest != 0; rest &= rest - 1) {
+      const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
+      --s.missing;
+      if (k < end) {
+        s.sent += hit(b, map, k, [] {});
+      } else {
+        s.known[c] |= rest & -rest;
+      }
+    }
+  if (!s.prepared) return;
+  unsigned left = 0;
+  for (unsigned j = 0; left < s.missing; ++j)
+    if (const unsigned k = newcomers_[j].in_batch; b.found[k] == nullptr && left++ != j)
+      newcomers_[left - 1] = newcomers_[j];
+}
+
+// A packet that changes nothing but its own connection is dealt with at once; before anything
+// else, all that came earlier in the burst are.
 template <class Family>
 void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept {
   static_assert(sizeof(egress) == cache_line && sizeof(abi::backend_counters) == cache_line / 2);
-  const connection::companions beside{reinterpret_cast<const std::byte*>(egress_.get()),
-                                      reinterpret_cast<const std::byte*>(counters_.backends),
-                                      egress_mask_};
-  map.find_bulk(b.keys.data(), b.hashes.data(), b.firsts.data(), b.found.data(), beside, b.size);
-  unsigned missing = 0;
-  unsigned sent = 0;
+  search s;
+  s.beside = {reinterpret_cast<const std::byte*>(egress_.get()),
+              reinterpret_cast<const std::byte*>(counters_.backends), egress_mask_};
   const unsigned size = b.size;
-  for (unsigned k = 0; k < size; ++k) {
-    if (b.found[k] != nullptr) [[likely]] {
-      sent += hit(b, map, k);
-    } else {
-      newcomers_[missing++].in_batch = static_cast<std::uint8_t>(k);
-    }
+  for (unsigned c = 0, at = 0; at < size; ++c, at += chunk) {
+    const unsigned n = std::min(size - at, chunk);
+    s.first[c] = map.find_primaries(b.keys.data() + at, b.hashes.data() + at, b.firsts.data() + at,
+                                    b.found.data() + at, s.beside, n);
+    s.known[c] = ~s.first[c].missed & (~std::uint64_t{0} >> (chunk - n));
+    s.missing += static_cast<unsigned>(std::popcount(s.first[c].missed));
   }
-  translate_put_off(b);
-  tally_.hits += size - missing;
-  tally_.forwarded += sent;
-  if (missing != 0) resolve_new(b, map, missing);
+  unsigned sent = 0;
+  for (unsigned c = 0, at = 0; at < size; ++c, at += chunk)
+    for (std::uint64_t rest = s.known[c]; rest != 0;) {
+      const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
+      rest &= rest - 1;
+      sent += hit(b, map, k, [&] {
+        if (s.looked_on || s.missing == 0) return;
+        s.known[c] = rest;
+        look_on(b, map, s, k);
+        rest = s.known[c];
+      });
+    }
+  if (s.missing != 0 && !s.looked_on) look_on(b, map, s, size);
+  translate_put_off(b, size);
+  tally_.hits += size - s.missing;
+  tally_.forwarded += sent + s.sent;
+  if (s.missing == 0) return;
+  if (!s.prepared) {
+    newcomer* n = newcomers_.data();
+    for (unsigned c = 0, at = 0; at < size; ++c, at += chunk)
+      for (std::uint64_t rest = s.first[c].missed; rest != 0; rest &= rest - 1)
+        n++->in_batch =
+            static_cast<std::uint8_t>(at + static_cast<unsigned>(__builtin_ctzll(rest)));
+  }
+  resolve_new(b, map, s.missing, s.prepared);
 }
 
 std::uint64_t packet_path::flow_hash(std::size_t i) const noexcept {

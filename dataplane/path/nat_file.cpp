@@ -37,7 +37,7 @@ std::uint64_t size_of(std::uint32_t sessions) noexcept {
   return sessions_at + units * unit;
 }
 
-std::uint64_t place_of(std::uint64_t session) noexcept {
+std::uint64_t offset_of(std::uint64_t session) noexcept {
   return sessions_at + session * sizeof(nat_session);
 }
 
@@ -181,8 +181,8 @@ int nat_file::grow(std::uint32_t used) noexcept {
     error = make_present(now + more);
     if (error != 0) continue;
     // What the worker does not use yet: it shall not wait.
-    const std::uint64_t page = place_of(now) / abi::huge_page * abi::huge_page;
-    abi::make_huge(data_, std::max(page, used == 0 ? 0 : place_of(used)), place_of(now + more));
+    const std::uint64_t page = offset_of(now) / abi::huge_page * abi::huge_page;
+    abi::make_huge(data_, std::max(page, used == 0 ? 0 : offset_of(used)), offset_of(now + more));
     __atomic_store_n(&header().present, static_cast<std::uint32_t>(now + more), __ATOMIC_RELEASE);
     return 0;
   }

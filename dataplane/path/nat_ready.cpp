@@ -4,11 +4,11 @@
 // tables once is taken for granted for a generation, and the checksums change by what the
 // session knows. The packets of a burst are put off until all have been looked up, so that the
 // memory of their sessions is fetched meanwhile.
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <span>
 #include <type_traits>
-#include <utility>
 
 #include "dataplane/path/packet_path.hpp"
 #include "dataplane/path/ready.hpp"
@@ -99,6 +99,8 @@ template <class Family>
   std::memcpy(&ip.destination, s->server.bytes.data() + 16 - n, n);
   std::memcpy(l4, &s->local_port, 2);
   std::memcpy(l4 + 2, &s->server_port, 2);
+  // Before the checksum alone is written: this reads more, and would wait for it.
+  wire::decrement_ttl(ip);
   if constexpr (v4) ip.checksum = be16::from_raw(changed_by(ip.checksum.raw(), s->ip_change));
   if (tcp) {
     auto& to = reinterpret_cast<wire::tcp_header*>(l4)->checksum;
@@ -107,7 +109,6 @@ template <class Family>
     const std::uint16_t sum = changed_by(to.raw(), s->l4_change);
     to = be16::from_raw(sum != 0 ? sum : std::uint16_t{0xffff});
   }
-  wire::decrement_ttl(ip);
   std::memcpy(p.data, e.header.data(), 8);
   std::memcpy(p.data + 8, e.header.data() + 8, 4);
   count_ready(p, wire::length_of(c), e);
@@ -115,9 +116,10 @@ template <class Family>
 }
 
 template <class Family>
-void packet_path::translate_put_off(batch<Family>& b) noexcept {
-  if (put_off_count_ == 0) return;
-  const unsigned count = std::exchange(put_off_count_, 0);
+void packet_path::translate_put_off(batch<Family>& b, unsigned end) noexcept {
+  unsigned count = put_off_count_;
+  while (count != 0 && put_off_[count - 1] >= end) --count;
+  if (count == 0) return;
   for (unsigned j = 0; j < count; ++j) {
     const nat_session* const s = nat_->hinted(b.hashes[put_off_[j]].value);
     if (s == nullptr) continue;
@@ -137,9 +139,11 @@ void packet_path::translate_put_off(batch<Family>& b) noexcept {
     if (translated_ != nullptr)
       confirm(*translated_, b.hashes[k].value, !std::is_same_v<Family, connection::ipv4>);
   }
+  put_off_count_ -= count;
+  std::copy_n(put_off_.data() + count, put_off_count_, put_off_.data());
 }
 
-template void packet_path::translate_put_off(batch<connection::ipv4>&) noexcept;
-template void packet_path::translate_put_off(batch<connection::ipv6>&) noexcept;
+template void packet_path::translate_put_off(batch<connection::ipv4>&, unsigned) noexcept;
+template void packet_path::translate_put_off(batch<connection::ipv6>&, unsigned) noexcept;
 
 }  // namespace sluice

@@ -78,15 +78,33 @@ template <class Family>
   send(i, to.ref);
 }
 
+// prepare() is quick() for packets that may have no connection; without members: it was not.
+template <class Family>
+[[gnu::noinline]] void packet_path::prepare(const batch<Family>& b, const search& s) noexcept {
+  newcomer* n = newcomers_.data();
+  for (unsigned c = 0; c * chunk < b.size; ++c)
+    for (std::uint64_t rest = s.first[c].missed; rest != 0; rest &= rest - 1, ++n) {
+      const unsigned k = c * chunk + static_cast<unsigned>(__builtin_ctzll(rest));
+      n->in_batch = static_cast<std::uint8_t>(k);
+      if (!quick(b, k, *n)) n->members = nullptr;
+    }
+}
+
 // resolve_new() finds a backend for the packets without a connection, and enters those
-// that begin one. In steps, each of which fetches what the next one reads.
+// that begin one. In steps, each of which fetches what the next one reads. prepared: prepare() has
+// seen them.
 template <class Family>
 [[gnu::noinline]] void packet_path::resolve_new(batch<Family>& b, connection::flow_map<Family>& map,
-                                                unsigned count) noexcept {
+                                                unsigned count, bool prepared) noexcept {
   unsigned going = 0;
   for (unsigned j = 0; j < count; ++j) {
     const std::uint8_t k = newcomers_[j].in_batch;
-    if (quick(b, k, newcomers_[going])) [[likely]] {
+    if (prepared) {
+      if (newcomers_[j].members != nullptr) [[likely]] {
+        if (going++ != j) newcomers_[going - 1] = newcomers_[j];
+        continue;
+      }
+    } else if (quick(b, k, newcomers_[going])) [[likely]] {
       ++going;
       continue;
     }
@@ -454,8 +472,12 @@ template void packet_path::hit_slow(connection::flow_map<connection::ipv4>&, con
 template void packet_path::hit_slow(connection::flow_map<connection::ipv6>&, connection::handle,
                                     std::size_t, bool) noexcept;
 template void packet_path::resolve_new(batch<connection::ipv4>&,
-                                       connection::flow_map<connection::ipv4>&, unsigned) noexcept;
+                                       connection::flow_map<connection::ipv4>&, unsigned,
+                                       bool) noexcept;
 template void packet_path::resolve_new(batch<connection::ipv6>&,
-                                       connection::flow_map<connection::ipv6>&, unsigned) noexcept;
+                                       connection::flow_map<connection::ipv6>&, unsigned,
+                                       bool) noexcept;
+template void packet_path::prepare(const batch<connection::ipv4>&, const search&) noexcept;
+template void packet_path::prepare(const batch<connection::ipv6>&, const search&) noexcept;
 
 }  // namespace sluice

@@ -147,6 +147,17 @@ class packet_path {
     std::uint8_t in_batch;
     bool by_id;
   };
+  // A look-up of a burst that is under way; a bit for each packet of the batch.
+  static constexpr unsigned chunk = connection::flow_map<connection::ipv4>::chunk;
+  struct search {
+    connection::companions beside;
+    std::array<connection::first_look, max_burst / chunk> first;  // missed: so far
+    std::array<std::uint64_t, max_burst / chunk> known;           // and not dealt with yet
+    unsigned missing{0};
+    unsigned sent{0};
+    bool looked_on{false};
+    bool prepared{false};  // the missing are newcomers_
+  };
   // Counts of one burst, added to the shared counters at its end.
   struct tally {
     std::uint64_t forwarded, hits, opened, closed, expired, evicted, moved, untracked, to_kernel;
@@ -206,9 +217,16 @@ class packet_path {
   template <class Family>
   void resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept;
   template <class Family>
-  void resolve_new(batch<Family>& b, connection::flow_map<Family>& map, unsigned count) noexcept;
+  void prepare(const batch<Family>& b, const search& s) noexcept;
   template <class Family>
-  bool hit(batch<Family>& b, connection::flow_map<Family>& map, unsigned k) noexcept;
+  void resolve_new(batch<Family>& b, connection::flow_map<Family>& map, unsigned count,
+                   bool prepared) noexcept;
+  template <class Family>
+  void look_on(batch<Family>& b, connection::flow_map<Family>& map, search& s,
+               unsigned end) noexcept;
+  template <class Family, class Before>
+  bool hit(batch<Family>& b, connection::flow_map<Family>& map, unsigned k,
+           Before&& before) noexcept;
   template <class Family>
   void spell_out(const batch<Family>& b, unsigned k) noexcept;
   void make_stamps(std::uint16_t now) noexcept;
@@ -274,10 +292,13 @@ class packet_path {
   template <class Family>
   void put_off(const batch<Family>& b, unsigned k) noexcept {
     nat_->prefetch_hint(b.hashes[k].value);
-    put_off_[put_off_count_++] = static_cast<std::uint8_t>(k);
+    // In the order of the burst; few come late.
+    unsigned at = put_off_count_++;
+    for (; at != 0 && put_off_[at - 1] > k; --at) put_off_[at] = put_off_[at - 1];
+    put_off_[at] = static_cast<std::uint8_t>(k);
   }
   template <class Family>
-  void translate_put_off(batch<Family>& b) noexcept;
+  void translate_put_off(batch<Family>& b, unsigned end) noexcept;  // those before
   template <class Family>
   [[nodiscard]] bool translate_ready(const batch<Family>& b, unsigned k, const egress& e) noexcept;
   void confirm(nat_session& s, std::uint64_t hash, bool v6) noexcept;
