@@ -53,9 +53,8 @@ constexpr std::array scheduler_names{
 };
 
 // set_tiers() makes tiers of what IPVS's `fo` does with weights: the heaviest that is up gets
-// everything. Then the sorry servers, behind all others.
+// everything.
 bool set_tiers(draft_service& s) {
-  std::uint8_t last = 0;
   if (s.heaviest_first) {
     std::set<std::uint32_t, std::greater<>> weights;
     for (const draft_backend& b : s.backends) weights.insert(b.value.weight);
@@ -63,12 +62,11 @@ bool set_tiers(draft_service& s) {
     for (draft_backend& b : s.backends) {
       const auto heavier = std::distance(weights.begin(), weights.find(b.value.weight));
       b.value.tier = static_cast<std::uint8_t>(heavier);
-      last = std::max(last, b.value.tier);
       if (b.value.weight != 0) b.value.weight = 100;
     }
   }
   for (draft_backend& b : s.sorry) {
-    b.value.tier = s.backends.empty() ? std::uint8_t{0} : static_cast<std::uint8_t>(last + 1);
+    b.value.sorry = true;
     s.backends.push_back(b);
   }
   s.sorry.clear();

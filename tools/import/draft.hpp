@@ -60,6 +60,8 @@ class draft {
   std::vector<config_error> notes_;
 };
 
+constexpr std::uint32_t most_connections = 4'000'000'000;  // max-connections
+
 // number() reads a decimal number of at most `most`.
 [[nodiscard]] std::optional<std::uint32_t> number(std::string_view text, std::uint32_t most);
 

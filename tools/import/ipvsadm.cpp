@@ -88,7 +88,7 @@ struct options {
   std::string service;
   bool tcp{true};
   std::string_view fwmark, sctp, scheduler{"wlc"}, real, tunnel{"ipip"}, tunnel_port, netmask;
-  std::string_view weight{"1"}, persistent;
+  std::string_view weight{"1"}, most, persistent;
   forward_mode forward{forward_mode::dsr_l2};
   bool tunnels{false};
   std::vector<std::string> unknown;  // with what follows them
@@ -147,6 +147,8 @@ options read_options(const std::vector<std::string_view>& words) {
       o.tunnels = true;
     } else if (word == "-w") {
       o.weight = take();
+    } else if (word == "-x") {
+      o.most = take();
     } else if (word == "--tun-type") {
       o.tunnel = take();
     } else if (word == "--tun-port") {
@@ -154,8 +156,8 @@ options read_options(const std::vector<std::string_view>& words) {
     } else if (word != "-6" && word != "--tun-nocsum") {
       std::string text{given};
       if (const std::string_view v = take(); !v.empty()) text += " " + std::string{v};
-      // `-x 0` says that there is no limit.
-      if (text != "-x 0" && text != "-y 0") o.unknown.push_back(text);
+      // `-y 0` says that there is no limit.
+      if (text != "-y 0") o.unknown.push_back(text);
     }
   }
   if (o.tunnels)
@@ -167,7 +169,8 @@ options read_options(const std::vector<std::string_view>& words) {
 
 std::string_view why_not(std::string_view option) {
   const std::string_view word = shortened(option.substr(0, option.find(' ')));
-  if (word == "-x" || word == "-y") return "there is no limit of a backend's connections";
+  if (word == "-y")
+    return "a backend at its maximum gets connections again below 90 per cent of it";
   if (word == "-o") return "a datagram's flow keeps its backend";
   if (word == "-b") return "flags of schedulers have no equal";
   if (word == "--pe") return "there is no such engine";
@@ -256,6 +259,10 @@ class ipvsadm_reader {
     const auto weight = number(o.weight, 65535);
     if (!weight) draft_.note(line, key, "a weight is at most 65535; 100 is used");
     b.value.weight = weight.value_or(100);
+    if (const auto most = number(o.most, most_connections); !o.most.empty() && most)
+      b.value.max_connections = *most;  // 0: none
+    else if (!o.most.empty())
+      draft_.note(line, key + ": -x", "is no number of connections");
     if (!model::translates(o.forward) && real->port != e->port && real->port != 0)
       draft_.note(line, key,
                   "its port is not carried over: a packet keeps the one that it came with");

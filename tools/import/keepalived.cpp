@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <iterator>
 #include <map>
+#include <sstream>
 
+#include "controlplane/model/health_text.hpp"
 #include "dataplane/abi/address_text.hpp"
 #include "tools/import/draft.hpp"
 #include "tools/import/words.hpp"
@@ -16,6 +19,8 @@ namespace {
 using model::forward_mode;
 using model::health_kind;
 using std::chrono::milliseconds;
+
+constexpr std::string_view checks_directory = "/etc/sluice/checks";  // node.yaml's default
 
 // Keys that are known, and why there is nothing for them. An empty reason: there is nothing to
 // carry over, as Sluice does so anyway.
@@ -52,8 +57,8 @@ constexpr std::array known_keys{
     known_key{"smtp_alert", "no mail is sent; packaging/prometheus has alert rules"},
     known_key{"no_smtp_alert", ""},
     known_key{"snmp_name", "there is no SNMP"},
-    known_key{"uthreshold", "there is no limit of a backend's connections"},
-    known_key{"lthreshold", "there is no limit of a backend's connections"},
+    known_key{"lthreshold",
+              "a backend at its maximum gets connections again below 90 per cent of it"},
     known_key{"warmup", "checks begin at once, spread over an interval"},
     known_key{"delay_before_retry", "a check that failed is repeated after the interval"},
     known_key{"ip_family", ""},
@@ -324,6 +329,13 @@ class keepalived_reader {
     return true;
   }
 
+  void read_bound(const statement& k, const std::string& where, std::uint32_t& most) {
+    if (const auto value = number(k.word(1), most_connections))
+      most = *value;
+    else
+      draft_.note(k.line, where + ": " + joined(k), "is no number of connections");
+  }
+
   // read_endpoint() takes "10.0.1.11 80" behind a keyword.
   std::optional<draft_backend> read_endpoint(const statement& k, const std::string& where) {
     const auto ip = parse_ip(k.word(1));
@@ -340,12 +352,7 @@ class keepalived_reader {
   }
 
   void read_sorry_server(const statement& k, draft_service& s) {
-    const auto b = read_endpoint(k, s.key);
-    if (!b) return;
-    draft_.note(k.line, s.key + ": " + joined(k),
-                "is in a tier of its own behind all others; unlike before it is checked as they "
-                "are");
-    s.sorry.push_back(*b);
+    if (const auto b = read_endpoint(k, s.key)) s.sorry.push_back(*b);
   }
 
   void read_real_server(const statement& rs, draft_service& s, timing times,
@@ -361,6 +368,8 @@ class keepalived_reader {
       if (read_timing(k, where, times)) continue;
       if (key == "weight") {
         read_weight(k, where, b->value.weight);
+      } else if (key == "uthreshold") {
+        read_bound(k, where, b->value.max_connections);
       } else if (key == "virtualhost") {
         own_host = k.word(1);
       } else if (key == "lvs_method") {
@@ -421,20 +430,28 @@ class keepalived_reader {
       h.verify = false;  // keepalived does not
     } else if (kind == "PING_CHECK") {
       h.kind = health_kind::icmp;
+    } else if (kind == "DNS_CHECK") {
+      h.kind = health_kind::dns;
+      h.record = 6;  // SOA of the root, when nothing else is said
+    } else if (kind == "UDP_CHECK") {
+      h.kind = health_kind::udp;
+      h.answer = model::health_answer::none;
+    } else if (kind == "MISC_CHECK") {
+      h.kind = health_kind::exec;
     } else if (kind == "SMTP_CHECK") {
       h.kind = health_kind::tcp;
       draft_.note(check->line, here, "not carried over as it is: a tcp check takes its place");
     } else {
       draft_.note(
           check->line, here,
-          "not carried over, so its backends are not checked: health.type dns, udp or exec, "
-          "written by hand, may do the same");
+          "not carried over, so its backends are not checked: health.type exec, with a program of "
+          "yours, may do the same");
       return h;
     }
     bool url = false;
     for (const statement& k : check->block) {
       const std::string_view key = k.word(0);
-      if (read_timing(k, here, times)) continue;
+      if (read_own(k, here, h, times) || read_timing(k, here, times)) continue;
       if (key == "connect_port") {
         const auto port = number(k.word(1), 65535);
         if (!port || *port == 0)
@@ -453,6 +470,10 @@ class keepalived_reader {
         left_out(k, here);
       }
     }
+    if (h.kind == health_kind::exec && h.command.empty()) {
+      draft_.note(check->line, here, "names no program, so its backends are not checked");
+      return {};
+    }
     const bool plain =
         std::all_of(host.begin(), host.end(), [](char c) { return c > ' ' && c < 0x7f; });
     if (host.size() <= 255 && plain)
@@ -464,6 +485,77 @@ class keepalived_reader {
     h.rise = 1;
     h.fall = times.retry + 1;
     return model::without_unused(h);
+  }
+
+  // read_own() takes the keys of datagrams and programs; true: it was one of these.
+  bool read_own(const statement& k, const std::string& here, model::health_check& h,
+                timing& times) {
+    const std::string_view key = k.word(0);
+    const std::string place = here + ": " + joined(k);
+    if (h.kind == health_kind::dns && key == "name") {
+      const std::string_view name = k.word(1);
+      h.name = name.ends_with('.') ? name.substr(0, name.size() - 1) : name;
+    } else if (h.kind == health_kind::dns && key == "type") {
+      if (const auto record = model::record_of(k.word(1)))
+        h.record = *record;
+      else
+        draft_.note(k.line, place, "not carried over: expected A, AAAA, CNAME, MX, NS, SOA or TXT");
+    } else if (h.kind == health_kind::udp && key == "payload") {
+      if (auto sent = from_hex(k))
+        h.send = std::move(*sent);
+      else
+        draft_.note(k.line, place, "is not hexadecimal; nothing is sent but an empty datagram");
+    } else if (h.kind == health_kind::udp && key == "require_reply") {
+      h.answer = model::health_answer::any;
+      if (k.words.size() > 1)
+        draft_.note(k.line, place, "not carried over as it is: any reply will do (health.receive)");
+    } else if (h.kind == health_kind::exec && key == "misc_path") {
+      read_program(k, place, h);
+    } else if (h.kind == health_kind::exec && key == "misc_timeout") {
+      if (const auto value = seconds(k.word(1)))
+        times.timeout = *value;
+      else
+        draft_.note(k.line, place, "is no time from 0.01 to 3600 seconds");
+    } else if (h.kind == health_kind::exec && key == "misc_dynamic") {
+      h.weights = true;
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  // read_program() takes a program and its arguments. Where it stands is the node's affair.
+  void read_program(const statement& k, const std::string& place, model::health_check& h) {
+    std::istringstream words{std::string{k.word(1)}};
+    for (std::string word; words >> word;) h.command.push_back(std::move(word));
+    for (std::size_t i = 2; i < k.words.size(); ++i) h.command.push_back(k.words[i]);
+    if (h.command.empty()) return;
+    const std::string name = h.command[0].substr(h.command[0].rfind('/') + 1);
+    if (name.empty()) return h.command.clear();
+    const std::string there = std::string{checks_directory} + "/" + name;
+    if (there != h.command[0])
+      draft_.note(k.line, place,
+                  "copy the program to " + there +
+                      ": checks run only what is in the node's directory (controlplane.checks)");
+    h.command[0] = there;
+  }
+
+  // from_hex() reads the words behind the key, which are bytes in hexadecimal.
+  static std::optional<std::string> from_hex(const statement& k) {
+    std::string digits;
+    for (std::size_t i = 1; i < k.words.size(); ++i)
+      std::copy_if(k.words[i].begin(), k.words[i].end(), std::back_inserter(digits),
+                   [](char c) { return c != ' '; });
+    if (digits.size() % 2 != 0) return std::nullopt;
+    std::string bytes;
+    for (std::size_t i = 0; i < digits.size(); i += 2) {
+      unsigned value = 0;
+      const char* const end = digits.data() + i + 2;
+      const auto read = std::from_chars(digits.data() + i, end, value, 16);
+      if (read.ec != std::errc{} || read.ptr != end) return std::nullopt;
+      bytes.push_back(static_cast<char>(value));
+    }
+    return bytes;
   }
 
   void read_url(const statement& url, const std::string& here, model::health_check& h,

@@ -38,6 +38,45 @@ TEST(import, ipvsadm) {
   hold_to_files("plain.ipvsadm", from_ipvsadm(read("plain.ipvsadm"), "plain.ipvsadm"));
 }
 
+TEST(import, checks_of_keepalived_by_datagrams_and_programs) {
+  const auto got = from_keepalived(
+      "virtual_server 198.51.100.53 53 {\n lvs_method NAT\n protocol UDP\n"
+      " real_server 10.0.1.11 53 {\n  DNS_CHECK {\n   type AAAA\n   name www.example.net.\n  }\n"
+      " }\n}\n"
+      "virtual_server 198.51.100.54 53 {\n lvs_method NAT\n protocol UDP\n"
+      " real_server 10.0.1.11 53 {\n  UDP_CHECK {\n   payload \"0a 0B\"\n   require_reply\n  }\n "
+      "}\n}\n"
+      "virtual_server 198.51.100.55 53 {\n lvs_method NAT\n protocol UDP\n"
+      " real_server 10.0.1.11 53 {\n  MISC_CHECK {\n   misc_path \"/usr/bin/look -v 7\"\n"
+      "   misc_timeout 3\n   misc_dynamic\n  }\n }\n}\n"
+      "virtual_server 198.51.100.56 53 {\n lvs_method NAT\n protocol UDP\n"
+      " real_server 10.0.1.11 53 {\n  UDP_CHECK {\n   payload 0a0\n  }\n }\n}\n"
+      "virtual_server 198.51.100.57 53 {\n lvs_method NAT\n protocol UDP\n"
+      " real_server 10.0.1.11 53 {\n  MISC_CHECK {\n  }\n }\n}\n",
+      "k");
+  ASSERT_TRUE(got) << got.error().to_string();
+  ASSERT_EQ(got->state.services.size(), 5u);
+  const auto health = [&](std::size_t i) { return got->state.services[i].health; };
+  EXPECT_EQ(health(0).kind, model::health_kind::dns);
+  EXPECT_EQ(health(0).name, "www.example.net");
+  EXPECT_EQ(health(0).record, 28);
+  EXPECT_EQ(health(1).kind, model::health_kind::udp);
+  EXPECT_EQ(health(1).send, "\x0a\x0b");
+  EXPECT_EQ(health(1).answer, model::health_answer::any);
+  EXPECT_EQ(health(2).kind, model::health_kind::exec);
+  EXPECT_EQ(health(2).command, (std::vector<std::string>{"/etc/sluice/checks/look", "-v", "7"}));
+  EXPECT_TRUE(health(2).weights);
+  EXPECT_EQ(health(2).timeout, std::chrono::seconds{3});
+  EXPECT_EQ(health(3).answer, model::health_answer::none);
+  EXPECT_EQ(health(3).send, "");
+  EXPECT_EQ(health(4).kind, model::health_kind::none);
+  std::string notes;
+  for (const auto& note : got->notes) notes += note.to_string() + "\n";
+  for (const char* wanted :
+       {"copy the program to /etc/sluice/checks/look", "is not hexadecimal", "names no program"})
+    EXPECT_NE(notes.find(wanted), std::string::npos) << wanted << " is not in:\n" << notes;
+}
+
 TEST(import, checks_of_keepalived_by_https_and_ping) {
   const auto got = from_keepalived(
       "virtual_server 198.51.100.10 443 {\n lvs_method NAT\n delay_loop 5\n"
