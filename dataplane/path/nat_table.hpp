@@ -259,6 +259,11 @@ class nat_table {
   };
   adoption adopt(std::uint32_t room, unsigned next_port,
                  const std::function<bool(const nat_session&)>& keeps);  // lint: cold
+  // begin_at() has the search for source ports begin elsewhere than the secret says. Before
+  // anything else.
+  void begin_at(std::uint64_t anywhere) noexcept {
+    next_port_ = static_cast<unsigned>(anywhere % port_count_);
+  }
   // set_room() says how many sessions have memory; it never falls. used(): how many have been
   // taken so far. next_port(): where the search for a source port goes on.
   void set_room(std::uint32_t sessions) noexcept {

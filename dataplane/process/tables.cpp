@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dataplane/abi/segment.hpp"
 #include "dataplane/connection/table.hpp"
 #include "dataplane/port/xdp_attach.hpp"
 #include "dataplane/process/data_plane.hpp"
@@ -111,7 +112,13 @@ tl::expected<void, std::string> data_plane::make_nat_tables() {
                            options.numa_node}));
     nat_table& table = *nat_tables_.back();
     if (!table.ready()) return tl::unexpected{std::string{"no memory for NAT"}};
-    if (!adopted) continue;
+    if (!adopted) {
+      // The secret is the boot's: from where it says an earlier process may have begun, whose
+      // connections still stand at the backends. They answer those with a reset, and nobody can
+      // be taken for another, where the ports are others.
+      table.begin_at(abi::random_u64());
+      continue;
+    }
     const auto without = table.adopt(in.present(), in.next_port(), keeps);
     const auto also = [](std::uint32_t n, const char* what) {
       return n == 0 ? std::string{} : fmt::format(", {} {}", n, what);
