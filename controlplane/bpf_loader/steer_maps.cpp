@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "dataplane/abi/segment.hpp"
 #include "dataplane/abi/standin_abi.h"
 
 namespace sluice::bpf_loader {
@@ -120,17 +121,14 @@ tl::expected<mirror_state, steer_error> steer_maps::mirror() const {
   const auto map =
       open_map(*program, SLUICE_HEARTBEAT_MAP, sizeof(std::uint32_t), sizeof(std::uint64_t));
   if (!map) return tl::unexpected{map.error()};
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  const auto ns = static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-                  static_cast<std::uint64_t>(now.tv_nsec);
+  const std::uint64_t now = abi::clock_ns(CLOCK_MONOTONIC);
   mirror_state state;
   for (std::uint32_t queue = 0; queue < SLUICE_MAX_XSKS; ++queue) {
     std::uint64_t beat = 0;
     if (bpf_map_lookup_elem(map->get(), &queue, &beat) != 0)
       return failed("reading " SLUICE_HEARTBEAT_MAP, errno);
     if (beat == 0) break;  // no more queues
-    state.beats |= ns < beat + SLUICE_HEARTBEAT_STALE_NS;
+    state.beats |= now < beat + SLUICE_HEARTBEAT_STALE_NS;
   }
   const std::uint32_t place = SLUICE_TOLD_GENERATION;
   if (bpf_map_lookup_elem(map->get(), &place, &state.generation) != 0)

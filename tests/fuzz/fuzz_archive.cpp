@@ -2,22 +2,13 @@
 // Bytes as the data of a backup. What is accepted survives being written and read again;
 // its texts are unpacked, whatever they hold, within their bounds.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string_view>
 
 #include "controlplane/backup/archive.hpp"
 #include "dataplane/abi/yaml_reader.hpp"
+#include "tests/fuzz/require.hpp"
 
-namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
-
-}  // namespace
+using sluice::test::require;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace sluice;

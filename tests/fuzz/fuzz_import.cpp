@@ -2,23 +2,14 @@
 // Bytes as a keepalived.conf or as lines of ipvsadm. What is imported is a state that a
 // services.yaml can hold; a note is one line.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string_view>
 
 #include "controlplane/config/config.hpp"
 #include "controlplane/model/text.hpp"
+#include "tests/fuzz/require.hpp"
 #include "tools/import/import.hpp"
 
-namespace {
-
-void require_import(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
-
-}  // namespace
+using sluice::test::require;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace sluice;
@@ -26,15 +17,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (const auto& got :
        {importing::from_keepalived(text, "f"), importing::from_ipvsadm(text, "f")}) {
     if (!got) {
-      require_import(got.error().to_string().find('\n') == std::string::npos,
-                     "an error is one line");
+      require(got.error().to_string().find('\n') == std::string::npos, "an error is one line");
       continue;
     }
     const auto again = config::parse_services(model::to_yaml(got->state), "out", {});
-    require_import(again.has_value() && *again == got->state, "what comes out is taken back");
+    require(again.has_value() && *again == got->state, "what comes out is taken back");
     for (const config_error& n : got->notes)
-      require_import(n.to_string().find('\n') == std::string::npos && n.line > 0,
-                     "a note is one line, and has one");
+      require(n.to_string().find('\n') == std::string::npos && n.line > 0,
+              "a note is one line, and has one");
   }
   return 0;
 }

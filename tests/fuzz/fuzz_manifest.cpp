@@ -2,21 +2,16 @@
 // Bytes as the manifest of a backup: as they are, and with a right checksum at their end,
 // which lets them get further. What is accepted is what would be written.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
 #include "controlplane/backup/manifest.hpp"
 #include "controlplane/backup/time_text.hpp"
+#include "tests/fuzz/require.hpp"
+
+using sluice::test::require;
 
 namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
 
 void try_manifest(std::string_view text) {
   using namespace sluice::backup;

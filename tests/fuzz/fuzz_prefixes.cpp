@@ -4,25 +4,20 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "controlplane/lists/prefix_file.hpp"
 #include "controlplane/lists/range_set.hpp"
+#include "tests/fuzz/require.hpp"
+
+using sluice::test::require;
 
 namespace {
 
 using sluice::ip_address;
 using sluice::ip_prefix;
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
 
 bool inside(const ip_prefix& p, const ip_address& a) {
   if (p.address.is_v4() != a.is_v4()) return false;

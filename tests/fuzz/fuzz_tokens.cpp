@@ -2,22 +2,13 @@
 // Bytes as a file of tokens. What is accepted holds at least one; an error has its line, and
 // is one line itself.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
 #include "controlplane/access/tokens.hpp"
+#include "tests/fuzz/require.hpp"
 
-namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
-
-}  // namespace
+using sluice::test::require;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace sluice;

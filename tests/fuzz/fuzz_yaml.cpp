@@ -3,22 +3,17 @@
 // what is accepted survives being written and read again, and what is refused has
 // errors that fit into the API's JSON.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "controlplane/config/config.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/node_file.hpp"
+#include "tests/fuzz/require.hpp"
+
+using sluice::test::require;
 
 namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::abort();
-}
 
 void check_errors(const std::vector<sluice::config_error>& errors) {
   require(!errors.empty(), "a refusal says why");

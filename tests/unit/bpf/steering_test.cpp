@@ -19,6 +19,7 @@
 
 #include "controlplane/bpf_loader/standin_writer.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/segment.hpp"
 #include "dataplane/port/xdp_attach.hpp"
 #include "tests/packet/table_builder.hpp"
 #include "tests/unit/bpf/program.hpp"
@@ -92,9 +93,7 @@ class told : public ::testing::Test {
   }
   // beat() is what a data plane does that lives.
   void beat(std::uint64_t generation) {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    put(0, static_cast<std::uint64_t>(now.tv_sec + 60) * 1'000'000'000);
+    put(0, abi::clock_ns(CLOCK_MONOTONIC) + 60'000'000'000);
     put(SLUICE_TOLD_GENERATION, generation);
   }
   void put(std::uint32_t place, std::uint64_t value) {
