@@ -77,10 +77,19 @@ json announcement_json(const view_of_now& v, const ip_address& address) {
                                          : json(std::string{decision::to_string(found->second)});
 }
 
-// agent_json() is what a backend's agent has said; null: nothing.
+// age_json() is how long ago a moment in ms since 1970 was, in ms; null: it never was.
+json age_json(std::int64_t ms) {
+  using namespace std::chrono;
+  if (ms == 0) return nullptr;
+  const auto now = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+  return std::max<std::int64_t>(now - ms, 0);
+}
+
+// agent_json() is what a backend's agent has said; null: it has not been heard, and nothing is
+// wrong.
 json agent_json(const std::optional<reconcile::backend_report>& r) {
-  if (!r || !r->agent) return nullptr;
-  const agent::standing_report& said = *r->agent;
+  if (!r || (!r->agent && r->agent_problem.empty())) return nullptr;
+  const agent::standing_report said = r->agent.value_or(agent::standing_report{});
   json weight;
   if (said.weight) weight = std::to_string(said.weight->amount) + (said.weight->percent ? "%" : "");
   return {{"mode", std::string{agent::to_string(said.mode)}},
@@ -89,7 +98,10 @@ json agent_json(const std::optional<reconcile::backend_report>& r) {
           {"max_connections", said.most_connections ? json(*said.most_connections) : json()},
           {"text", said.text},
           {"line", r->agent_line},
-          {"problem", r->agent_problem}};
+          {"problem", r->agent_problem},
+          {"age_ms", age_json(r->figures->answered_ms.load(std::memory_order_relaxed))},
+          {"answers", r->figures->answers.load(std::memory_order_relaxed)},
+          {"failures", r->figures->failures.load(std::memory_order_relaxed)}};
 }
 
 json heartbeat_json(const std::optional<reconcile::backend_report>& r) {
@@ -98,7 +110,9 @@ json heartbeat_json(const std::optional<reconcile::backend_report>& r) {
   return {{"state", !beats.heard    ? "awaited"
                     : beats.missing ? "missing"
                                     : "alive"},
-          {"load", beats.load ? json(*beats.load) : json()}};
+          {"load", beats.load ? json(*beats.load) : json()},
+          {"age_ms", age_json(r->figures->beat_ms.load(std::memory_order_relaxed))},
+          {"beats", r->figures->beats.load(std::memory_order_relaxed)}};
 }
 
 json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std::size_t i,

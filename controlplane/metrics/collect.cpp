@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <limits>
 #include <map>
 #include <utility>
@@ -338,6 +340,87 @@ void add_backends(page& p, const api::view_of_now& v) {
   }
 }
 
+// add_reports(): what backends say of themselves, and where their traffic spoke for them.
+void add_reports(page& p, const api::view_of_now& v) {
+  using reconcile::backend_report;
+  using reconcile::backend_runtime;
+  p.counter("sluice_service_health_hints_total",
+            "Probes made at once, as connections to a backend were not answered.");
+  for (const auto& s : v.snap.services)
+    p.add(s->hints->load(std::memory_order_relaxed), {{"service", s->config.name}});
+
+  // f(labels, what is reported of the backend, the service, the backend's position)
+  const auto each = [&](auto&& f) {
+    for (const auto& s : v.snap.services)
+      for (std::size_t i = 0; i < s->backends.size(); ++i)
+        if (const auto& r = s->backends[i].report)
+          f(labels{{"service", s->config.name},
+                   {"backend", format_ip(s->config.backends[i].address)}},
+            *r, *s, i);
+  };
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const auto age = [now](const std::atomic<std::int64_t>& ms) {
+    return std::max(now - static_cast<double>(ms.load(std::memory_order_relaxed)) / 1e3, 0.0);
+  };
+  // asked(value): of those that have an agent.
+  const auto asked = [&](auto&& value) {
+    each([&](labels l, const backend_report& r, const auto& s, std::size_t) {
+      if (!s.config.agent.off()) p.add(value(r), std::move(l));
+    });
+  };
+  p.gauge("sluice_backend_agent_up", "1: the agent has answered when last asked.");
+  asked([](const auto& r) { return r.agent && r.agent_problem.empty() ? 1.0 : 0.0; });
+  p.counter("sluice_backend_agent_answers_total", "Answers of the agent.");
+  asked([](const auto& r) { return r.figures->answers.load(std::memory_order_relaxed); });
+  p.counter("sluice_backend_agent_failures_total", "Questions that the agent did not answer.");
+  asked([](const auto& r) { return r.figures->failures.load(std::memory_order_relaxed); });
+  p.gauge("sluice_backend_agent_age_seconds", "Time since the agent's last answer.");
+  each([&](labels l, const backend_report& r, const auto&, std::size_t) {
+    if (r.figures->answered_ms != 0) p.add(age(r.figures->answered_ms), std::move(l));
+  });
+  p.gauge("sluice_backend_agent_state", "What the agent last said: 1 with that state, else 0.");
+  each([&](const labels& l, const backend_report& r, const auto&, std::size_t) {
+    if (!r.agent) return;
+    const std::string_view is = r.agent->down ? "down" : agent::to_string(r.agent->mode);
+    for (const std::string_view state : {"ready", "drain", "maint", "down"}) {
+      labels with = l;
+      with.push_back({"state", std::string{state}});
+      p.add(is == state ? 1.0 : 0.0, std::move(with));
+    }
+  });
+
+  // beating(value): of those that shall send heartbeats.
+  const auto beating = [&](auto&& value) {
+    each([&](labels l, const backend_report& r, const auto&, std::size_t) {
+      if (r.heartbeat) p.add(value(r), std::move(l));
+    });
+  };
+  p.counter("sluice_backend_heartbeats_total", "Heartbeats of the backend.");
+  beating([](const auto& r) { return r.figures->beats.load(std::memory_order_relaxed); });
+  p.gauge("sluice_backend_heartbeat_missing", "1: the backend was heard, and no longer is.");
+  beating([](const auto& r) { return r.heartbeat->missing ? 1.0 : 0.0; });
+  p.gauge("sluice_backend_heartbeat_age_seconds", "Time since the backend's last heartbeat.");
+  each([&](labels l, const backend_report& r, const auto&, std::size_t) {
+    if (r.figures->beat_ms != 0) p.add(age(r.figures->beat_ms), std::move(l));
+  });
+  p.gauge("sluice_backend_load_ratio", "Load that the backend's heartbeats report.");
+  each([&](labels l, const backend_report& r, const auto&, std::size_t) {
+    if (r.heartbeat && r.heartbeat->load) p.add(*r.heartbeat->load, std::move(l));
+  });
+  p.gauge("sluice_backend_asked_weight_ratio",
+          "Part of its weight that the backend's agent or its load asks for.");
+  each([&](labels l, const backend_report&, const auto& s, std::size_t i) {
+    if (const auto& part = s.backends[i].condition.asked) p.add(*part, std::move(l));
+  });
+  p.gauge("sluice_backend_used_weight_ratio",
+          "Part of its weight that the backend has, on the way to what is asked for.");
+  each([&](labels l, const backend_report&, const auto& s, std::size_t i) {
+    const auto& all = s.decided.next.backends;
+    if (i < all.size() && all[i].weight) p.add(all[i].weight->used, std::move(l));
+  });
+}
+
 }  // namespace
 
 std::vector<MetricFamily> collect(reconcile::controller& controller) {
@@ -350,6 +433,7 @@ std::vector<MetricFamily> collect(reconcile::controller& controller) {
   add_xdp(p, controller.node());
   add_services(p, v);
   add_backends(p, v);
+  add_reports(p, v);
   return std::move(p).take();
 }
 

@@ -23,6 +23,15 @@ double part_of(const agent::asked_weight& w, std::uint32_t configured) {
   return configured == 0 ? 0 : static_cast<double>(w.amount) / configured;
 }
 
+std::int64_t ms_since_1970() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+void count(std::atomic<std::uint64_t>& n) {
+  n.fetch_add(1, std::memory_order_relaxed);
+}
+
 decision::wish wish_of(agent::mode m) {
   switch (m) {
     case agent::mode::drain:
@@ -184,14 +193,14 @@ std::size_t backend_reports::beat(const std::string& service, const ip_address& 
   std::vector<key> changed;
   std::size_t taken = 0;
   const auto take = [&](const key& k, std::chrono::milliseconds patience) {
-    auto& heard = reports_.at(k).heartbeat;
+    backend_report& r = reports_.at(k);
+    auto& heard = r.heartbeat;
     ++taken;
+    count(r.figures->beats);
+    r.figures->beat_ms.store(ms_since_1970(), std::memory_order_relaxed);
     if (!heard->heard || heard->missing || heard->load != load || heard->asked)
       changed.push_back(k);
-    heard = beats{.heard = true,
-                  .load = load,
-                  .last = std::chrono::system_clock::now(),
-                  .deadline = now + patience};
+    heard = beats{.heard = true, .load = load, .deadline = now + patience};
   };
   if (!service.empty()) {
     if (const auto k = patience_.find({service, backend}); k != patience_.end())
@@ -214,7 +223,9 @@ void backend_reports::on_line(const agent::target& target, const std::string& li
     const auto found = reports_.find(k);
     if (found == reports_.end()) continue;
     backend_report& r = found->second;
-    r.agent_problem.clear();
+    count(r.figures->answers);
+    r.figures->answered_ms.store(ms_since_1970(), std::memory_order_relaxed);
+    const std::string problem = std::exchange(r.agent_problem, {});
     const bool other_line = r.agent_line != line;
     r.agent_line = line;
     if (!said.unknown.empty()) {
@@ -224,20 +235,23 @@ void backend_reports::on_line(const agent::target& target, const std::string& li
                      k.first, format_ip(k.second), said.unknown.front());
     }
     standing_report now = r.agent.value_or(standing_report{});
-    if (!now.take(said) && r.agent) continue;
-    const bool first = !r.agent.has_value();
-    const bool same = first && now == standing_report{};
+    const bool says_other = now.take(said);
+    const bool same = r.agent ? !says_other : now == standing_report{};
     r.agent = now;
-    if (!same) on_change_(k.first, k.second);
+    if (!same || r.agent_problem != problem) on_change_(k.first, k.second);
   }
 }
 
 void backend_reports::on_failure(const agent::target& target, const std::string& why) {
   const auto users = asked_for_.find(target);
   if (users == asked_for_.end()) return;
-  for (const key& k : users->second)
-    if (const auto found = reports_.find(k); found != reports_.end())
-      found->second.agent_problem = why;
+  const std::vector<key> keys = users->second;  // a callback may change the set
+  for (const key& k : keys) {
+    const auto found = reports_.find(k);
+    if (found == reports_.end()) continue;
+    count(found->second.figures->failures);
+    if (std::exchange(found->second.agent_problem, why) != why) on_change_(k.first, k.second);
+  }
 }
 
 void backend_reports::set_deadline() {

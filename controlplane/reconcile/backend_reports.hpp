@@ -12,8 +12,12 @@
 // Threading: the loop's thread.
 #pragma once
 
+#include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,8 +40,18 @@ struct beats {
   bool missing{false};  // was heard, and no longer
   std::optional<double> load;
   std::optional<double> asked;  // before a restart
-  std::chrono::system_clock::time_point last{};
   event_loop::time_point deadline{};
+};
+
+// report_figures: what is counted of a backend's reports since the start of this process. The
+// loop's thread writes, any thread reads: reports that change nothing make no new service_runtime.
+struct report_figures {
+  std::atomic<std::uint64_t> answers{0};   // of the agent
+  std::atomic<std::uint64_t> failures{0};  // to have one
+  std::atomic<std::uint64_t> beats{0};     // heartbeats
+  // When the last came, in ms since 1970; 0: none did.
+  std::atomic<std::int64_t> answered_ms{0};
+  std::atomic<std::int64_t> beat_ms{0};
 };
 
 // backend_report: what one backend of one service has said.
@@ -46,6 +60,8 @@ struct backend_report {
   std::string agent_line;                       // last
   std::string agent_problem;       // why there was none at the last time; empty: there was
   std::optional<beats> heartbeat;  // where there shall be some
+  // Its copies share them.
+  std::shared_ptr<report_figures> figures{std::make_shared<report_figures>()};
 
   // fill() puts into `c` what follows for a backend.
   void fill(const model::backend& b, publish::condition& c) const;

@@ -378,6 +378,7 @@ std::shared_ptr<const service_runtime> controller::make_runtime(const model::ser
     next->published.name = config.name;
     next->decided.next = before->decided.next;
     next->decided.panic = before->decided.panic;
+    next->hints = before->hints;
   }
   decide(*next, events_);
   return next;

@@ -2,7 +2,9 @@
 // service_runtime: one service with all that is known of it and was decided about it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,6 +35,10 @@ struct service_runtime {
   lists::shared_ranges deny;              // null: nobody
   publish::published_service published;
   decision::verdict decided;  // what `published` follows from
+  // Probes made at once because of the data plane's counters (suspects). Any thread; copies share
+  // it.
+  std::shared_ptr<std::atomic<std::uint64_t>> hints{
+      std::make_shared<std::atomic<std::uint64_t>>(0)};
 };
 
 [[nodiscard]] abi::shown_health to_shown(health::health_state s) noexcept;

@@ -8,9 +8,11 @@ network namespace of their own."""
 import json
 import os
 import re
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -38,6 +40,23 @@ PORT = {"link": "sluice_port_up", "standin_forwarded": "sluice_standin_forwarded
 TOTAL = {"dropped": "sluice_worker_dropped_packets_total",
          "standin_forwarded": "sluice_standin_forwarded_packets_total",
          "standin_dropped": "sluice_standin_dropped_packets_total"}
+
+AGENT_PORT = 9777
+# Its first backend has an agent and sends heartbeats, the second is silent.
+TOLD = f"""  - name: told
+    address: 198.51.100.11
+    protocol: tcp
+    port: 8080
+    forward: ipip
+    agent: {{port: {AGENT_PORT}, interval: 100ms, timeout: 90ms}}
+    heartbeat: {{interval: 400ms, missing: 2}}
+    backends: [{{address: {BACKENDS[0]}, weight: 100}}, {{address: {BACKENDS[1]}}}]
+"""
+
+
+class Agent(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(b"drain 40%\n")
 
 
 class Metrics:
@@ -142,6 +161,49 @@ def test_exported(d):
           "the family, as no port has an XDP program")
 
 
+def test_reports(d):
+    """What backends say of themselves, as API and CLI have it."""
+    told = {"service": "told", "backend": BACKENDS[0]}
+    silent = {"service": "told", "backend": BACKENDS[1]}
+    code, answer = d.call("POST", f"/v1/heartbeats?backend={BACKENDS[0]}&load=0.25")
+    check(code == 200, answer)
+    wait_until(lambda: Metrics(d).value("sluice_backend_agent_failures_total", **silent),
+               "a silent agent counts")
+    m = Metrics(d)
+    for labels, name, expected in [
+            (told, "agent_up", 1), (silent, "agent_up", 0), (silent, "agent_answers_total", 0),
+            (told, "agent_failures_total", 0), (silent, "heartbeats_total", 0),
+            (told, "heartbeats_total", 1), (told, "heartbeat_missing", 0), (told, "load_ratio", 0.25),
+            (silent, "load_ratio", None), (silent, "heartbeat_age_seconds", None),
+            (silent, "agent_age_seconds", None), (silent, "agent_state", None),
+            (told, "asked_weight_ratio", 0.4)]:
+        value = m.value(f"sluice_backend_{name}", **labels)
+        check(value == expected, f"{name} {labels}: {value}, expected {expected}")
+    states = {w: m.value("sluice_backend_agent_state", state=w, **told)
+              for w in ("ready", "drain", "maint", "down")}
+    check(states == {"ready": 0, "drain": 1, "maint": 0, "down": 0}, states)
+    check(m.value("sluice_backend_agent_answers_total", **told) > 0, "answers")
+    check(0 <= m.value("sluice_backend_agent_age_seconds", **told) < 5, "the answer's age")
+    check(0 <= m.value("sluice_backend_heartbeat_age_seconds", **told) < 5, "the heartbeat's age")
+    check(m.value("sluice_backend_used_weight_ratio", **told) is not None, "weight in use")
+    check(m.value("sluice_service_health_hints_total", service="web") == 0, "hints")
+    shown = {b["address"]: b for b in d.get("/v1/backends?service=told")["backends"]}
+    a = shown[BACKENDS[0]]["agent"]
+    check(a["line"] == "drain 40%" and a["age_ms"] < 5000 and a["answers"] > 0 and
+          a["failures"] == 0, a)
+    a = shown[BACKENDS[1]]["agent"]
+    check("refused" in a["problem"] and a["age_ms"] is None and a["failures"] > 0, a)
+    table = subprocess.run([CLI, "--socket", d.socket, "get", "backends", "told"],
+                           capture_output=True, text=True, timeout=20, check=True).stdout
+    check(re.search(r"agent drain 40% \d+\.\ds ago; beat (alive|missing) load 0.25 \d+\.\ds ago",
+                    table), table)
+    check(re.search(r"agent \(.*refused.*\); beat awaited", table), table)
+    wait_until(lambda: Metrics(d).value("sluice_backend_heartbeat_missing", **told) == 1,
+               "the heartbeat is missed")
+    check(d.get("/v1/backends?service=told")["backends"][0]["heartbeat"]["state"] == "missing",
+          "shown as missing")
+
+
 def metrics_in(expression):
     text = re.sub(r'"[^"]*"', '""', expression)
     return set(re.findall(r"\bsluice_\w+", text))
@@ -212,6 +274,8 @@ def test_rules(rules, panels):
 def scenario(d):
     for address in BACKENDS:
         Web(address)
+    agent = socketserver.TCPServer((BACKENDS[0], AGENT_PORT), Agent)
+    threading.Thread(target=agent.serve_forever, daemon=True).start()
     d.start()
     node = Path(d.node)
     node.write_text(node.read_text(encoding="utf-8").replace(
@@ -225,12 +289,13 @@ def scenario(d):
             wait_until(lambda: d.get("/v1/workers")["workers"] or dataplane.poll() is not None,
                        "a data plane", 30)
             check(dataplane.poll() is None, Path(f"{d.directory}/dataplane.log").read_text())
-            code, answer = d.call("PUT", "/v1/config", SERVICES)
+            code, answer = d.call("PUT", "/v1/config", SERVICES + TOLD)
             check(code == 200, answer)
             wait_until(lambda: d.get("/v1/services/web")["state"] == "up", "backends")
             wait_until(lambda: all(w["generation"] == d.get("/v1/status")["generation"]
                                    for w in d.get("/v1/workers")["workers"]), "the workers follow")
             test_exported(d)
+            test_reports(d)
             test_rules(*test_named(d))
         finally:
             dataplane.terminate()

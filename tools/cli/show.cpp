@@ -50,6 +50,28 @@ std::string admin_text(const json& o) {
   return out;
 }
 
+// ago() is " 1.2s ago"; empty: it never was, or not since the start.
+std::string ago(const json& o) {
+  const json age = o.value("age_ms", json{});
+  return age.is_number() ? fmt::format(" {:.1f}s ago", age.get<double>() / 1000) : std::string{};
+}
+
+// says() is what a backend says of itself: "agent 75% 1.2s ago; beat alive load 0.4 0.3s ago".
+std::string says(const json& o) {
+  std::string out;
+  if (const json a = o.value("agent", json{}); a.is_object()) {
+    const std::string problem = a.value("problem", "");
+    out = "agent " + (problem.empty() ? a.value("line", "") : "(" + problem + ")") + ago(a);
+  }
+  if (const json h = o.value("heartbeat", json{}); h.is_object()) {
+    out += (out.empty() ? "beat " : "; beat ") + h.value("state", "");
+    if (h.value("load", json{}).is_number())
+      out += fmt::format(" load {}", h["load"].get<double>());
+    out += ago(h);
+  }
+  return out.empty() ? "-" : out;
+}
+
 const std::vector<column>& backend_columns() {
   static const std::vector<column> columns{field("SERVICE", "service"),
                                            field("ADDRESS", "address"),
@@ -65,6 +87,7 @@ const std::vector<column>& backend_columns() {
                                            field("PORT", "next_hop.port"),
                                            number("CONNECTIONS", "connections"),
                                            number("PACKETS", "packets"),
+                                           {"SAYS", says},
                                            field("LAST CHECK", "health_text")};
   return columns;
 }

@@ -223,6 +223,18 @@ function showServices(services, stats, seconds) {
   }), 12, 'no services');
 }
 
+// reports() is what a backend says of itself, beside its check.
+function reports(b) {
+  const ago = (ms) => (ms === null ? '' : `, ${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s ago`);
+  let said = '';
+  if (b.agent) said += `; agent: ${b.agent.problem || b.agent.line}${ago(b.agent.age_ms)}`;
+  if (b.heartbeat) {
+    const load = b.heartbeat.load === null ? '' : `, load ${b.heartbeat.load}`;
+    said += `; heartbeat: ${b.heartbeat.state}${load}${ago(b.heartbeat.age_ms)}`;
+  }
+  return said;
+}
+
 function showBackends(backends, stats, seconds) {
   const flat = (all) => new Map(((all && all.services) || []).flatMap(
     (s) => s.backends.map((b) => [`${s.name} ${b.address}`, b])));
@@ -231,7 +243,7 @@ function showBackends(backends, stats, seconds) {
   fill('backends', backends.map((b) => {
     const key = `${b.service} ${b.address}`;
     return make('tr', {}, cell(b.service), cell(b.address), cell(badge(b.health)),
-      make('td', { class: 'wide' }, b.health_text), cell(badge(b.standing)), number(b.tier),
+      make('td', { class: 'wide' }, b.health_text + reports(b)), cell(badge(b.standing)), number(b.tier),
       number(b.effective_weight === b.weight ? b.weight : `${b.effective_weight} of ${b.weight}`),
       number(`${(100 * b.share).toFixed(1)}%`),
       number(human(rate(counted.get(key), before.get(key), 'packets', seconds))),
