@@ -9,9 +9,10 @@ namespace sluice::backup {
 namespace {
 
 constexpr std::string_view magic = "SLUICEBK";
-constexpr std::uint32_t data_format = 1;
+constexpr std::uint32_t data_format = 2;
+constexpr std::uint32_t oldest_format = 1;  // the same without side texts
 
-enum class record_type : std::uint8_t { revision = 1, verdict = 2, end = 255 };
+enum class record_type : std::uint8_t { revision = 1, verdict = 2, side_text = 3, end = 255 };
 
 class byte_writer {
  public:
@@ -123,8 +124,18 @@ std::string to_bytes(const archive& a) {
     w.number(ms_of(v.since));
     out.record(record_type::verdict, w);
   }
+  std::size_t side_texts = 0;
+  for (const auto& [table, texts] : a.side)
+    for (const auto& [key, body] : texts) {
+      byte_writer w;
+      w.text(table);
+      w.text(key);
+      w.raw(body);
+      out.record(record_type::side_text, w);
+      ++side_texts;
+    }
   byte_writer w;
-  w.number(std::uint64_t{a.revisions.size() + a.verdicts.size()});
+  w.number(std::uint64_t{a.revisions.size() + a.verdicts.size() + side_texts});
   out.record(record_type::end, w);
   return out.take();
 }
@@ -133,9 +144,10 @@ tl::expected<archive, std::string> parse_archive(std::string_view bytes) {
   const auto fail = [](std::string why) { return tl::unexpected{std::move(why)}; };
   byte_reader in{bytes};
   if (in.raw(magic.size()) != magic) return fail("is no data of a backup of Sluice");
-  if (const auto v = in.number<std::uint32_t>(); in.good() && v != data_format)
+  if (const auto v = in.number<std::uint32_t>();
+      in.good() && (v < oldest_format || v > data_format))
     return fail("was written by another version (format " + std::to_string(v) +
-                "; this one knows " + std::to_string(data_format) + ")");
+                "; this one knows up to " + std::to_string(data_format) + ")");
   archive out;
   for (std::uint64_t records = 0;; ++records) {
     const auto type = in.number<std::uint8_t>();
@@ -167,6 +179,12 @@ tl::expected<archive, std::string> parse_archive(std::string_view bytes) {
       v.backend = *backend;
       v.since = std::chrono::system_clock::time_point{std::chrono::milliseconds{since}};
       out.verdicts.push_back(std::move(v));
+    } else if (type == static_cast<std::uint8_t>(record_type::side_text)) {
+      const std::string table{p.text()};
+      const std::string key{p.text()};
+      if (!p.good() || !store::state_store::is_side_table(table) ||
+          !out.side[table].emplace(key, p.rest()).second)
+        return fail("is damaged: " + where + " is no text of a table, or one that was there");
     } else {
       return fail("is damaged: " + where + " is of an unknown type");
     }

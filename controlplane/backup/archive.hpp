@@ -5,6 +5,8 @@
 //   type 1, a revision: u64 number, i64 time (ms), u64 keyframe, u8 counted, u32 changes,
 //     32 bytes digest of the text, 32 of the chain, text author, text reason, the rest: body
 //   type 2, a health verdict: text service, text backend, u8 healthy, i64 since (ms)
+//   type 3, a text of a table beside the history (discovered backends, reports of backends, facts
+//     about the node): text table, text key, the rest: body. Since format 2.
 //   type 255, the end: u64 number of records before it; nothing follows
 //
 // text: u32 length and bytes. Pure functions; any thread.
@@ -23,6 +25,7 @@ namespace sluice::backup {
 struct archive {
   std::vector<store::revision_record> revisions;  // numbers ascend by one
   std::vector<store::verdict> verdicts;
+  store::state_store::side_tables side;
 
   bool operator==(const archive&) const = default;
 };

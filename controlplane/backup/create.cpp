@@ -153,7 +153,10 @@ result<created> create(const source& from, const create_options& o) {
   }
   auto verdicts = from.verdicts();
   if (!verdicts) return tl::unexpected{verdicts.error()};
-  const std::string data = to_bytes({std::move(*revisions), std::move(*verdicts)});
+  auto side = from.side_tables();
+  if (!side) return tl::unexpected{side.error()};
+  const std::string data =
+      to_bytes({std::move(*revisions), std::move(*verdicts), std::move(*side)});
   m.bytes = data.size();
   m.sha256 = store::sha256(data);
   m.created_ms = now_ms();

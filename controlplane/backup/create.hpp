@@ -20,6 +20,7 @@ struct source {
   std::function<result<std::vector<store::revision_record>>(revision_number first, std::size_t n)>
       records;
   std::function<result<std::vector<store::verdict>>()> verdicts;
+  std::function<result<store::state_store::side_tables>()> side_tables;
 };
 
 struct create_options {

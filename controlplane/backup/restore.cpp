@@ -21,6 +21,7 @@ namespace {
 struct whole_chain {
   std::vector<store::revision_record> revisions;
   std::vector<store::verdict> verdicts;
+  store::state_store::side_tables side;
   const entry* full{nullptr};
   std::size_t backups{0};
 };
@@ -35,6 +36,7 @@ result<whole_chain> read_chain(const directory& d, const entry& last) {
     if (!data) return tl::unexpected{data.error()};
     std::move(data->revisions.begin(), data->revisions.end(), std::back_inserter(out.revisions));
     out.verdicts = std::move(data->verdicts);
+    out.side = std::move(data->side);
     ++out.backups;
   }
   return out;
@@ -184,6 +186,7 @@ result<void> write_draft(const std::string& draft, const found_state& found,
       draft, {chain.full->about.lineage, 0, 0, chain.full->about.before}, chain.revisions);
   if (!file) return tl::unexpected{file.error()};
   if (auto saved = file->save_verdicts(chain.verdicts); !saved) return saved;
+  if (auto saved = file->save_side_tables(chain.side); !saved) return saved;
   if (found.revision == found.newest) return {};
   const auto old = file->get(found.revision);
   if (!old) return tl::unexpected{old.error()};

@@ -34,7 +34,8 @@ backup::source source_of(state_keeper& keeper) {
   return {
       [&keeper] { return keeper.bounds(); },
       [&keeper](store::revision_number first, std::size_t n) { return keeper.records(first, n); },
-      [&keeper] { return keeper.load_verdicts(); }};
+      [&keeper] { return keeper.load_verdicts(); },
+      [&keeper] { return keeper.load_side_tables(); }};
 }
 
 // since_full() counts the backups of the newest chain; 0: there is none.

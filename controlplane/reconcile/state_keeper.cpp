@@ -66,6 +66,11 @@ store::result<std::vector<store::verdict>> state_keeper::load_verdicts() {
   return file_.load_verdicts();
 }
 
+store::result<store::state_store::side_tables> state_keeper::load_side_tables() {
+  const std::lock_guard lock{file_mutex_};
+  return file_.load_side_tables();
+}
+
 store::result<store::state_store::texts> state_keeper::load_discovered() {
   const std::lock_guard lock{file_mutex_};
   return file_.load_discovered();

@@ -40,6 +40,7 @@ class state_keeper {
   [[nodiscard]] store::result<std::vector<store::revision_record>> records(
       store::revision_number first, std::size_t n);
   [[nodiscard]] store::result<std::vector<store::verdict>> load_verdicts();
+  [[nodiscard]] store::result<store::state_store::side_tables> load_side_tables();
 
   [[nodiscard]] store::result<store::state_store::texts> load_discovered();
   [[nodiscard]] store::result<store::state_store::texts> load_reports();

@@ -105,6 +105,13 @@ class state_store {
   [[nodiscard]] result<void> save_reports(const texts& by_service);
   [[nodiscard]] result<texts> load_reports() const;
 
+  // What a file holds beside its history and verdicts: texts, by table and key. For backups.
+  using side_tables = std::map<std::string, texts>;
+  [[nodiscard]] static bool is_side_table(std::string_view name) noexcept;
+  [[nodiscard]] result<side_tables> load_side_tables() const;
+  // save_side_tables() adds to what is there; refuses a name that is no side table's.
+  [[nodiscard]] result<void> save_side_tables(const side_tables& tables);
+
   // remember() keeps a text under a name, beside the history; "": it is forgotten.
   [[nodiscard]] result<void> remember(const char* name, std::string_view text);
   [[nodiscard]] std::string remembered(const char* name) const;
