@@ -19,6 +19,7 @@ from test_control import BUILD, DAEMON, SERVICES, check, wait_until, with_daemon
 CLI = BUILD / "tools" / "cli" / "sluice"
 PORT = 9443
 READER, ADMIN, HASHED = "reader-0123456789abcdef", "admin-0123456789abcdef", "h" * 40
+BEATER = "beater-0123456789abcdef"
 
 
 def run(*arguments, env=None, **more):
@@ -43,6 +44,7 @@ def prepare(d):
     tokens = Path(d.directory, "tokens")
     tokens.write_text("# who may what\n"
                       f"read-only {READER}\n"
+                      f"heartbeat {BEATER}  # backends\n"
                       f"admin {ADMIN}   # the operators\n"
                       f"admin sha256:{hashlib.sha256(HASHED.encode()).hexdigest()}\n",
                       encoding="utf-8")
@@ -224,6 +226,52 @@ def test_cli(d):
     check(r.returncode == 0, "--socket counts more than the environment")
 
 
+def test_heartbeat_token(d):
+    """It beats, on every path that there is nothing else."""
+    beat = "/v1/heartbeats?backend=10.77.0.12&load=0.5"
+    code, _, text = request("POST", beat, BEATER)
+    check(code == 404 and "expects" in text, f"nobody expects any: {code} {text}")
+    code, _, text = request("PATCH", "/v1/services/web", ADMIN,
+                            json.dumps({"heartbeat": {"interval": "1h"}}))
+    check(code == 200, text)
+    code, _, text = request("POST", beat, BEATER)
+    check(code == 200 and json.loads(text) == {"services": 1}, f"a heartbeat: {code} {text}")
+    shown = d.backend("10.77.0.12")["heartbeat"]
+    check(shown["state"] == "alive" and shown["load"] == 0.5, shown)
+    code, _, text = request("POST", beat, READER)
+    check(code == 403 and "reading only" in text, f"a reader does not: {code} {text}")
+    code, _, _ = request("POST", beat)
+    check(code == 401, "nor does anybody")
+    revision = d.get("/v1/status")["revision"]
+    tried = 0
+    for path, methods in d.get("/v1/openapi.json")["paths"].items():
+        path = path.replace("{service}", "web").replace("{address}", "10.77.0.12")
+        path = path.replace("{revision}", "1").replace("{file}", "app.js")
+        for method in {*methods, "get", "post", "put", "patch", "delete"} - {"parameters"}:
+            if path.startswith("/ui") or (path, method) == ("/v1/heartbeats", "post"):
+                continue
+            code, _, text = request(method.upper(), path, BEATER, SERVICES)
+            check(code == 403 and "heartbeats only" in text, f"{method} {path}: {code} {text}")
+            tried += 1
+    for path in ("/v1/heartbeats/", "/v1//heartbeats", "/v1/heartbeats/x", "/v1/config/heartbeats",
+                 "//v1/config", "/v1/heartbeats/../config"):
+        code, _, text = request("POST", path, BEATER, SERVICES)
+        check(code in (400, 403, 404), f"{path}: {code} {text}")
+        tried += 1
+    check(tried > 100, tried)
+    check(d.get("/v1/status")["revision"] == revision, "nothing has changed")
+    token = Path(d.directory, "beater")
+    token.write_text(BEATER + "\n", encoding="utf-8")
+    env = {"SLUICE_URL": f"https://127.0.0.1:{PORT}", "SLUICE_TOKEN_FILE": str(token),
+           "SLUICE_CA": request.ca}
+    r = run(CLI, "heartbeat", "10.77.0.12", "--load", "0.25", env=env)
+    check(r.returncode == 0 and d.backend("10.77.0.12")["heartbeat"]["load"] == 0.25, r.stderr)
+    for words in (["status"], ["get", "config"], ["backend", "drain", "web", "10.77.0.12"]):
+        r = run(CLI, *words, env=env)
+        check(r.returncode == 1 and "heartbeats only" in r.stderr, f"{words}: {r.stderr}")
+    print(f"a heartbeat token was refused {tried} other requests")
+
+
 def scenario(d):
     d.start()
     wait_until(lambda: d.answers(), "the control plane")
@@ -237,6 +285,7 @@ def scenario(d):
     test_tls_itself()
     test_cli(d)
     test_slow_clients(d)
+    test_heartbeat_token(d)
 
 
 if __name__ == "__main__":
