@@ -18,7 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view text{reinterpret_cast<const char*>(data), size};
   // Each file that is included is what follows the first NUL, or all of it again.
   const auto second = text.substr(std::min(text.find('\0') + 1, text.size()));
-  std::size_t left = 20;  // files; more are for import_test
+  std::size_t left = 6;  // files; more are for import_test
   const auto include = [second, &left](const std::string& pattern, const std::string&)
       -> tl::expected<std::vector<importing::source_file>, std::string> {
     if (pattern.size() % 3 == 0 || left < 2) return tl::unexpected{std::string{"is not there"}};
