@@ -34,6 +34,7 @@
 #include "controlplane/daemon/supervision.hpp"
 #include "controlplane/metrics/exporter.hpp"
 #include "controlplane/reconcile/backup_keeper.hpp"
+#include "controlplane/reconcile/cluster_keeper.hpp"
 #include "controlplane/reconcile/controller.hpp"
 #include "dataplane/abi/node_file.hpp"
 
@@ -163,6 +164,12 @@ int serve(const node_config& node, std::optional<log_level> level) {
     if (!read) return fail(to_string(read.error()));
     secured = std::move(*read);
   }
+  std::optional<model::service> common;  // of what comes from Kubernetes
+  if (settings.kubernetes) {
+    auto read = discover::common_service(*settings.kubernetes);
+    if (!read) return fail(to_string(read.error()));
+    common = std::move(*read);
+  }
   const int lock = take_lock(node.controlplane_lock_path(), error);
   if (lock < 0) return fail(error);
   const int signals = signals_to_descriptor();
@@ -175,6 +182,16 @@ int serve(const node_config& node, std::optional<log_level> level) {
   event_loop loop;
   reconcile::controller controller{loop, node, keeper};
   if (auto started = controller.start(); !started) return fail(started.error());
+
+  std::unique_ptr<reconcile::cluster_keeper> cluster;
+  if (common) {
+    cluster = std::make_unique<reconcile::cluster_keeper>(loop, controller, *settings.kubernetes,
+                                                          std::move(*common));
+    controller.accompany(
+        {[&cluster] { return cluster->problems(); }, [&cluster] { return cluster->status(); }});
+  } else if (auto removed = reconcile::remove_cluster_services(controller); !removed) {
+    spdlog::error("what came from Kubernetes cannot be removed: {}", removed.error());
+  }
 
   reconcile::backup_keeper backups{keeper, node};
   api::router router{controller, backups};
@@ -224,12 +241,14 @@ int serve(const node_config& node, std::optional<log_level> level) {
       exporter.reset();
       if (remote) remote->stop();
       (*server)->stop();
+      if (cluster) cluster->stop();
       loop.stop();
     }};
   });
   if (added) return fail("signals cannot be watched: " + added.message());
 
   spdlog::info("ready: API on {}", settings.api_socket);
+  if (cluster) cluster->start();
   supervision.ready();
   loop.run();
   stopper.join();
@@ -256,6 +275,12 @@ int main(int argc, char** argv) {
   if (o.check) {
     if (const auto& listen = node->controlplane.api_listen) {
       if (const auto read = access::secure(*listen, o.node); !read) {
+        std::fprintf(stderr, "%s\n", to_string(read.error()).c_str());
+        return 1;
+      }
+    }
+    if (const auto& cluster = node->controlplane.kubernetes) {
+      if (const auto read = discover::common_service(*cluster); !read) {
         std::fprintf(stderr, "%s\n", to_string(read.error()).c_str());
         return 1;
       }

@@ -58,7 +58,19 @@ reply run(reconcile::controller& c, const request& r, reconcile::edit make) {
   const auto expected = expected_revision(r);
   if (!expected)
     return refuse(400, "is the number of a revision, such as \"12\", or *", "If-Match");
-  const auto done = c.change({std::move(make), r.author, r.reason, dry == "1", *expected});
+  const auto guarded = [&](const model::desired_state& now) -> edited {
+    auto next = make(now);
+    if (!next) return next;
+    const std::string name = model::touched_owned(*next, now);
+    if (name.empty()) return next;
+    const model::service* owned = model::find_service(now, name);
+    return fail(refusal::conflict,
+                owned == nullptr
+                    ? "service '" + name + "': owner: kubernetes is not for operators to say"
+                    : "service '" + name + "' is made of Kubernetes' Service " +
+                          owned->discover.name + ": change it there");
+  };
+  const auto done = c.change({guarded, r.author, r.reason, dry == "1", *expected});
   if (!done) return refuse(status_of(done.error().why), done.error().errors);
   return ok({{"revision", done->revision}, {"changes", changes_json(done->changes)}});
 }
@@ -127,9 +139,10 @@ std::optional<std::uint64_t> parse_revision(std::string_view text) {
 }
 
 reply put_config(reconcile::controller& c, const request& r) {
-  return run(c, r, [&](const model::desired_state&) -> edited {
+  return run(c, r, [&](const model::desired_state& now) -> edited {
     auto parsed = config::parse_services(r.body, file_of(r), c.context());
     if (!parsed) return invalid(std::move(parsed.error()));
+    model::keep_owned(*parsed, now);
     return std::move(*parsed);
   });
 }
@@ -142,7 +155,11 @@ reply rollback(reconcile::controller& c, const request& r) {
   if (!*old) return no_revision(*number);
   request named = r;
   if (named.reason.empty()) named.reason = "rollback to revision " + std::to_string(*number);
-  return run(c, named, [&](const model::desired_state&) -> edited { return (*old)->state; });
+  return run(c, named, [&](const model::desired_state& now) -> edited {
+    model::desired_state next = (*old)->state;
+    model::keep_owned(next, now);
+    return next;
+  });
 }
 
 reply add_service(reconcile::controller& c, const request& r) {

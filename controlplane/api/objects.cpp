@@ -190,6 +190,7 @@ json service_json(const view_of_now& v, const reconcile::service_runtime& s, boo
   for (const char* list : {"allow", "deny"})
     if (options.contains(list)) options[list] = options[list].size();
   json out = {{"name", s.config.name},
+              {"owner", std::string{model::to_string(s.config.owner)}},
               {"address", format_ip(s.config.address)},
               {"protocol", std::string{model::to_string(s.config.protocol)}},
               {"port", model::to_string(s.config.port)},

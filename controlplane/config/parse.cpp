@@ -121,9 +121,13 @@ void read_service(const value& v, const service* base, service& out, service_ori
        "forward", "client-address", "mss-clamp",  "echo",         "persistence",    "quic",
        "limits",  "failover",       "slow-start", "flap-damping", "drain-deadline", "allow",
        "deny",    "allow-file",     "deny-file",  "health",       "discover",       "discovered",
-       "agent",   "heartbeat",      "weights",    "quorum",       "backends"});
+       "agent",   "heartbeat",      "weights",    "quorum",       "backends",       "owner"});
   if (!m) return;
   if (base) out = *base;
+  if (const auto owner = m->find("owner"))
+    assign(out.owner,
+           owner->word<model::service_owner>({{"operators", model::service_owner::operators},
+                                              {"kubernetes", model::service_owner::kubernetes}}));
   // With a base nothing is missing.
   const auto need = [&](std::string_view key, std::string_view example) {
     return base ? m->find(key) : m->require(key, example);

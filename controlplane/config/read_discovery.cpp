@@ -8,6 +8,7 @@
 
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/server_url.hpp"
 
 namespace sluice::config {
 namespace {
@@ -111,34 +112,13 @@ void read_plain_name(const value& v, std::string& out) {
     out = std::move(*text);
 }
 
-bool loopback_host(std::string_view host) {
-  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
-}
-
-// read_url() takes "http://HOST[:PORT]" or "https://...", perhaps with a path. A token goes
-// over http to this host itself only.
 void read_url(const value& v, discovery& out) {
-  auto text = v.text();
+  const auto text = v.text();
   if (!text) return;
-  while (!text->empty() && text->back() == '/') text->pop_back();
-  const bool https = text->starts_with("https://");
-  std::string_view rest{*text};
-  rest.remove_prefix(https ? 8 : text->starts_with("http://") ? 7 : rest.size());
-  const std::string_view at = rest.substr(0, rest.find('/'));
-  const bool odd = std::any_of(rest.begin(), rest.end(), [](char c) {
-    return c <= ' ' || c >= 0x7f || c == '@' || c == '?' || c == '#' || c == '"' || c == '\\';
-  });
-  if (at.empty() || odd || text->size() > longest_file_name) {
-    // What is before an @ may be a secret.
-    v.error(
-        "is not the URL of a server; expected one such as http://127.0.0.1:8500 or "
-        "https://10.0.0.1:6443, without a user or a query");
-    return;
-  }
-  const auto host = at.substr(0, at.front() == '[' ? at.find(']') + 1 : at.find(':'));
-  if (!https && !out.token_file.empty() && !loopback_host(host))
-    v.error("would have the token of token-file sent in the clear; expected https://");
-  out.server = std::move(*text);
+  if (auto url = parse_server_url(*text, !out.token_file.empty()))
+    out.server = std::move(*url);
+  else
+    v.error(url.error());
 }
 
 void read_http(const map_value& m, discovery& out) {

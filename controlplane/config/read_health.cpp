@@ -405,4 +405,15 @@ void read_health(const value& v, const health_check* base, health_check& out) {
   out = model::without_unused(std::move(out));
 }
 
+tl::expected<model::health_check, std::vector<config_error>> parse_health(
+    std::string_view text, std::string_view file_name, const model::health_check* base) {
+  const auto document = yaml::document::parse(text, file_name);
+  if (!document) return tl::unexpected{std::vector{document.error()}};
+  yaml::error_list errors{file_name};
+  model::health_check out;
+  read_health(document->root(errors), base, out);
+  if (!errors.empty()) return tl::unexpected{errors.take()};
+  return out;
+}
+
 }  // namespace sluice::config

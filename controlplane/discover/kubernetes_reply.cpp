@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "controlplane/discover/json_text.hpp"
+#include "controlplane/discover/kubernetes_json.hpp"
 #include "dataplane/abi/address_text.hpp"
 #include "dataplane/abi/yaml_reader.hpp"
 
@@ -58,11 +58,33 @@ std::vector<found> endpoints_of(const json& slice, const slice_wish& wish) {
   return out;
 }
 
+}  // namespace
+
 std::string version_of(const json& object) {
   return text_of(member(member(object, "metadata"), "resourceVersion"));
 }
 
-}  // namespace
+watch_line line_of(const json& event, std::string_view line) {
+  const json& object = member(event, "object");
+  const std::string type = text_of(member(event, "type"));
+  watch_line out;
+  if (type == "ERROR") {
+    const auto code = number_of(member(object, "code")).value_or(0);
+    out.event = code == 410 ? watch_event::expired : watch_event::error;
+    out.text = std::to_string(code) + ": " + yaml::shown(text_of(member(object, "message")));
+    return out;
+  }
+  out.version = version_of(object);
+  const bool named = !text_of(member(member(object, "metadata"), "name")).empty();
+  if (type == "BOOKMARK" && !out.version.empty())
+    out.event = watch_event::bookmark;
+  else if ((type == "ADDED" || type == "MODIFIED" || type == "DELETED") && !out.version.empty() &&
+           named)
+    out.event = type == "DELETED" ? watch_event::deleted : watch_event::changed;
+  else
+    out.text = "what it says is not understood: " + yaml::shown(line);
+  return out;
+}
 
 tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
                                                        const slice_wish& wish) {
@@ -70,6 +92,7 @@ tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
   const json& items = member(list, "items");
   slice_list out;
   out.version = version_of(list);
+  out.next = text_of(member(member(list, "metadata"), "continue"));
   if (text_of(member(list, "kind")) != "EndpointSliceList" || out.version.empty())
     return tl::unexpected{std::string{"the answer is no EndpointSliceList"}};
   if (!items.is_array()) return out;  // null: none
@@ -83,26 +106,10 @@ tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
 
 watched parse_watched(std::string_view line, const slice_wish& wish) {
   const json event = parse_json(line);
-  const json& object = member(event, "object");
-  const std::string type = text_of(member(event, "type"));
   watched out;
-  if (type == "ERROR") {
-    const auto code = number_of(member(object, "code")).value_or(0);
-    out.event = code == 410 ? watch_event::expired : watch_event::error;
-    out.text = std::to_string(code) + ": " + yaml::shown(text_of(member(object, "message")));
-    return out;
-  }
-  out.version = version_of(object);
-  out.slice = text_of(member(member(object, "metadata"), "name"));
-  if (type == "BOOKMARK" && !out.version.empty()) {
-    out.event = watch_event::bookmark;
-  } else if ((type == "ADDED" || type == "MODIFIED" || type == "DELETED") && !out.version.empty() &&
-             !out.slice.empty()) {
-    out.event = type == "DELETED" ? watch_event::deleted : watch_event::changed;
-    if (out.event == watch_event::changed) out.one = endpoints_of(object, wish);
-  } else {
-    out.text = "what it says is not understood: " + yaml::shown(line);
-  }
+  static_cast<watch_line&>(out) = line_of(event, line);
+  out.slice = text_of(member(member(member(event, "object"), "metadata"), "name"));
+  if (out.event == watch_event::changed) out.one = endpoints_of(member(event, "object"), wish);
   return out;
 }
 

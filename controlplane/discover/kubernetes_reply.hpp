@@ -24,8 +24,13 @@ struct slice_wish {
 // By the name of their slice.
 using slices = std::map<std::string, std::vector<found>>;
 
-struct slice_list {
+// list_page: what a list says of itself.
+struct list_page {
   std::string version;  // resourceVersion
+  std::string next;     // where it goes on; empty: it is complete
+};
+
+struct slice_list : list_page {
   slices all;
 };
 
@@ -42,12 +47,15 @@ enum class watch_event : std::uint8_t {
   error,     // list again, later
 };
 
-struct watched {
+struct watch_line {
   watch_event event{watch_event::error};
   std::string version;
+  std::string text;  // of an error
+};
+
+struct watched : watch_line {
   std::string slice;
   std::vector<found> one;
-  std::string text;  // of an error
 };
 
 // parse_watched() takes one line of a watch; what it cannot read is an error.

@@ -6,25 +6,15 @@
 
 #include <spdlog/spdlog.h>
 
-#include "controlplane/discover/backoff.hpp"
 #include "dataplane/abi/address_text.hpp"
-#include "dataplane/abi/yaml_reader.hpp"
 
 namespace sluice::discover {
 namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto watch_for = 290s;  // the server ends it then
-constexpr auto watch_limit = 320s;
-constexpr auto pause = 100ms;  // between a watch and the next request
 constexpr auto status_every = 60s;
-constexpr std::size_t longest_line = 4u << 20;
-
-std::string status_text(const http_response& r) {
-  return r.status == 0 ? r.error
-                       : "HTTP status " + std::to_string(r.status) + ": " + yaml::shown(r.body);
-}
+constexpr unsigned slices_per_page = 100;
 
 }  // namespace
 
@@ -33,12 +23,39 @@ kubernetes_source::kubernetes_source(event_loop& loop, question q, on_report rep
       question_{std::move(q)},
       report_to_{std::move(report_to)},
       wish_{question_.what.port_name, question_.ipv4, question_.ipv6},
-      client_{loop},
+      access_{question_.what.server, question_.what.ca, question_.what.token_file},
       status_client_{loop} {
   const std::string& both = question_.what.name;
   const auto slash = std::min(both.find('/'), both.size());
   space_ = both.substr(0, slash);
   name_ = both.substr(std::min(slash + 1, both.size()));
+  kubernetes_watch::reader reader;
+  reader.page = [this](std::string_view body, bool first) -> tl::expected<list_page, std::string> {
+    auto list = parse_slice_list(body, wish_);
+    if (!list) return tl::unexpected{std::move(list.error())};
+    if (first) listed_.clear();
+    listed_.merge(list->all);
+    if (list->next.empty()) {
+      slices_ = std::exchange(listed_, {});
+      known_.reset();
+    }
+    return list_page{std::move(list->version), std::move(list->next)};
+  };
+  reader.line = [this](std::string_view line) -> watch_line {
+    watched w = parse_watched(line, wish_);
+    if (w.event == watch_event::changed) slices_[w.slice] = std::move(w.one);
+    if (w.event == watch_event::deleted) slices_.erase(w.slice);
+    return w;
+  };
+  reader.settled = [this] { settled(); };
+  reader.failed = [this](std::string why) { report_to_(tl::unexpected{std::move(why)}); };
+  watch_ = std::make_unique<kubernetes_watch>(
+      loop_, access_,
+      "/apis/discovery.k8s.io/v1/namespaces/" + url_part(space_) + "/endpointslices",
+      "&labelSelector=" + url_part("kubernetes.io/service-name=" + name_),
+      kubernetes_watch::pace{question_.what.min_interval, question_.what.max_interval,
+                             slices_per_page},
+      std::move(reader));
 }
 
 kubernetes_source::~kubernetes_source() {
@@ -47,134 +64,29 @@ kubernetes_source::~kubernetes_source() {
 
 void kubernetes_source::start() {
   if (std::exchange(started_, true)) return;
-  list_after(0ms);
+  watch_->start();
   if (!question_.what.load_balancer_class.empty())
     status_timer_ = loop_.call_after({}, [this] { look_at_status(); });
 }
 
 void kubernetes_source::stop() {
   started_ = false;
-  loop_.cancel(std::exchange(timer_, 0));
+  watch_->stop();
   loop_.cancel(std::exchange(status_timer_, 0));
-  client_.cancel();
   status_client_.cancel();
 }
 
-bool kubernetes_source::prepare(http_request& r, std::string& error) const {
-  std::string token;
-  if (!read_token(question_.what.token_file, token, error)) return false;
-  if (!token.empty()) r.headers.push_back("Authorization: Bearer " + token);
-  r.headers.emplace_back("Accept: application/json");
-  r.ca = question_.what.ca;
-  return true;
-}
-
-std::string kubernetes_source::slices_url() const {
-  return question_.what.server + "/apis/discovery.k8s.io/v1/namespaces/" + url_part(space_) +
-         "/endpointslices?labelSelector=" + url_part("kubernetes.io/service-name=" + name_);
+// settled() reports what differs from the last report; a whole list always, as it is an answer.
+void kubernetes_source::settled() {
+  auto now = found_in(slices_);
+  if (known_ == now) return;
+  known_ = now;
+  report_to_(std::move(now));
 }
 
 std::string kubernetes_source::service_url() const {
   return question_.what.server + "/api/v1/namespaces/" + url_part(space_) + "/services/" +
          url_part(name_);
-}
-
-void kubernetes_source::failed(std::string why) {
-  list_after(retry_after(question_.what, failures_++, random_));
-  report_to_(tl::unexpected{std::move(why)});
-}
-
-void kubernetes_source::list_after(std::chrono::milliseconds wait) {
-  loop_.cancel(timer_);
-  timer_ = loop_.call_after(wait, [this] {
-    timer_ = 0;
-    list();
-  });
-}
-
-void kubernetes_source::watch_after(std::chrono::milliseconds wait) {
-  loop_.cancel(timer_);
-  timer_ = loop_.call_after(wait, [this] {
-    timer_ = 0;
-    watch();
-  });
-}
-
-void kubernetes_source::list() {
-  http_request r;
-  std::string error;
-  r.url = slices_url();
-  if (!prepare(r, error)) return failed(std::move(error));
-  client_.send(std::move(r), [this](http_response response) { listed(response); });
-}
-
-void kubernetes_source::listed(const http_response& r) {
-  if (r.status != 200) return failed(status_text(r));
-  auto list = parse_slice_list(r.body, wish_);
-  if (!list) return failed(list.error());
-  failures_ = 0;
-  slices_ = std::move(list->all);
-  version_ = std::move(list->version);
-  watch_after(0ms);
-  report_to_(found_in(slices_));
-}
-
-void kubernetes_source::watch() {
-  http_request r;
-  std::string error;
-  r.url = slices_url() + "&watch=1&allowWatchBookmarks=true&resourceVersion=" + url_part(version_) +
-          "&timeoutSeconds=" + std::to_string(watch_for.count());
-  r.timeout = watch_limit;
-  if (!prepare(r, error)) return failed(std::move(error));
-  line_.clear();
-  client_.send(
-      std::move(r), [this](http_response response) { watch_ended(response); },
-      [this](std::string_view piece) {
-        const std::vector<found> before = found_in(slices_);
-        line_ += piece;
-        std::size_t at = 0;
-        bool goes_on = true;
-        for (std::size_t end; goes_on && (end = line_.find('\n', at)) != line_.npos; at = end + 1)
-          goes_on = saw(std::string_view{line_}.substr(at, end - at));
-        if (!goes_on) return;
-        line_.erase(0, at);
-        if (line_.size() > longest_line) {
-          client_.cancel();
-          return failed("a line of the watch is longer than 4 MiB");
-        }
-        if (auto now = found_in(slices_); now != before) report_to_(std::move(now));
-      });
-}
-
-bool kubernetes_source::saw(std::string_view line) {
-  if (line.empty()) return true;
-  watched w = parse_watched(line, wish_);
-  switch (w.event) {
-    case watch_event::changed:
-      slices_[w.slice] = std::move(w.one);
-      break;
-    case watch_event::deleted:
-      slices_.erase(w.slice);
-      break;
-    case watch_event::bookmark:
-      break;
-    case watch_event::expired:
-      client_.cancel();
-      list_after(pause);
-      return false;
-    case watch_event::error:
-      client_.cancel();
-      failed("the watch: " + w.text);
-      return false;
-  }
-  version_ = std::move(w.version);
-  return true;
-}
-
-void kubernetes_source::watch_ended(const http_response& r) {
-  if (r.status == 200) return watch_after(pause);
-  if (r.status == 410) return list_after(pause);
-  failed("the watch: " + status_text(r));
 }
 
 void kubernetes_source::tell_status(const std::string& why) {
@@ -188,7 +100,7 @@ void kubernetes_source::look_at_status() {
   http_request r;
   std::string error;
   r.url = service_url();
-  if (!prepare(r, error)) return tell_status(error);
+  if (!prepare(access_, r, error)) return tell_status(error);
   status_client_.send(std::move(r), [this](http_response response) { write_status(response); });
 }
 
@@ -208,7 +120,7 @@ void kubernetes_source::write_status(const http_response& r) {
   patch.url = service_url() + "/status";
   patch.method = "PATCH";
   patch.body = status_patch(addresses);
-  if (!prepare(patch, error)) return tell_status(error);
+  if (!prepare(access_, patch, error)) return tell_status(error);
   patch.headers.emplace_back("Content-Type: application/merge-patch+json");
   status_client_.send(std::move(patch), [this, vip](http_response response) {
     if (response.status != 200) return tell_status(status_text(response));

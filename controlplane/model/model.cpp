@@ -2,6 +2,8 @@
 #include "controlplane/model/model.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 
 namespace sluice::model {
 namespace {
@@ -63,6 +65,34 @@ void set_discovered_admin(service& s, const ip_address& address, admin_state adm
   std::erase_if(s.discovered, [&](const auto& d) { return d.address == address; });
   s.discovered.push_back({address, admin});
   normalise(s);
+}
+
+void keep_owned(desired_state& next, const desired_state& now) {
+  const auto owned = [](const service& s) { return s.owner != service_owner::operators; };
+  std::erase_if(next.services, owned);
+  std::copy_if(now.services.begin(), now.services.end(), std::back_inserter(next.services), owned);
+  normalise(next);
+}
+
+std::string touched_owned(const desired_state& next, const desired_state& now) {
+  const auto owned_of = [](const desired_state& of) {
+    std::map<std::string_view, const service*> out;
+    for (const service& s : of.services)
+      if (s.owner != service_owner::operators) out.emplace(s.name, &s);
+    return out;
+  };
+  const auto before = owned_of(now);
+  const auto after = owned_of(next);
+  for (const auto& [name, s] : after)
+    if (!before.contains(name)) return s->name;
+  for (const auto& [name, s] : before) {
+    const auto at = after.find(name);
+    if (at == after.end()) return s->name;
+    service same = *at->second;
+    same.discovered = s->discovered;
+    if (same != *s) return s->name;
+  }
+  return {};
 }
 
 }  // namespace sluice::model

@@ -108,6 +108,9 @@ struct discovered_admin {
   bool operator==(const discovered_admin&) const = default;
 };
 
+// Who says what a service is, and alone may change it.
+enum class service_owner : std::uint8_t { operators, kubernetes };
+
 struct service {
   std::string name;  // [a-z0-9][a-z0-9._-]{0,47}
   ip_address address;
@@ -136,6 +139,7 @@ struct service {
   prefix_set deny{};
   discovery discover{};
   std::vector<discovered_admin> discovered;  // sorted by address; none is simply enabled
+  service_owner owner{service_owner::operators};
 
   bool operator==(const service&) const = default;
 };
@@ -160,5 +164,12 @@ void normalise(desired_state& s);
 // discovered_admin_of() is what was asked of a backend that is discovered; enabled: nothing.
 [[nodiscard]] admin_state discovered_admin_of(const service& s, const ip_address& address) noexcept;
 void set_discovered_admin(service& s, const ip_address& address, admin_state admin);
+
+// keep_owned() has `next` hold those services of `now` that are not the operators', as they are;
+// what `next` has of such ones goes.
+void keep_owned(desired_state& next, const desired_state& now);
+// touched_owned() is the name of a service that is not the operators' and which differs in more
+// than what was asked of discovered backends; empty: none.
+[[nodiscard]] std::string touched_owned(const desired_state& next, const desired_state& now);
 
 }  // namespace sluice::model

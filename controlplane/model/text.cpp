@@ -158,6 +158,16 @@ std::string_view to_string(admin_state s) noexcept {
   return "unknown";
 }
 
+std::string_view to_string(service_owner o) noexcept {
+  switch (o) {
+    case service_owner::operators:
+      return "operators";
+    case service_owner::kubernetes:
+      return "kubernetes";
+  }
+  return "unknown";
+}
+
 std::string to_string(const port_range& r) {
   if (r.any()) return "any";
   const std::string first = std::to_string(r.first);
@@ -240,6 +250,7 @@ nlohmann::ordered_json options_json(const service& s) {
 nlohmann::ordered_json to_json(const service& s) {
   nlohmann::ordered_json out;
   out["name"] = s.name;
+  if (s.owner != service_owner::operators) out["owner"] = to_string(s.owner);
   out["address"] = format_ip(s.address);
   out["protocol"] = to_string(s.protocol);
   if (s.port.single())

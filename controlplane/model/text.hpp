@@ -23,6 +23,7 @@ namespace sluice::model {
 [[nodiscard]] std::string_view to_string(discovery_kind k) noexcept;
 [[nodiscard]] std::string_view to_string(dns_records r) noexcept;
 [[nodiscard]] std::string_view to_string(backend_source s) noexcept;
+[[nodiscard]] std::string_view to_string(service_owner o) noexcept;
 // "443", "8000-8100" or "any".
 [[nodiscard]] std::string to_string(const port_range& r);
 // A duration as services.yaml reads it: "2s", "500ms".

@@ -222,6 +222,8 @@ snapshot controller::look() {
       s.warnings.push_back("not published: " + why);
     if (!hops_->netlink_error().empty()) s.warnings.push_back(hops_->netlink_error());
     for (auto& p : discover_->problems()) s.warnings.push_back(std::move(p));
+    if (companion_.problems)
+      for (auto& p : companion_.problems()) s.warnings.push_back(std::move(p));
     for (auto& p : lists_.problems()) s.warnings.push_back(std::move(p));
     for (auto& p : steering_->problems()) s.warnings.push_back(std::move(p));
     for (auto& p : announcer_->problems()) s.warnings.push_back(std::move(p));
@@ -240,6 +242,13 @@ snapshot controller::look() {
                              ": too few backends can serve, so health is ignored");
     return s;
   });
+}
+
+std::vector<discover::source_status> controller::sources() {
+  auto all = discover_->status();
+  if (companion_.sources)
+    for (auto& s : loop_.invoke(companion_.sources)) all.push_back(std::move(s));
+  return all;
 }
 
 std::string controller::summary() {
@@ -277,7 +286,10 @@ std::optional<ip_address> controller::route_to(const ip_address& backend) {
 }
 
 health::target controller::target_of(const model::service& s, const model::backend& b) const {
-  return health::make_target(b.address, s.port.first, s.health, path_->path_for(s, b));
+  // What is discovered says where it listens.
+  const bool own = b.port != 0 && b.source != model::backend_source::configured;
+  return health::make_target(b.address, own ? b.port : s.port.first, s.health,
+                             path_->path_for(s, b));
 }
 
 // open_probe_path() returns what is wrong with services that insist on it. Any thread: it

@@ -136,7 +136,16 @@ class controller {
   [[nodiscard]] bool discovered(const std::string& service, const ip_address& backend) const {
     return discover_->has(service, backend);
   }
-  [[nodiscard]] std::vector<discover::source_status> sources() const { return discover_->status(); }
+  [[nodiscard]] std::vector<discover::source_status> sources();
+
+  // companion: somebody beside the controller whose problems and sources are shown, too. Both are
+  // called on the loop's thread.
+  struct companion {
+    std::function<std::vector<std::string>()> problems;
+    std::function<std::vector<discover::source_status>()> sources;
+  };
+  // accompany(): before the loop runs.
+  void accompany(companion c) { companion_ = std::move(c); }
 
   // Any thread, also the loop's.
   [[nodiscard]] const publish::observation_follower& observations() const noexcept {
@@ -213,6 +222,7 @@ class controller {
   std::unordered_map<health::target, places, health::target_hash> by_target_;
   std::map<ip_address, places> by_address_;
   node_drain drain_;
+  companion companion_;
   std::map<std::string, std::vector<event_loop::time_point>> flushed_;  // services, when of late
   std::uint64_t seen_data_plane_{0};        // instance of its observations
   std::string shown_data_plane_{"absent"};  // its state, as the last event said

@@ -51,6 +51,7 @@ std::vector<std::string_view> changed_keys(const node_config& a, const node_conf
   add(c.history == d.history, "controlplane.history");
   add(c.checks == d.checks, "controlplane.checks");
   add(c.announce == d.announce, "controlplane.announce");
+  add(c.kubernetes == d.kubernetes, "controlplane.kubernetes");
   add(c.backup == d.backup, "controlplane.backup");
   return out;
 }

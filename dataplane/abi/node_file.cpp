@@ -13,6 +13,8 @@
 
 #include "dataplane/abi/ids.hpp"
 #include "dataplane/abi/node_device.hpp"
+#include "dataplane/abi/node_kubernetes.hpp"
+#include "dataplane/abi/node_path.hpp"
 #include "dataplane/abi/version.hpp"
 #include "dataplane/abi/whole_file.hpp"
 
@@ -37,23 +39,6 @@ std::string host_name() {
   std::array<char, HOST_NAME_MAX + 1> buffer{};
   if (gethostname(buffer.data(), buffer.size() - 1) != 0 || buffer[0] == '\0') return "localhost";
   return buffer.data();
-}
-
-// absolute_path() reads a path without '/' at its end.
-std::optional<std::string> absolute_path(const value& v, std::size_t longest) {
-  auto text = v.text();
-  if (!text) return std::nullopt;
-  while (text->size() > 1 && text->back() == '/') text->pop_back();
-  if (text->front() != '/' || text->size() < 2 || text->find('\0') != text->npos) {
-    v.error(yaml::shown(*text) + " is not an absolute path; expected one that begins with '/'");
-    return std::nullopt;
-  }
-  if (text->size() > longest) {
-    v.error("the path has " + std::to_string(text->size()) + " bytes; expected at most " +
-            std::to_string(longest));
-    return std::nullopt;
-  }
-  return text;
 }
 
 // auto_or() reads "auto" (nothing) or a number.
@@ -413,8 +398,8 @@ void read_announce(const value& v, controlplane_config& out) {
 }
 
 void read_controlplane(const value& v, controlplane_config& out) {
-  const auto m =
-      v.map({"state", "api", "metrics", "limits", "history", "backup", "announce", "checks"});
+  const auto m = v.map({"state", "api", "metrics", "limits", "history", "backup", "announce",
+                        "checks", "kubernetes"});
   if (!m) return;
   if (const auto checks = m->find("checks")) {
     if (checks->is_word("off"))
@@ -451,6 +436,8 @@ void read_controlplane(const value& v, controlplane_config& out) {
   if (const auto backup = m->find("backup")) read_backup(*backup, out.backup);
   if (const auto announce = m->find("announce"); announce && !announce->is_word("off"))
     read_announce(*announce, out);
+  if (const auto cluster = m->find("kubernetes"); cluster && !cluster->is_word("off"))
+    out.kubernetes = read_kubernetes(*cluster);
   if (const auto history = m->find("history")) {
     if (const auto keys = history->map({"revisions"})) {
       const auto n = keys->find("revisions");

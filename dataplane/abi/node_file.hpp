@@ -127,6 +127,32 @@ struct announce_config {
   bool operator==(const announce_config&) const = default;
 };
 
+// ip_range: addresses of one family, both ends included.
+struct ip_range {
+  ip_address first;
+  ip_address last;
+
+  [[nodiscard]] bool holds(const ip_address& a) const noexcept {
+    return a.is_v4() == first.is_v4() && first <= a && a <= last;
+  }
+  auto operator<=>(const ip_range&) const = default;
+};
+
+// kubernetes_config: the cluster whose Services of type LoadBalancer become services.
+struct kubernetes_config {
+  std::string server;      // a URL
+  std::string ca;          // PEM file; empty: the host's
+  std::string token_file;  // empty: none
+  std::string load_balancer_class{"sluice.io/sluice"};
+  std::vector<std::string> namespaces;  // empty: all
+  std::vector<ip_range> pool;           // the VIPs that are given out
+  std::vector<ip_range> on_request;     // VIPs for those who ask for them by address
+  std::string service_file;             // what the services have in common; empty: the defaults
+  unsigned line{};                      // in node.yaml
+
+  bool operator==(const kubernetes_config&) const = default;
+};
+
 struct controlplane_config {
   std::string state{"/var/lib/sluice/state.db"};
   std::string checks{"/etc/sluice/checks"};     // where programs of health checks are; empty: off
@@ -137,7 +163,8 @@ struct controlplane_config {
   limits_config limits;
   history_config history;
   backup_config backup;
-  std::optional<announce_config> announce;  // nothing: off
+  std::optional<announce_config> announce;      // nothing: off
+  std::optional<kubernetes_config> kubernetes;  // nothing: off
 
   bool operator==(const controlplane_config&) const = default;
 };

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <string_view>
 
+#include "controlplane/discover/cluster_service.hpp"
 #include "controlplane/discover/consul_reply.hpp"
 #include "controlplane/discover/kubernetes_reply.hpp"
 
@@ -36,6 +38,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   demand(w.one.empty() || w.event == watch_event::changed, "endpoints of no slice");
   if (const auto service = parse_service(text))
     demand(!status_patch(service->addresses).empty(), "no patch");
+  if (const auto list = parse_service_list(text)) {
+    demand(!list->version.empty(), "a list of Services without a version");
+    for (const auto& [key, one] : list->all) {
+      demand(key == one.key && key.find('/') == key.rfind('/'), "a key that is none");
+      demand(one.ports.size() * 2 <= size && one.families.size() <= 2, "more than there was");
+      demand(!warning_event(one, std::string{text}, {}).empty(), "no Event");
+      (void)ingress_patch(one.version, one.addresses);
+    }
+  }
+  const watched_service s = parse_watched_service(text);
+  demand(!s.service || s.event == watch_event::changed || s.event == watch_event::deleted,
+         "a Service of no event");
   consul_index index;
   (void)index.answered(text);
   demand(index.wait_for() != 0, "the first answer is waited for");

@@ -6,11 +6,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "tools/import/import.hpp"
-#include "tools/import/lines.hpp"
 
 namespace sluice::importing {
 
@@ -31,7 +29,7 @@ struct draft_service {
 // draft: what was read so far. One thread.
 class draft {
  public:
-  explicit draft(line_table lines) : lines_{std::move(lines)} {}
+  explicit draft(std::string_view file_name) : file_{file_name} {}
 
   void note(unsigned line, std::string key, std::string message);
   // service_at() is the one of this address, protocol and ports; null: none yet.
@@ -51,16 +49,15 @@ class draft {
 
  private:
   [[nodiscard]] config_error error(unsigned line, std::string key, std::string message) const {
-    const auto at = lines_.at(line);
-    return {at.file, at.line, std::move(key), std::move(message)};
+    return {file_, line, std::move(key), std::move(message)};
   }
   void prune_backends(draft_service& s);
   bool take_out(const config_error& wrong);
   [[nodiscard]] model::desired_state state() const;
 
-  line_table lines_;
+  std::string file_;
   std::vector<draft_service> services_;
-  std::vector<std::pair<unsigned, config_error>> notes_;  // by line, before they are told
+  std::vector<config_error> notes_;
 };
 
 constexpr std::uint32_t most_connections = 4'000'000'000;  // max-connections

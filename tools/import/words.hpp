@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A keepalived.conf as a tree of statements: words, and what stands between their braces.
-// Comments are gone, quotes taken off, $NAME replaced by what the file defines; where it includes
-// another, what that one has stands.
+// Comments are gone, quotes taken off, $NAME replaced by what the file defines.
 #pragma once
 
 #include <string>
@@ -11,14 +10,12 @@
 #include <tl/expected.hpp>
 
 #include "dataplane/abi/yaml_reader.hpp"
-#include "tools/import/import.hpp"
-#include "tools/import/lines.hpp"
 
 namespace sluice::importing {
 
 struct statement {
   std::vector<std::string> words;  // at least one
-  unsigned line{};                 // of the line table
+  unsigned line{};
   std::vector<statement> block;
 
   // word() is the n-th word, or "".
@@ -27,21 +24,7 @@ struct statement {
   }
 };
 
-// unread: an include that was not followed, and why.
-struct unread {
-  unsigned line{};
-  std::string key;
-  std::string why;
-};
-
-struct statements {
-  std::vector<statement> top;
-  line_table lines;
-  std::vector<unread> left_out;
-};
-
-[[nodiscard]] tl::expected<statements, config_error> read_statements(std::string_view text,
-                                                                     std::string_view file_name,
-                                                                     const include_reader& include);
+[[nodiscard]] tl::expected<std::vector<statement>, config_error> read_statements(
+    std::string_view text, std::string_view file_name);
 
 }  // namespace sluice::importing
