@@ -219,6 +219,18 @@ def test_import(cli):
     path.write_text("virtual_server 198.51.100.10 80 {\n", encoding="utf-8")
     check(cli.run("import", "keepalived", "old.ipvs", code=1).stderr.startswith("old.ipvs:1: "),
           "import: a block that does not end")
+    path.write_text("include parts/*.conf\n", encoding="utf-8")
+    parts = Path(cli.directory, "parts")
+    parts.mkdir()
+    part = parts / "web.conf"
+    part.write_text("virtual_server 198.51.100.10 80 {\n lb_kind DR\n ops\n real_server 10.0.1.11 80 "
+                    "{\n }\n}\n", encoding="utf-8")
+    result = cli.run("import", "keepalived", "old.ipvs", socket=False)
+    check("198.51.100.10" in result.stdout and result.stderr.startswith("parts/web.conf:3: "),
+          f"import: an included file: {result.stderr}")
+    part.write_text("include web.conf\n", encoding="utf-8")
+    check(cli.run("import", "keepalived", "old.ipvs", code=1).stderr.startswith("parts/web.conf:1: "),
+          "import: a file that includes itself")
     cli.run("import", "keepalived", "no-such", code=1)
 
 

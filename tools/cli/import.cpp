@@ -52,9 +52,11 @@ void register_import(CLI::App& app, context& c) {
     sub->callback([&c, read] { run_import(c, file, read); });
   };
   add("keepalived",
-      "The virtual servers of a keepalived.conf.\n"
+      "The virtual servers of a keepalived.conf, and of the files that it includes.\n"
       "Example: sluice import keepalived /etc/keepalived/keepalived.conf > services.yaml",
-      importing::from_keepalived);
+      [](std::string_view text, std::string_view name) {
+        return importing::from_keepalived(text, name, importing::local_files);
+      });
   add("ipvsadm",
       "The lines that `ipvsadm -Sn` prints.\n"
       "Example: sluice import ipvsadm rules.ipvs > services.yaml",

@@ -103,7 +103,7 @@ void draft::note(unsigned line, std::string key, std::string message) {
   // The key has words of the file in it, which are not to move a terminal's cursor.
   for (char& c : key)
     if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
-  notes_.push_back(error(line, std::move(key), std::move(message)));
+  notes_.emplace_back(line, error(line, std::move(key), std::move(message)));
 }
 
 draft_service* draft::service_at(const model::service& s) noexcept {
@@ -115,7 +115,7 @@ draft_service* draft::service_at(const model::service& s) noexcept {
 
 draft_service* draft::add(draft_service s) {
   if (const draft_service* other = service_at(s.value)) {
-    note(s.line, s.key, "is the same as line " + std::to_string(other->line) + "; left out");
+    note(s.line, s.key, "is the same as " + lines_.words(other->line, s.line) + "; left out");
     return nullptr;
   }
   services_.push_back(std::move(s));
@@ -170,7 +170,7 @@ void draft::prune_backends(draft_service& s) {
     const std::string text = format_ip(b.value.address);
     if (const auto it = seen.find(b.value.address); it != seen.end()) {
       note(b.line, s.key,
-           "backend " + text + " is there already (line " + std::to_string(it->second->line) +
+           "backend " + text + " is there already (" + lines_.words(it->second->line, b.line) +
                "), and an address is a backend once, with one port; left out");
       continue;
     }
@@ -233,7 +233,7 @@ result draft::finish() {
     prune_backends(s);
     // An IPv6 address in full is too long for a name.
     std::string name = name_of(s.value);
-    if (name.size() > 48) name = "line-" + std::to_string(s.line);
+    if (name.size() > 48) name = "line-" + std::to_string(lines_.at(s.line).line);
     std::string unique = name;
     for (unsigned n = 2; !names.insert(unique).second; ++n) unique = name + "." + std::to_string(n);
     s.value.name = unique;
@@ -246,8 +246,10 @@ result draft::finish() {
       if (now.services.empty())
         return tl::unexpected{error(0, "", "no service in it could be carried over")};
       std::stable_sort(notes_.begin(), notes_.end(),
-                       [](const auto& a, const auto& b) { return a.line < b.line; });
-      return imported{std::move(now), std::move(notes_)};
+                       [](const auto& a, const auto& b) { return a.first < b.first; });
+      imported out{std::move(now), {}};
+      for (auto& [line, note] : notes_) out.notes.push_back(std::move(note));
+      return out;
     }
     bool taken = false;
     for (const config_error& wrong : errors) taken = take_out(wrong) || taken;

@@ -6,9 +6,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tools/import/import.hpp"
+#include "tools/import/lines.hpp"
 
 namespace sluice::importing {
 
@@ -29,7 +31,7 @@ struct draft_service {
 // draft: what was read so far. One thread.
 class draft {
  public:
-  explicit draft(std::string_view file_name) : file_{file_name} {}
+  explicit draft(line_table lines) : lines_{std::move(lines)} {}
 
   void note(unsigned line, std::string key, std::string message);
   // service_at() is the one of this address, protocol and ports; null: none yet.
@@ -49,15 +51,16 @@ class draft {
 
  private:
   [[nodiscard]] config_error error(unsigned line, std::string key, std::string message) const {
-    return {file_, line, std::move(key), std::move(message)};
+    const auto at = lines_.at(line);
+    return {at.file, at.line, std::move(key), std::move(message)};
   }
   void prune_backends(draft_service& s);
   bool take_out(const config_error& wrong);
   [[nodiscard]] model::desired_state state() const;
 
-  std::string file_;
+  line_table lines_;
   std::vector<draft_service> services_;
-  std::vector<config_error> notes_;
+  std::vector<std::pair<unsigned, config_error>> notes_;  // by line, before they are told
 };
 
 constexpr std::uint32_t most_connections = 4'000'000'000;  // max-connections

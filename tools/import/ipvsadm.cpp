@@ -180,7 +180,8 @@ std::string_view why_not(std::string_view option) {
 
 class ipvsadm_reader {
  public:
-  explicit ipvsadm_reader(std::string_view file_name) : draft_{file_name} {}
+  explicit ipvsadm_reader(std::string_view file_name)
+      : draft_{line_table{std::string{file_name}}} {}
 
   void read_line(std::string_view text, unsigned line) {
     const auto words = words_of(text);

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/import/words.hpp"
 
+#include <algorithm>
 #include <map>
+#include <utility>
 
 namespace sluice::importing {
 
 namespace {
 
 constexpr std::size_t deepest = 16;
-constexpr std::size_t longest = 16u << 20;  // of the text, with its definitions put in
+constexpr std::size_t longest = 16u << 20;  // of all texts, with their definitions put in
+constexpr std::size_t deepest_include = 16;
+constexpr std::size_t most_files = 1000;
 
 bool blank(char c) {
   return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
@@ -20,26 +24,37 @@ bool of_a_name(char c) {
 
 class statement_reader {
  public:
-  statement_reader(std::string_view text, std::string_view file) : text_{text}, file_{file} {}
+  statement_reader(std::string_view file, const include_reader& include)
+      : include_{include}, out_{{}, line_table{std::string{file}}, {}} {}
 
-  tl::expected<std::vector<statement>, config_error> run() {
-    if (text_.size() > longest) return wrong("is larger than 16 MiB");
-    std::vector<statement> top;
-    open_ = {&top};
-    for (std::size_t at = 0; at < text_.size();) {
-      ++line_;
-      const std::size_t end = std::min(text_.find('\n', at), text_.size());
-      if (!read_line(text_.substr(at, end - at))) return wrong(problem_);
-      at = end + 1;
+  tl::expected<statements, config_error> run(std::string_view text) {
+    open_ = {&out_.top};
+    if (!read_text(text, 0)) {
+      const auto at = out_.lines.at(line_);
+      return tl::unexpected{config_error{at.file, at.line, "", std::move(problem_)}};
     }
-    if (open_.size() > 1) return wrong("ends within a block: a } is missing");
-    return top;
+    return std::move(out_);
   }
 
  private:
-  tl::unexpected<config_error> wrong(std::string message) const {
-    return tl::unexpected{config_error{std::string{file_}, line_, "", std::move(message)}};
+  // read_text() takes one file; its first line is number `before` + 1.
+  bool read_text(std::string_view text, unsigned before) {
+    line_ = before;
+    used_ = before + static_cast<unsigned>(std::count(text.begin(), text.end(), '\n')) + 1;
+    size_ += text.size();
+    if (size_ > longest) return fail("is larger than 16 MiB");
+    const std::size_t outside = std::exchange(around_, open_.size());
+    for (std::size_t at = 0; at < text.size();) {
+      ++line_;
+      const std::size_t end = std::min(text.find('\n', at), text.size());
+      if (!read_line(text.substr(at, end - at))) return false;
+      at = end + 1;
+    }
+    if (open_.size() > around_) return fail("ends within a block: a } is missing");
+    around_ = outside;
+    return true;
   }
+
   bool fail(std::string message) {
     problem_ = std::move(message);
     return false;
@@ -101,8 +116,60 @@ class statement_reader {
     return true;
   }
 
+  // included_in() is what a line "include PATTERN" names; empty: it is none. keepalived's other
+  // words for it differ in what they make of a file that is not there.
+  std::string included_in(std::string_view line) {
+    std::size_t at = 0;
+    while (at < line.size() && blank(line[at])) ++at;
+    constexpr std::string_view word = "include";
+    if (line.substr(at, word.size()) != word) return {};
+    at += word.size();
+    if (at < line.size() && std::string_view{"rmwba"}.find(line[at]) != std::string_view::npos)
+      ++at;
+    if (at >= line.size() || !blank(line[at])) return {};
+    std::string pattern;
+    for (; at < line.size(); ++at) {
+      const char c = line[at];
+      if (blank(c) && pattern.empty()) continue;
+      if (blank(c) || c == '#' || c == '!') break;
+      if (c == '$')
+        put_definition(line, at, pattern);
+      else if (c != '"')
+        pattern += c;
+    }
+    return pattern;
+  }
+
+  bool include(const std::string& pattern) {
+    const unsigned here = line_;
+    const auto leave = [&](std::string why) {
+      out_.left_out.push_back({here, "include " + pattern, std::move(why)});
+      return true;
+    };
+    if (!include_) return leave("other files are not read");
+    if (stack_.size() >= deepest_include) return fail("files include one another too deeply");
+    const std::string from = stack_.empty() ? out_.lines.at(here).file : stack_.back().name;
+    auto files = include_(pattern, from);
+    if (!files) return leave(std::move(files.error()));
+    for (source_file& f : *files) {
+      line_ = here;
+      const auto open = std::find_if(stack_.begin(), stack_.end(),
+                                     [&](const auto& s) { return s.identity == f.identity; });
+      if (open != stack_.end()) return fail(f.name + " includes itself, by this line at last");
+      if (++files_ > most_files) return fail("more than 1000 files are included");
+      const unsigned before = out_.lines.add(f.name, used_);
+      const std::string text = std::move(f.text);
+      stack_.push_back(std::move(f));
+      if (!read_text(text, before)) return false;
+      stack_.pop_back();
+    }
+    line_ = here;
+    return true;
+  }
+
   bool read_line(std::string_view line) {
     if (define(line)) return true;
+    if (const std::string pattern = included_in(line); !pattern.empty()) return include(pattern);
     std::vector<statement>* into = open_.back();
     bool fresh = true;  // the next word begins a statement
     for (std::size_t at = 0; at < line.size();) {
@@ -119,7 +186,7 @@ class statement_reader {
         fresh = true;
         ++at;
       } else if (c == '}') {
-        if (open_.size() == 1) return fail("a } closes no block");
+        if (open_.size() == around_) return fail("a } closes no block");
         open_.pop_back();
         into = open_.back();
         fresh = true;
@@ -135,9 +202,14 @@ class statement_reader {
     return true;
   }
 
-  std::string_view text_;
-  std::string_view file_;
-  unsigned line_{0};
+  const include_reader& include_;
+  statements out_;
+  unsigned line_{0};                // of all files
+  unsigned used_{0};                // lines of all files
+  std::size_t size_{0};             // of all texts
+  std::size_t files_{0};            // that were included
+  std::vector<source_file> stack_;  // that are being read, without the first; their texts are gone
+  std::size_t around_{0};           // blocks that were open where this file began
   std::string problem_;
   std::map<std::string, std::string> definitions_;
   std::size_t grown_{0};
@@ -148,9 +220,10 @@ class statement_reader {
 
 }  // namespace
 
-tl::expected<std::vector<statement>, config_error> read_statements(std::string_view text,
-                                                                   std::string_view file_name) {
-  return statement_reader{text, file_name}.run();
+tl::expected<statements, config_error> read_statements(std::string_view text,
+                                                       std::string_view file_name,
+                                                       const include_reader& include) {
+  return statement_reader{file_name, include}.run(text);
 }
 
 }  // namespace sluice::importing

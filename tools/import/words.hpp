@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A keepalived.conf as a tree of statements: words, and what stands between their braces.
-// Comments are gone, quotes taken off, $NAME replaced by what the file defines.
+// Comments are gone, quotes taken off, $NAME replaced by what the file defines; where it includes
+// another, what that one has stands.
 #pragma once
 
 #include <string>
@@ -10,12 +11,14 @@
 #include <tl/expected.hpp>
 
 #include "dataplane/abi/yaml_reader.hpp"
+#include "tools/import/import.hpp"
+#include "tools/import/lines.hpp"
 
 namespace sluice::importing {
 
 struct statement {
   std::vector<std::string> words;  // at least one
-  unsigned line{};
+  unsigned line{};                 // of the line table
   std::vector<statement> block;
 
   // word() is the n-th word, or "".
@@ -24,7 +27,21 @@ struct statement {
   }
 };
 
-[[nodiscard]] tl::expected<std::vector<statement>, config_error> read_statements(
-    std::string_view text, std::string_view file_name);
+// unread: an include that was not followed, and why.
+struct unread {
+  unsigned line{};
+  std::string key;
+  std::string why;
+};
+
+struct statements {
+  std::vector<statement> top;
+  line_table lines;
+  std::vector<unread> left_out;
+};
+
+[[nodiscard]] tl::expected<statements, config_error> read_statements(std::string_view text,
+                                                                     std::string_view file_name,
+                                                                     const include_reader& include);
 
 }  // namespace sluice::importing

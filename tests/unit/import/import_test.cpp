@@ -4,9 +4,14 @@
 #include "tools/import/import.hpp"
 
 #include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "controlplane/config/config.hpp"
 #include "controlplane/model/text.hpp"
+#include "dataplane/abi/address_text.hpp"
 #include "dataplane/abi/node_file.hpp"
 
 namespace sluice::importing {
@@ -122,6 +127,121 @@ TEST(import, what_cannot_be_understood_is_refused_with_its_line) {
   std::string bomb = "$A=" + std::string(60000, 'x') + "\n";
   for (int i = 0; i < 400; ++i) bomb += "a $A\n";
   EXPECT_EQ(error_of(from_keepalived(bomb, "k")).find("k:"), 0u);
+}
+
+// What a virtual server is here: one backend, no check.
+std::string server(const std::string& address, const std::string& more = {}) {
+  return "virtual_server " + address + " 80 {\n lb_kind DR\n real_server 10.0.1.11 80 {\n }\n" +
+         more + "}\n";
+}
+
+class included : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "sluice-import-XXXXXX").string();
+    ASSERT_TRUE(mkdtemp(name.data()));
+    root_ = name + "/";
+  }
+  void TearDown() override { std::filesystem::remove_all(root_); }
+  void write(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories(std::filesystem::path{root_ + name}.parent_path());
+    std::ofstream{root_ + name} << text;
+  }
+  // load() reads main.conf; the directory's name is taken out of what is told.
+  [[nodiscard]] result load() const {
+    auto out =
+        from_keepalived(*read_text_file(root_ + "main.conf"), root_ + "main.conf", local_files);
+    const auto shorten = [this](std::string& s) {
+      for (auto at = s.find(root_); at != std::string::npos; at = s.find(root_))
+        s.erase(at, root_.size());
+    };
+    if (out) {
+      for (auto& n : out->notes) {
+        shorten(n.file);
+        shorten(n.message);
+      }
+    } else {
+      shorten(out.error().file);
+      shorten(out.error().message);
+    }
+    return out;
+  }
+
+  std::string root_;
+};
+
+TEST_F(included, files_stand_where_they_are_named) {
+  write("main.conf", "$NET=198.51.100\n! first\ninclude conf.d/*.conf  # all of them\n" +
+                         server("198.51.100.1", " include parts/{weight,none}.conf\n"));
+  write("conf.d/b.conf", server("$NET.3"));
+  write("conf.d/a.conf", "\ninclude \"deeper/one.conf\"\n" + server("$NET.2"));
+  write("conf.d/deeper/one.conf", server("198.51.100.4", " ha_suspend\n") + server("198.51.100.1"));
+  write("conf.d/not.txt", "}\n");
+  write("parts/weight.conf", "  delay_loop x\n  real_server 10.0.1.12 80 {\n  weight 7\n }\n");
+  const auto got = load();
+  ASSERT_TRUE(got) << got.error().to_string();
+  std::string addresses;
+  for (const auto& s : got->state.services) addresses += format_ip(s.address) + " ";
+  EXPECT_EQ(addresses, "198.51.100.1 198.51.100.2 198.51.100.3 198.51.100.4 ");
+  std::string notes;
+  for (const auto& n : got->notes) notes += n.to_string() + "\n";
+  EXPECT_NE(notes.find("conf.d/deeper/one.conf:5: virtual_server 198.51.100.4 80: ha_suspend: not "
+                       "carried over: "),
+            std::string::npos)
+      << notes;
+  EXPECT_NE(notes.find("parts/weight.conf:1: virtual_server 198.51.100.1 80: delay_loop x: is no "
+                       "time"),
+            std::string::npos)
+      << notes;
+  EXPECT_NE(notes.find("main.conf:4: virtual_server 198.51.100.1 80: is the same as "
+                       "conf.d/deeper/one.conf:7; left out"),
+            std::string::npos)
+      << notes;
+}
+
+TEST_F(included, what_is_not_there_is_told) {
+  write("main.conf", server("198.51.100.1") +
+                         "include /no-such/*.conf\nincludea gone.conf\n"
+                         "include conf.d\n");
+  std::filesystem::create_directories(root_ + "conf.d");
+  const auto got = load();
+  ASSERT_TRUE(got) << got.error().to_string();
+  ASSERT_EQ(got->notes.size(), 3u);
+  EXPECT_EQ(got->notes[0].to_string(),
+            "main.conf:6: include /no-such/*.conf: not carried over: there is no such file");
+  EXPECT_EQ(got->notes[1].to_string(),
+            "main.conf:7: include gone.conf: not carried over: there is no such file");
+  EXPECT_EQ(got->notes[2].line, 8u);
+  const auto alone = from_keepalived(server("198.51.100.1") + "include *\n", "k");
+  EXPECT_EQ(alone->notes.at(0).to_string(),
+            "k:6: include *: not carried over: other files are not read");
+}
+
+TEST_F(included, files_that_are_wrong_are_named_with_their_lines) {
+  const auto error = [this](const std::string& a) {
+    write("main.conf", server("198.51.100.1") + "include conf.d/a.conf\n");
+    write("conf.d/a.conf", a);
+    return error_of(load());
+  };
+  EXPECT_EQ(error("\nx {\n"), "conf.d/a.conf:2: ends within a block: a } is missing");
+  EXPECT_EQ(error("\n}\n"), "conf.d/a.conf:2: a } closes no block");
+  EXPECT_EQ(error("\n\ninclude a.*\n"),
+            "conf.d/a.conf:3: conf.d/a.conf includes itself, by this line at last");
+  EXPECT_EQ(error("include ../main.conf\n"),
+            "conf.d/../main.conf:6: conf.d/../conf.d/a.conf includes itself, by this line at last");
+  for (int i = 0; i < 30; ++i)
+    write("conf.d/" + std::to_string(i), "include " + std::to_string(i + 1) + "\n");
+  EXPECT_EQ(error("include 0\n"), "conf.d/14:1: files include one another too deeply");
+  // A block of the outer file is not closed by an inner one.
+  write("main.conf", "virtual_server 198.51.100.1 80 {\n include conf.d/a.conf\n");
+  write("conf.d/a.conf", "lb_kind DR\n}\n");
+  EXPECT_EQ(error_of(load()), "conf.d/a.conf:2: a } closes no block");
+}
+
+TEST_F(included, no_more_than_can_be_read) {
+  write("main.conf", "include many/*\n");
+  for (int i = 0; i < 1001; ++i) write("many/" + std::to_string(i), "");
+  EXPECT_EQ(error_of(load()), "main.conf:1: more than 1000 files are included");
 }
 
 TEST(import, what_a_state_refuses_is_left_out_with_a_note) {
