@@ -40,13 +40,17 @@ struct ipv6_fragment {
 };
 
 // RFC 792, RFC 4443. The kernel's own headers for it do not compile beside each other.
+#define ICMP_ECHO_REPLY 0
 #define ICMP_UNREACHABLE 3
+#define ICMP_TOO_BIG 4  // its code
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 #define ICMPV6_FIRST_ERROR 1  // destination unreachable, packet too big, time exceeded,
 #define ICMPV6_LAST_ERROR 4   // parameter problem
+#define ICMPV6_UNREACHABLE 1
 #define ICMPV6_ECHO 128
+#define ICMPV6_ECHO_REPLY 129
 
 struct icmp_header {
   __u8 type;

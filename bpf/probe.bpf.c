@@ -4,8 +4,9 @@
 // receives, makes of its packets what the data plane would make of a client's: addressed to
 // the VIP, encapsulated to the backend (the mark says which), out by the uplink.
 // `sluice_probe_rx`, where the uplink receives, takes the replies (from the VIP: so they
-// show that the backend has it) back to the socket. Neither end of the socket is the VIP:
-// the host may have that address itself, and routes to it as it pleases.
+// show that the backend has it) back to the socket, and ICMP errors that say that a probe did not
+// arrive. Neither end of the socket is the VIP: the host may have that address itself, and routes
+// to it as it pleases. Probes are TCP, UDP, and ICMP echo.
 // Attached and filled by the control plane (controlplane/bpf_loader/probe_program.hpp).
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -22,7 +23,9 @@
 #include "dataplane/abi/probe_abi.h"
 
 #define L3 ((__u32)sizeof(struct ethhdr))
-#define TCP_CHECKSUM 16  // offset in the TCP header
+#define TCP_CHECKSUM 16  // offset in the header
+#define UDP_CHECKSUM 6
+#define ICMP_CHECKSUM 2
 #define TCP_FLAGS 13
 #define TCP_RESET 4
 #define STRAGGLERS_NS (5ull * 1000 * 1000 * 1000)  // replies after the end of a probe
@@ -50,7 +53,7 @@ struct {
   __uint(type, BPF_MAP_TYPE_LRU_HASH);
   __uint(max_entries, SLUICE_MAX_PROBE_FLOWS);
   __type(key, struct sluice_probe_flow);
-  __type(value, __u64);  // when the probe ended (bpf_ktime_get_ns()); 0: it has not
+  __type(value, __u64);  // replies are taken until then (bpf_ktime_get_ns()); 0: as they come
 } probe_flows SEC(".maps");
 
 struct {
@@ -74,22 +77,65 @@ static __always_inline int is_zero(const __u8* address) {
   return (word_at(address) | word_at(address + 8)) == 0;
 }
 
-// remember() enters the reply that a packet asks for. A probe ends with a reset; what the backend
-// has sent by then is still taken, but the port may soon be that of a connection of the host's
-// own to the VIP.
-static __always_inline void remember(struct __sk_buff* skb, const struct sluice_probe_target* t,
-                                     const struct ports* p, __u32 l4) {
-  __u8 flags = 0;
-  if (bpf_skb_load_bytes(skb, l4 + TCP_FLAGS, &flags, sizeof flags) != 0) return;
-  struct sluice_probe_flow flow = {.source_port = p->destination, .destination_port = p->source};
+// conversation: what a probe's packet and the reply have in common besides their addresses.
+struct conversation {
+  struct ports ports;  // an echo's: its identifier in the place of the asker's port, and 0
+  __u8 protocol;
+  __u8 ended;
+};
+
+// read_conversation() reads the header at l4: of a probe, or of the reply to one. 0: of neither.
+static __always_inline int read_conversation(struct __sk_buff* skb, __u32 l4, __u8 protocol,
+                                             int reply, struct conversation* c) {
+  c->protocol = protocol;
+  c->ended = 0;
+  if (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)
+    return bpf_skb_load_bytes(skb, l4, &c->ports, sizeof c->ports) == 0;
+  struct icmp_header icmp;
+  if ((protocol != IPPROTO_ICMP && protocol != IPPROTO_ICMPV6) ||
+      bpf_skb_load_bytes(skb, l4, &icmp, sizeof icmp) != 0)
+    return 0;
+  const __u8 wanted = protocol == IPPROTO_ICMP ? (reply ? ICMP_ECHO_REPLY : ICMP_ECHO)
+                                               : (reply ? ICMPV6_ECHO_REPLY : ICMPV6_ECHO);
+  if (icmp.type != wanted || icmp.code != 0) return 0;
+  __be16 identifier;
+  __builtin_memcpy(&identifier, &icmp.rest, sizeof identifier);
+  c->ports.source = reply ? 0 : identifier;
+  c->ports.destination = reply ? identifier : 0;
+  return 1;
+}
+
+// read_probe() reads what is sent. A TCP probe ends with a reset.
+static __always_inline int read_probe(struct __sk_buff* skb, __u32 l4, __u8 protocol,
+                                      struct conversation* c) {
+  if (!read_conversation(skb, l4, protocol, 0, c)) return 0;
+  if (protocol != IPPROTO_TCP) return 1;
+  __u8 flags;
+  if (bpf_skb_load_bytes(skb, l4 + TCP_FLAGS, &flags, sizeof flags) != 0) return 0;
+  c->ended = (flags & TCP_RESET) != 0;
+  return 1;
+}
+
+// remember() enters the reply that a packet asks for. What the backend has sent by the end of the
+// probe is still taken, but the port may soon be that of a connection of the host's own to the
+// VIP. The end of what is no TCP is not seen.
+static __always_inline void remember(const struct sluice_probe_target* t,
+                                     const struct conversation* c) {
+  struct sluice_probe_flow flow = {.source_port = c->ports.destination,
+                                   .destination_port = c->ports.source,
+                                   .protocol = c->protocol};
   __builtin_memcpy(flow.source, t->vip, sizeof flow.source);
   __builtin_memcpy(flow.destination, t->source, sizeof flow.destination);
-  const __u64 ended = flags & TCP_RESET ? bpf_ktime_get_ns() : 0;
+  __u64 until = 0;
+  if (c->protocol != IPPROTO_TCP)
+    until = bpf_ktime_get_ns() + t->timeout_ms * 1000000ull + STRAGGLERS_NS;
+  else if (c->ended)
+    until = bpf_ktime_get_ns() + STRAGGLERS_NS;
   __u64* known = bpf_map_lookup_elem(&probe_flows, &flow);
   if (known)
-    *known = ended;
+    *known = until;
   else
-    bpf_map_update_elem(&probe_flows, &flow, &ended, BPF_ANY);
+    bpf_map_update_elem(&probe_flows, &flow, &until, BPF_ANY);
 }
 
 // transmit() sends a frame whose IP header is whole.
@@ -163,14 +209,42 @@ static __always_inline const __u8* destination_of(const struct sluice_probe_targ
   return t->mode == MODE_DSR_DSCP ? t->backend : t->vip;
 }
 
+// replace_checksum4() puts the change of the addresses into the transport's checksum. ICMP's has
+// no addresses, and a datagram need not have one.
+static __always_inline long replace_checksum4(struct __sk_buff* skb, __u32 l4, __u8 protocol,
+                                              __s64 changed) {
+  if (protocol == IPPROTO_ICMP) return 0;
+  if (protocol == IPPROTO_UDP)
+    return bpf_l4_csum_replace(skb, l4 + UDP_CHECKSUM, 0, (__u64)changed,
+                               BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
+  return bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, 0, (__u64)changed, BPF_F_PSEUDO_HDR);
+}
+
+static __always_inline long replace_checksum6(struct __sk_buff* skb, __u32 l4, __u8 protocol,
+                                              const void* before, const void* after) {
+  const __s64 changed = bpf_csum_diff((__be32*)before, 32, (__be32*)after, 32, 0);
+  const __u32 at = l4 + (protocol == IPPROTO_TCP   ? TCP_CHECKSUM
+                         : protocol == IPPROTO_UDP ? UDP_CHECKSUM
+                                                   : ICMP_CHECKSUM);
+  const __u64 flags = BPF_F_PSEUDO_HDR | (protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0);
+  const long done = bpf_l4_csum_replace(skb, at, 0, (__u64)changed, flags | CSUM_OF_IPV6);
+  if (done == 0) return 0;
+  // An older kernel takes the change of the checksum, but not that of the addresses, for one
+  // of what a NIC has summed up (CHECKSUM_COMPLETE): undone. With any other packet it is refused.
+  const long replaced = bpf_l4_csum_replace(skb, at, 0, (__u64)changed, flags);
+  if (replaced == 0) bpf_csum_update(skb, (__wsum)changed);
+  return replaced;
+}
+
 static __always_inline int send4(struct __sk_buff* skb, const struct sluice_probe_target* t) {
+  const __u32 l4 = L3 + sizeof(struct iphdr);
   struct iphdr ip;
-  struct ports ports;
+  struct conversation c;
   if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0 || ip.ihl != 5 ||
-      ip.protocol != IPPROTO_TCP ||
-      bpf_skb_load_bytes(skb, L3 + sizeof ip, &ports, sizeof ports) != 0 || !is_mapped_v4(t->vip))
+      ip.protocol == IPPROTO_ICMPV6 || !read_probe(skb, l4, ip.protocol, &c) ||
+      !is_mapped_v4(t->vip))
     return failed();
-  remember(skb, t, &ports, L3 + sizeof ip);
+  remember(t, &c);
   const __be32 before[2] = {ip.saddr, ip.daddr};
   ip.saddr = half_at(t->source + 12);
   ip.daddr = half_at(destination_of(t) + 12);
@@ -180,36 +254,22 @@ static __always_inline int send4(struct __sk_buff* skb, const struct sluice_prob
   set_ipv4_checksum(&ip);
   const __s64 changed =
       bpf_csum_diff((__be32*)before, sizeof before, (__be32*)after, sizeof after, 0);
-  if (bpf_l4_csum_replace(skb, L3 + sizeof ip + TCP_CHECKSUM, 0, (__u64)changed,
-                          BPF_F_PSEUDO_HDR) != 0 ||
+  if (replace_checksum4(skb, l4, ip.protocol, changed) != 0 ||
       bpf_skb_store_bytes(skb, L3, &ip, sizeof ip, 0) != 0)
     return failed();
   const struct inner p = {
-      .bytes = bpf_ntohs(ip.tot_len), .entropy = bpf_ntohs(ports.source), .tos = ip.tos};
+      .bytes = bpf_ntohs(ip.tot_len), .entropy = bpf_ntohs(c.ports.source), .tos = ip.tos};
   return forward(skb, t, &p);
 }
 
-static __always_inline long replace_checksum6(struct __sk_buff* skb, const void* before,
-                                              const void* after) {
-  const __s64 changed = bpf_csum_diff((__be32*)before, 32, (__be32*)after, 32, 0);
-  const __u32 at = L3 + sizeof(struct ipv6hdr) + TCP_CHECKSUM;
-  const long done =
-      bpf_l4_csum_replace(skb, at, 0, (__u64)changed, BPF_F_PSEUDO_HDR | CSUM_OF_IPV6);
-  if (done == 0) return 0;
-  // An older kernel takes the change of the TCP checksum, but not that of the addresses, for one
-  // of what a NIC has summed up (CHECKSUM_COMPLETE): undone. With any other packet it is refused.
-  const long replaced = bpf_l4_csum_replace(skb, at, 0, (__u64)changed, BPF_F_PSEUDO_HDR);
-  if (replaced == 0) bpf_csum_update(skb, (__wsum)changed);
-  return replaced;
-}
-
 static __always_inline int send6(struct __sk_buff* skb, const struct sluice_probe_target* t) {
+  const __u32 l4 = L3 + sizeof(struct ipv6hdr);
   struct ipv6hdr ip;
-  struct ports ports;
-  if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0 || ip.nexthdr != IPPROTO_TCP ||
-      bpf_skb_load_bytes(skb, L3 + sizeof ip, &ports, sizeof ports) != 0 || is_mapped_v4(t->vip))
+  struct conversation c;
+  if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0 || ip.nexthdr == IPPROTO_ICMP ||
+      !read_probe(skb, l4, ip.nexthdr, &c) || is_mapped_v4(t->vip))
     return failed();
-  remember(skb, t, &ports, L3 + sizeof ip);
+  remember(t, &c);
   __u8 before[32];
   __builtin_memcpy(before, &ip.saddr, sizeof before);
   __builtin_memcpy(&ip.saddr, t->source, 16);
@@ -221,12 +281,12 @@ static __always_inline int send6(struct __sk_buff* skb, const struct sluice_prob
     ip.flow_lbl[0] = (__u8)((ip.flow_lbl[0] & 0xf) | tos << 4);
   }
   if (t->mode != MODE_DSR_L2) --ip.hop_limit;
-  if (replace_checksum6(skb, before, &ip.saddr) != 0 ||
+  if (replace_checksum6(skb, l4, ip.nexthdr, before, &ip.saddr) != 0 ||
       bpf_skb_store_bytes(skb, L3, &ip, sizeof ip, 0) != 0)
     return failed();
   const struct inner p = {.bytes = bpf_ntohs(ip.payload_len) + (__u32)sizeof ip,
                           .v6 = 1,
-                          .entropy = bpf_ntohs(ports.source),
+                          .entropy = bpf_ntohs(c.ports.source),
                           .tos = tos};
   return forward(skb, t, &p);
 }
@@ -259,32 +319,19 @@ static __always_inline int deliver(struct __sk_buff* skb, const struct sluice_pr
 static __always_inline const struct sluice_probe_config* config_of(
     const struct sluice_probe_flow* flow) {
   const __u32 zero = 0;
-  const __u64* ended = bpf_map_lookup_elem(&probe_flows, flow);
-  if (!ended || (*ended != 0 && bpf_ktime_get_ns() - *ended > STRAGGLERS_NS)) return 0;
+  const __u64* until = bpf_map_lookup_elem(&probe_flows, flow);
+  if (!until || (*until != 0 && bpf_ktime_get_ns() > *until)) return 0;
   return bpf_map_lookup_elem(&probe_config, &zero);
 }
 
-static __always_inline int receive4(struct __sk_buff* skb) {
-  struct iphdr ip;
-  struct ports ports;
-  if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0) return TC_ACT_UNSPEC;
-  if (ip.protocol != IPPROTO_TCP || ip.ihl < 5 ||
-      (ip.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS)))
-    return TC_ACT_UNSPEC;
-  const __u32 l4 = L3 + ip.ihl * 4u;
-  if (bpf_skb_load_bytes(skb, l4, &ports, sizeof ports) != 0) return TC_ACT_UNSPEC;
-  struct sluice_probe_flow flow = {.source_port = ports.source,
-                                   .destination_port = ports.destination};
-  map_ipv4(flow.source, ip.saddr);
-  map_ipv4(flow.destination, ip.daddr);
-  const struct sluice_probe_config* c = config_of(&flow);
-  if (!c) return TC_ACT_UNSPEC;
-
-  const __be32 before[2] = {ip.saddr, ip.daddr};
+// readdress4() has the packet go from the peer to the near end.
+static __always_inline int readdress4(struct __sk_buff* skb, const struct iphdr* ip, __u32 l4,
+                                      const struct sluice_probe_config* c) {
+  const __be32 before[2] = {ip->saddr, ip->daddr};
   const __be32 after[2] = {half_at(c->peer4), half_at(c->local4)};
   const __s64 changed =
       bpf_csum_diff((__be32*)before, sizeof before, (__be32*)after, sizeof after, 0);
-  if (bpf_l4_csum_replace(skb, l4 + TCP_CHECKSUM, 0, (__u64)changed, BPF_F_PSEUDO_HDR) != 0 ||
+  if (replace_checksum4(skb, l4, ip->protocol, changed) != 0 ||
       bpf_l3_csum_replace(skb, L3 + __builtin_offsetof(struct iphdr, check), 0, (__u64)changed,
                           0) != 0 ||
       bpf_skb_store_bytes(skb, L3 + __builtin_offsetof(struct iphdr, saddr), after, sizeof after,
@@ -293,28 +340,121 @@ static __always_inline int receive4(struct __sk_buff* skb) {
   return deliver(skb, c);
 }
 
-static __always_inline int receive6(struct __sk_buff* skb) {
-  struct ipv6hdr ip;
-  struct ports ports;
-  // A backend's stack puts no extension headers into its TCP.
-  if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0 || ip.nexthdr != IPPROTO_TCP ||
-      bpf_skb_load_bytes(skb, L3 + sizeof ip, &ports, sizeof ports) != 0)
-    return TC_ACT_UNSPEC;
-  struct sluice_probe_flow flow = {.source_port = ports.source,
-                                   .destination_port = ports.destination};
-  __builtin_memcpy(flow.source, &ip.saddr, sizeof flow.source);
-  __builtin_memcpy(flow.destination, &ip.daddr, sizeof flow.destination);
-  const struct sluice_probe_config* c = config_of(&flow);
-  if (!c) return TC_ACT_UNSPEC;
-
+static __always_inline int readdress6(struct __sk_buff* skb, const struct ipv6hdr* ip,
+                                      const struct sluice_probe_config* c) {
   __u8 after[32];
   __builtin_memcpy(after, c->peer6, 16);
   __builtin_memcpy(after + 16, c->local6, 16);
-  if (replace_checksum6(skb, &ip.saddr, after) != 0 ||
+  if (replace_checksum6(skb, L3 + sizeof *ip, ip->nexthdr, &ip->saddr, after) != 0 ||
       bpf_skb_store_bytes(skb, L3 + __builtin_offsetof(struct ipv6hdr, saddr), after, sizeof after,
                           0) != 0)
     return failed();
   return deliver(skb, c);
+}
+
+// error4(), error6() take an ICMP error whose quoted packet is a probe: whoever sent it, it came
+// to nothing. What the socket knows as the quoted packet is the one before it was readdressed.
+static __always_inline int error4(struct __sk_buff* skb, const struct iphdr* ip, __u32 l4) {
+  const __u32 at = l4 + sizeof(struct icmp_header);
+  struct iphdr quoted;
+  struct conversation asked;
+  if (bpf_skb_load_bytes(skb, at, &quoted, sizeof quoted) != 0 || quoted.ihl != 5 ||
+      quoted.protocol == IPPROTO_ICMPV6 ||
+      !read_conversation(skb, at + sizeof quoted, quoted.protocol, 0, &asked))
+    return TC_ACT_UNSPEC;
+  struct sluice_probe_flow flow = {.source_port = asked.ports.destination,
+                                   .destination_port = asked.ports.source,
+                                   .protocol = quoted.protocol};
+  map_ipv4(flow.source, quoted.daddr);
+  map_ipv4(flow.destination, quoted.saddr);
+  const struct sluice_probe_config* c = config_of(&flow);
+  if (!c) return TC_ACT_UNSPEC;
+
+  const __be32 before[2] = {quoted.saddr, quoted.daddr};
+  const __be32 after[2] = {half_at(c->local4), half_at(c->peer4)};
+  const __s64 changed =
+      bpf_csum_diff((__be32*)before, sizeof before, (__be32*)after, sizeof after, 0);
+  // The quoted header sums up to what it did: the checksum around it stays.
+  if (bpf_l3_csum_replace(skb, at + __builtin_offsetof(struct iphdr, check), 0, (__u64)changed,
+                          0) != 0 ||
+      bpf_skb_store_bytes(skb, at + __builtin_offsetof(struct iphdr, saddr), after, sizeof after,
+                          0) != 0)
+    return failed();
+  return readdress4(skb, ip, l4, c);
+}
+
+static __always_inline int error6(struct __sk_buff* skb, const struct ipv6hdr* ip) {
+  const __u32 l4 = L3 + sizeof *ip;
+  const __u32 at = l4 + sizeof(struct icmp_header);
+  struct ipv6hdr quoted;
+  struct conversation asked;
+  if (bpf_skb_load_bytes(skb, at, &quoted, sizeof quoted) != 0 || quoted.nexthdr == IPPROTO_ICMP ||
+      !read_conversation(skb, at + sizeof quoted, quoted.nexthdr, 0, &asked))
+    return TC_ACT_UNSPEC;
+  struct sluice_probe_flow flow = {.source_port = asked.ports.destination,
+                                   .destination_port = asked.ports.source,
+                                   .protocol = quoted.nexthdr};
+  __builtin_memcpy(flow.source, &quoted.daddr, sizeof flow.source);
+  __builtin_memcpy(flow.destination, &quoted.saddr, sizeof flow.destination);
+  const struct sluice_probe_config* c = config_of(&flow);
+  if (!c) return TC_ACT_UNSPEC;
+
+  __u8 after[32];
+  __builtin_memcpy(after, c->local6, 16);
+  __builtin_memcpy(after + 16, c->peer6, 16);
+  const __s64 changed = bpf_csum_diff((__be32*)&quoted.saddr, 32, (__be32*)after, sizeof after, 0);
+  if (bpf_l4_csum_replace(skb, l4 + ICMP_CHECKSUM, 0, (__u64)changed, 0) != 0 ||
+      bpf_skb_store_bytes(skb, at + __builtin_offsetof(struct ipv6hdr, saddr), after, sizeof after,
+                          0) != 0)
+    return failed();
+  return readdress6(skb, ip, c);
+}
+
+static __always_inline int receive4(struct __sk_buff* skb) {
+  struct iphdr ip;
+  struct conversation reply;
+  if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0) return TC_ACT_UNSPEC;
+  if (ip.ihl < 5 || ip.protocol == IPPROTO_ICMPV6 ||
+      (ip.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS)))
+    return TC_ACT_UNSPEC;
+  const __u32 l4 = L3 + ip.ihl * 4u;
+  if (ip.protocol == IPPROTO_ICMP) {
+    struct icmp_header icmp;
+    if (bpf_skb_load_bytes(skb, l4, &icmp, sizeof icmp) != 0) return TC_ACT_UNSPEC;
+    // One of a packet that was too big would change what the kernel knows of the pair's path.
+    if (icmp.type == ICMP_UNREACHABLE)
+      return icmp.code == ICMP_TOO_BIG ? TC_ACT_UNSPEC : error4(skb, &ip, l4);
+  }
+  if (!read_conversation(skb, l4, ip.protocol, 1, &reply)) return TC_ACT_UNSPEC;
+  struct sluice_probe_flow flow = {.source_port = reply.ports.source,
+                                   .destination_port = reply.ports.destination,
+                                   .protocol = ip.protocol};
+  map_ipv4(flow.source, ip.saddr);
+  map_ipv4(flow.destination, ip.daddr);
+  const struct sluice_probe_config* c = config_of(&flow);
+  return c ? readdress4(skb, &ip, l4, c) : TC_ACT_UNSPEC;
+}
+
+static __always_inline int receive6(struct __sk_buff* skb) {
+  const __u32 l4 = L3 + sizeof(struct ipv6hdr);
+  struct ipv6hdr ip;
+  struct conversation reply;
+  // A backend's stack puts no extension headers into its answers.
+  if (bpf_skb_load_bytes(skb, L3, &ip, sizeof ip) != 0 || ip.nexthdr == IPPROTO_ICMP)
+    return TC_ACT_UNSPEC;
+  if (ip.nexthdr == IPPROTO_ICMPV6) {
+    __u8 type;
+    if (bpf_skb_load_bytes(skb, l4, &type, sizeof type) != 0) return TC_ACT_UNSPEC;
+    if (type == ICMPV6_UNREACHABLE) return error6(skb, &ip);
+  }
+  if (!read_conversation(skb, l4, ip.nexthdr, 1, &reply)) return TC_ACT_UNSPEC;
+  struct sluice_probe_flow flow = {.source_port = reply.ports.source,
+                                   .destination_port = reply.ports.destination,
+                                   .protocol = ip.nexthdr};
+  __builtin_memcpy(flow.source, &ip.saddr, sizeof flow.source);
+  __builtin_memcpy(flow.destination, &ip.daddr, sizeof flow.destination);
+  const struct sluice_probe_config* c = config_of(&flow);
+  return c ? readdress6(skb, &ip, c) : TC_ACT_UNSPEC;
 }
 
 // Where an uplink receives. What is no reply to a probe is left to whoever comes next.

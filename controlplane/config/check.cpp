@@ -203,6 +203,10 @@ void check_way_of_probes(const service& s, const service_origin* o, const contex
   if (model::translates(s.forward))
     wrong("data-path is impossible with forward: " + std::string{model::to_string(s.forward)} +
           ", whose backends do not have the service's address; expected auto or direct");
+  else if (!model::carries(s.forward, s.health.kind))
+    wrong("data-path is impossible with forward: " + std::string{model::to_string(s.forward)} +
+          " for type: " + std::string{model::to_string(s.health.kind)} +
+          ": the DSCP names the VIP of TCP and UDP alone; expected auto or direct");
   else if (!node.probes_through)
     wrong(
         "data-path is impossible: no port in node.yaml is an interface of the kernel or has a "

@@ -289,7 +289,7 @@ constexpr key_use uses[] = {{"path", asking},
                             {"command", kinds(health_kind::exec)},
                             {"weights", kinds(health_kind::exec)},
                             {"port", streaming | datagrams | kinds(health_kind::exec)},
-                            {"via", streaming},
+                            {"via", streaming | datagrams | kinds(health_kind::icmp)},
                             {"source", streaming | datagrams | kinds(health_kind::icmp)}};
 
 // refuse_unused() reports keys that have no effect: a mistake.
@@ -311,7 +311,10 @@ void refuse_unused(const map_value& m, health_kind kind) {
       if (!names.empty()) names += left == 0 ? " or " : ", ";
       names += model::to_string(static_cast<health_kind>(k));
     }
-    found->error("has no effect with this type; expected it only with type " + names);
+    const bool program = kind == health_kind::exec && use.key == "via";
+    found->error(std::string{"has no effect with "} +
+                 (program ? "type: exec, whose program goes its own way" : "this type") +
+                 "; expected it only with type " + names);
   }
 }
 

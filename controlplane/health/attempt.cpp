@@ -26,7 +26,7 @@ std::unique_ptr<attempt> make_attempt(const target& t, probe_tools& tools) {
     case model::health_kind::dns:
       return std::make_unique<datagram_attempt>(t, tools);
     case model::health_kind::icmp:
-      return std::make_unique<ping_attempt>(t, t.address.is_v4() ? tools.ping4 : tools.ping6);
+      return std::make_unique<ping_attempt>(t, tools);
     case model::health_kind::exec:
       return std::make_unique<command_attempt>(t, tools);
   }

@@ -101,7 +101,8 @@ struct wanted_target {
   health_state initial{health_state::unknown};
 };
 
-// probe_socket: a socket, and where it connects to when that is not the target's address.
+// probe_socket: a socket, and where it connects to when that is not the target's address. Pings
+// have one socket for all: of theirs fd is -1.
 struct probe_socket {
   probe_socket() = default;
   // NOLINTNEXTLINE(google-explicit-constructor): a descriptor alone is the usual case.
@@ -109,11 +110,12 @@ struct probe_socket {
 
   int fd{-1};
   std::optional<ip_address> to{};
-  std::uint32_t scope{};  // interface of a link-local address
+  std::uint32_t scope{};  // interface of a link-local address, or to send a ping by
+  std::uint32_t mark{};   // of a ping
 };
 
 // Makes the socket of a probe: non-blocking, close-on-exec, of the family of the address that
-// it connects to. The seam for probes through the data path.
+// it connects to; none for a ping. The seam for probes through the data path.
 using socket_factory = std::function<tl::expected<probe_socket, std::error_code>(const target&)>;
 [[nodiscard]] tl::expected<int, std::error_code> make_plain_socket(const target& t);
 

@@ -40,26 +40,45 @@ ip_address address_of(const sockaddr_storage& from) noexcept {
   return ip_address::v6(bytes);
 }
 
-// add_source() has a message sent from an address.
-void add_source(msghdr& message, std::array<char, 64>& room, const ip_address& source) {
-  const auto put = [&](int level, int type, const auto& info) {
-    message.msg_control = room.data();
-    message.msg_controllen = CMSG_SPACE(sizeof info);
+// ancillary_data: what goes with a message, beside its bytes.
+class ancillary_data {
+ public:
+  explicit ancillary_data(msghdr& message) noexcept : message_{message} {}
+
+  template <class Info>
+  void put(int level, int type, const Info& info) noexcept {
     cmsghdr head{};
     head.cmsg_level = level;
     head.cmsg_type = type;
     head.cmsg_len = CMSG_LEN(sizeof info);
-    std::memcpy(room.data(), &head, sizeof head);
-    std::memcpy(room.data() + CMSG_LEN(0), &info, sizeof info);
-  };
-  if (source.is_v4()) {
+    std::memcpy(room_.data() + used_, &head, sizeof head);
+    std::memcpy(room_.data() + used_ + CMSG_LEN(0), &info, sizeof info);
+    used_ += CMSG_SPACE(sizeof info);
+    message_.msg_control = room_.data();
+    message_.msg_controllen = used_;
+  }
+
+ private:
+  msghdr& message_;
+  std::size_t used_{0};
+  alignas(cmsghdr) std::array<char, 96> room_{};  // an address and a mark
+};
+
+// add_way() has a message sent as asked for.
+void add_way(ancillary_data& c, bool v4, const ping_way& way) noexcept {
+  const bool from = way.source && way.source->is_v4() == v4;
+  if (way.mark != 0) c.put(SOL_SOCKET, SO_MARK, way.mark);
+  if (!from && way.interface == 0) return;
+  if (v4) {
     in_pktinfo info{};
-    info.ipi_spec_dst.s_addr = source.v4_raw().raw();
-    put(IPPROTO_IP, IP_PKTINFO, info);
+    info.ipi_ifindex = static_cast<int>(way.interface);
+    if (from) info.ipi_spec_dst.s_addr = way.source->v4_raw().raw();
+    c.put(IPPROTO_IP, IP_PKTINFO, info);
   } else {
     in6_pktinfo info{};
-    std::memcpy(&info.ipi6_addr, source.bytes.data(), sizeof info.ipi6_addr);
-    put(IPPROTO_IPV6, IPV6_PKTINFO, info);
+    info.ipi6_ifindex = way.interface;
+    if (from) std::memcpy(&info.ipi6_addr, way.source->bytes.data(), sizeof info.ipi6_addr);
+    c.put(IPPROTO_IPV6, IPV6_PKTINFO, info);
   }
 }
 
@@ -123,7 +142,7 @@ std::uint64_t ping_socket::data_of(std::uint16_t sequence) const noexcept {
 }
 
 tl::expected<std::uint16_t, probe_result> ping_socket::send(const ip_address& to,
-                                                            const std::optional<ip_address>& source,
+                                                            const ping_way& way,
                                                             answer_callback on_answer) {
   if (fd_ < 0)
     if (auto result = open()) return tl::unexpected{std::move(*result)};
@@ -133,21 +152,22 @@ tl::expected<std::uint16_t, probe_result> ping_socket::send(const ip_address& to
   }
   const std::uint16_t sequence = next_;
   std::string request = echo_request(v4_, {identifier_, sequence}, data_of(sequence));
-  socket_address name = to_sockaddr(to, 0, 0);
+  socket_address name = to_sockaddr(to, 0, way.interface);
   iovec part{request.data(), request.size()};
   msghdr message{};
-  alignas(cmsghdr) std::array<char, 64> room{};
   message.msg_name = &name.storage;
   message.msg_namelen = name.length;
   message.msg_iov = &part;
   message.msg_iovlen = 1;
-  if (source && source->is_v4() == v4_) add_source(message, room, *source);
+  ancillary_data more{message};
+  add_way(more, v4_, way);
   if (::sendmsg(fd_, &message, MSG_NOSIGNAL) < 0) {
-    if (errno == EAGAIN)
+    // An interface of ours that is gone says nothing about the target.
+    if (errno == EAGAIN || (way.interface != 0 && (errno == ENODEV || errno == ENXIO)))
       return tl::unexpected{probe_result{probe_outcome::shortage, error_text(errno)}};
     const int error = errno;
     // The kernel has several words for a source that is not ours.
-    if (source && !is_ours(*source)) return tl::unexpected{source_not_ours()};
+    if (way.source && !is_ours(*way.source)) return tl::unexpected{source_not_ours()};
     return tl::unexpected{from_errno(error)};
   }
   waiting_.emplace(sequence, waiting{to, std::move(on_answer)});

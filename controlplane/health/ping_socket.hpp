@@ -17,6 +17,13 @@
 
 namespace sluice::health {
 
+// ping_way: how a request leaves, where the kernel does not choose.
+struct ping_way {
+  std::optional<ip_address> source{};
+  std::uint32_t interface {};
+  std::uint32_t mark{};
+};
+
 class ping_socket {
  public:
   using answer_callback = std::function<void(probe_result)>;
@@ -27,8 +34,9 @@ class ping_socket {
   ping_socket& operator=(const ping_socket&) = delete;
 
   // send() sends a request; on_answer is called once, unless forget() comes first.
-  [[nodiscard]] tl::expected<std::uint16_t, probe_result> send(
-      const ip_address& to, const std::optional<ip_address>& source, answer_callback on_answer);
+  [[nodiscard]] tl::expected<std::uint16_t, probe_result> send(const ip_address& to,
+                                                               const ping_way& way,
+                                                               answer_callback on_answer);
   void forget(std::uint16_t sequence) noexcept { waiting_.erase(sequence); }
   // late_answer() is what has arrived for a request though nobody was told; nobody is told now.
   [[nodiscard]] std::optional<probe_result> late_answer(std::uint16_t sequence);

@@ -116,6 +116,7 @@ const char* to_string(health_state s) noexcept {
 }
 
 tl::expected<int, std::error_code> make_plain_socket(const target& t) {
+  if (t.check.kind == model::health_kind::icmp) return -1;
   const int fd = ::socket(
       t.address.is_v4() ? AF_INET : AF_INET6,
       (model::streams(t.check.kind) ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -27,7 +27,8 @@ enum class health_kind : std::uint8_t {
 };
 
 // requests() tells whether the kind asks for a path and judges a status; streams(), whether it
-// is a TCP connection; has_port(), whether it needs a port.
+// is a TCP connection; has_port(), whether it needs a port; travels(), whether it is packets, that
+// can go where a service's do.
 [[nodiscard]] constexpr bool requests(health_kind k) noexcept {
   return k == health_kind::http || k == health_kind::https || k == health_kind::http2;
 }
@@ -36,6 +37,9 @@ enum class health_kind : std::uint8_t {
 }
 [[nodiscard]] constexpr bool has_port(health_kind k) noexcept {
   return streams(k) || k == health_kind::udp || k == health_kind::dns;
+}
+[[nodiscard]] constexpr bool travels(health_kind k) noexcept {
+  return has_port(k) || k == health_kind::icmp;
 }
 
 // Which way a probe takes: through the data path as the service's packets do, or to the
@@ -116,7 +120,7 @@ struct health_check {
     c.weights = false;
   }
   if (c.kind == health_kind::icmp) c.port = 0;
-  if (!streams(c.kind)) c.via = fresh.via;
+  if (!travels(c.kind)) c.via = fresh.via;
   if (c.kind == health_kind::exec) c.source.reset();
   return c;
 }

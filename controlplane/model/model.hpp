@@ -55,6 +55,11 @@ enum class forward_mode : std::uint8_t {
 [[nodiscard]] constexpr bool translates(forward_mode m) noexcept {
   return m == forward_mode::nat || m == forward_mode::full_nat;
 }
+// carries() tells whether a probe of the kind can go the way of the mode's packets, and find a
+// backend that has the VIP there. With dsr-dscp only TCP and UDP do (docs/bpf.md, decap).
+[[nodiscard]] constexpr bool carries(forward_mode m, health_kind k) noexcept {
+  return travels(k) && !translates(m) && (m != forward_mode::dsr_dscp || k != health_kind::icmp);
+}
 // overhead() is how many bytes a tunnel puts in front of a packet to a backend.
 [[nodiscard]] constexpr std::uint16_t overhead(forward_mode m, bool backend_v4) noexcept {
   if (!tunnels(m)) return 0;

@@ -67,8 +67,7 @@ void choose_ipv4(neighbour::veth_settings& s, std::uint32_t id) {
 }
 
 bool takes_path(const model::service& s) noexcept {
-  return model::streams(s.health.kind) && s.health.via != model::health_via::direct &&
-         !model::translates(s.forward);
+  return s.health.via != model::health_via::direct && model::carries(s.forward, s.health.kind);
 }
 
 // outer_source() is one of the addresses that the data plane would take; always the same for
@@ -294,6 +293,7 @@ std::optional<sluice_probe_target> probe_path::compose(const health::target& t) 
   out.mode = static_cast<std::uint8_t>(t.path->mode);
   out.dscp = t.path->dscp;
   out.gue_port = htons(node_.dataplane.gue_port);
+  out.timeout_ms = static_cast<std::uint32_t>(t.check.timeout.count());
   return out;
 }
 
@@ -336,13 +336,17 @@ tl::expected<health::probe_socket, std::error_code> probe_path::make_socket(
   if (!way) return tl::unexpected{std::make_error_code(std::errc::host_unreachable)};
 
   const bool v4 = t.path->vip.is_v4();
-  const int fd = ::socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  health::probe_socket made;
+  made.to = v4 ? settings_.peer4 : link_local6(2);
+  made.scope = static_cast<std::uint32_t>(pair_.near_index);
+  made.mark = s.mark;
+  if (t.check.kind == model::health_kind::icmp) return made;
+  const int type = model::streams(t.check.kind) ? SOCK_STREAM : SOCK_DGRAM;
+  const int fd = ::socket(v4 ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0 && ::setsockopt(fd, SOL_SOCKET, SO_MARK, &s.mark, sizeof s.mark) == 0 &&
       ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, settings_.near.c_str(),
                    static_cast<socklen_t>(settings_.near.size() + 1)) == 0) {
-    health::probe_socket made{fd};
-    made.to = v4 ? settings_.peer4 : link_local6(2);
-    if (!v4) made.scope = static_cast<std::uint32_t>(pair_.near_index);
+    made.fd = fd;
     return made;
   }
   const std::error_code error{errno, std::generic_category()};

@@ -11,7 +11,7 @@
 #define SLUICE_PROBE_RX_PROGRAM "sluice_probe_rx"
 #define SLUICE_PROBE_CONFIG_MAP "probe_config"    // array, 1 entry of sluice_probe_config
 #define SLUICE_PROBE_TARGETS_MAP "probe_targets"  // hash, __u32 mark -> sluice_probe_target
-#define SLUICE_PROBE_FLOWS_MAP "probe_flows"      // LRU hash, sluice_probe_flow -> __u64 end
+#define SLUICE_PROBE_FLOWS_MAP "probe_flows"      // LRU hash, sluice_probe_flow -> __u64 until
 #define SLUICE_PROBE_STATS_MAP "probe_stats"
 
 // A probe's socket carries the number of its target as its mark: the first mark and those
@@ -19,7 +19,7 @@
 #define SLUICE_PROBE_FIRST_MARK 0x53000000u
 #define SLUICE_PROBE_MARKS 0x01000000u
 #define SLUICE_MAX_PROBE_TARGETS 65536u  // the loader changes it
-#define SLUICE_MAX_PROBE_FLOWS 32768u    // connections of probes whose replies are known
+#define SLUICE_MAX_PROBE_FLOWS 32768u    // probes whose replies are known
 
 struct sluice_probe_target {
   __u8 vip[16];
@@ -33,17 +33,21 @@ struct sluice_probe_target {
   __u8 mode;              // abi::forward_mode
   __u8 dscp;              // dsr-dscp
   __u16 gue_port;         // network order
+  __u32 timeout_ms;       // of a probe that is no TCP connection, and has no end to be seen
 };
-SLUICE_ABI_ASSERT(sizeof(struct sluice_probe_target) == 100, "no hidden padding");
+SLUICE_ABI_ASSERT(sizeof(struct sluice_probe_target) == 104, "no hidden padding");
 
-// sluice_probe_flow: a reply to a probe, in network order.
+// sluice_probe_flow: a reply to a probe, in network order. Of an echo reply source_port is 0 and
+// destination_port its identifier.
 struct sluice_probe_flow {
   __u8 source[16];
   __u8 destination[16];
   __u16 source_port;
   __u16 destination_port;
+  __u8 protocol;
+  __u8 pad[3];  // 0
 };
-SLUICE_ABI_ASSERT(sizeof(struct sluice_probe_flow) == 36, "no hidden padding");
+SLUICE_ABI_ASSERT(sizeof(struct sluice_probe_flow) == 40, "no hidden padding");
 
 // The pair of interfaces. Sockets are bound to the near end, and know the backend as `peer`.
 struct sluice_probe_config {
@@ -62,6 +66,6 @@ enum sluice_probe_counter {
   SLUICE_PROBE_SENT,
   SLUICE_PROBE_REPLY,    // handed to the near end
   SLUICE_PROBE_NO_PATH,  // dropped: not of a probe, or its way is not known
-  SLUICE_PROBE_FAILED,   // dropped: not TCP, or the kernel refused a rewrite
+  SLUICE_PROBE_FAILED,   // dropped: of no kind of probe, or the kernel refused a rewrite
   SLUICE_PROBE_COUNTERS
 };

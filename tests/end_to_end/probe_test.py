@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Health checks through the data path, with real nginx backends: encapsulated and addressed to
-the VIP as traffic is. A backend without the VIP on lo, or without decapsulation, is found dead,
+"""Health checks through the data path, with real backends (nginx, dnsmasq, the kernel's answers
+to pings): encapsulated and addressed to the VIP as traffic is. A backend without the VIP on lo, or without decapsulation, is found dead,
 and alive again with it; one that direct checks would call healthy all the time. The VIP may be
 an address of the balancer, too."""
 
@@ -17,7 +17,7 @@ from lab.lab import Lab  # noqa: E402
 from lab.process import wait_until  # noqa: E402
 from lab.scene import Scene, vip4, vip6  # noqa: E402
 from lab.sluice import Balancer, Binaries, set_up_backend  # noqa: E402
-from lab.stand import HTTP_HEALTH, TCP_HEALTH, service  # noqa: E402
+from lab.stand import ECHO_PORT, HTTP_HEALTH, TCP_HEALTH, service  # noqa: E402
 
 DSCP = 13
 # name: (VIP, forward, are the backends' addresses IPv6)
@@ -31,9 +31,28 @@ WAYS = {
     "direct-6": (vip6(44), "dsr-l2", True),
     "dscp-4": (vip4(45), "dsr-dscp", False),
     "dscp-6": (vip6(45), "dsr-dscp", True),
+    "udp-4in4": (vip4(50), "ipip", False),
+    "udp-direct-6": (vip6(50), "dsr-l2", True),
+    "udp-dscp-4": (vip4(45), "dsr-dscp", False),
+    "dns-gue-6in4": (vip6(51), "gue", False),
+    "dns-4in6": (vip4(52), "ipip", True),
+    "icmp-gre-6in6": (vip6(53), "gre", True),
+    "icmp-4in6": (vip4(53), "ipip", True),
+    "icmp-direct-4": (vip4(54), "dsr-l2", False),
 }
+RHYTHM = {key: TCP_HEALTH[key] for key in ("interval", "timeout", "rise", "fall")}
+# By the first word of a way's name; nginx listens on 80, TCP alone is checked for some.
+KINDS = {
+    "udp": {"type": "udp", "port": ECHO_PORT, "send": "probe 7", "receive": "probe 7", **RHYTHM},
+    "dns": {"type": "dns", "port": 53, "name": "www.example.test", **RHYTHM},
+    "icmp": {"type": "icmp", **RHYTHM},
+    "gre": {**TCP_HEALTH, "port": 80},
+}
+VIPS = list(dict.fromkeys(vip for vip, _, _ in WAYS.values()))
+# Nobody listens there: an ICMP error says so. Seldom, as the kernel sends few of them.
+REFUSED = {"refused-4": vip4(50), "refused-6": vip6(51)}
 TUNNELS = [n for n, (_, forward, _) in WAYS.items() if forward in ("ipip", "gue", "gre")]
-NEED_PROGRAM = [n for n in WAYS if not n.startswith("direct")]
+NEED_PROGRAM = [n for n, (_, forward, _) in WAYS.items() if forward != "dsr-l2"]
 # Its checks are of its own kind: to the backend's address, as the operator says.
 STRAIGHT = "straight"
 
@@ -41,15 +60,22 @@ STRAIGHT = "straight"
 def services(scene):
     found = []
     for name, (vip, forward, v6) in WAYS.items():
-        # nginx listens on 80; TCP alone is checked for some.
-        health = {**TCP_HEALTH, "port": 80} if name in ("gre-4in4", "direct-6") else HTTP_HEALTH
-        one = service(scene, name, vip, forward, health=health, ipv6_backends=v6)
+        kind = "gre" if name == "direct-6" else name.split("-", maxsplit=1)[0]
+        datagrams = kind in ("udp", "dns")
+        one = service(scene, name, vip, forward, health=KINDS.get(kind, HTTP_HEALTH),
+                      ipv6_backends=v6, protocol="udp" if datagrams else "tcp",
+                      port=53 if datagrams else 80)
         if forward == "dsr-dscp":
             for backend in one["backends"]:
                 backend["dscp"] = DSCP
         found.append(one)
     found.append(service(scene, STRAIGHT, vip4(46), "ipip",
                          health={**HTTP_HEALTH, "via": "direct"}))
+    for name, vip in REFUSED.items():
+        found.append(service(scene, name, vip, "ipip" if vip == vip4(50) else "gue", port=9,
+                             protocol="udp", ipv6_backends=False,
+                             health={"type": "udp", "receive": "none", "interval": "3s",
+                                     "timeout": "300ms", "rise": 3, "fall": 1}))
     return found
 
 
@@ -64,9 +90,15 @@ def build(lab):
     binaries = Binaries()
     scene.start_nginx()
     for name in scene.backends:
+        lab.start(name, f"echo-{name}", [binaries.flowgen, "serve", "--name", name, "--listen",
+                                         f"0.0.0.0:{ECHO_PORT}", "--listen", f"[::]:{ECHO_PORT}"])
+        lab.start(name, f"dns-{name}",
+                  ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root",
+                   "--no-hosts", "--no-resolv", "--pid-file=", "--local=/test/",
+                   "--host-record=www.example.test,192.0.2.1"])
         set_up_backend(scene, name, binaries,
                        tunnel=[WAYS[w][0] for w in TUNNELS] + [vip4(46)],
-                       direct=[WAYS[w][0] for w in WAYS if w.startswith("direct")])
+                       direct=[vip for vip, forward, _ in WAYS.values() if forward == "dsr-l2"])
         lab.run(name, [binaries.backend_setup, "up", "--interface", "eth0", "--mode", "dsr-dscp",
                        "--dscp", DSCP, "--object", binaries.bpf / "decap.bpf.o",
                        *(word for w in WAYS if w.startswith("dscp")
@@ -106,13 +138,18 @@ def found_dead(lab, checks, scene, balancer):
     checks.check(all(row["probe"] == "data-path" for name in WAYS
                      for row in balancer.backends(name).values()),
                  f"{len(WAYS)} services of 3 backends are healthy, by the data path")
+    for name in REFUSED:
+        rows = balancer.backends(name).values()
+        checks.check({(r["health"], r["probe"], r["health_text"]) for r in rows} ==
+                     {("down", "data-path", "port unreachable (ICMP)")},
+                     f"{name}: an ICMP error comes back by the data path", list(rows))
     wait_until(lambda: direct_checks(scene, balancer), 10, "the direct checks")
     for name in ("ipip-6in6", "direct-4", "dscp-4"):
         report = balancer.load(WAYS[name][0], 80, connections=3, requests=6)
         checks.check(report["requests_ok"] == 6, f"{name}: clients are served as well", report)
 
     checks.title("b1 loses its VIPs, b2 its decapsulation")
-    for vip, _, _ in WAYS.values():
+    for vip in VIPS:
         lab.ip("b1", f"address del {vip}/{128 if ':' in vip else 32} dev lo")
     wait_for(scene, balancer, lambda name: ["b2", "b3"])
     checks.check(True, "b1 without the VIPs is found dead for all services")
@@ -122,7 +159,7 @@ def found_dead(lab, checks, scene, balancer):
     checks.check(direct_checks(scene, balancer), "the direct checks have noticed nothing of it")
 
     checks.title("b1 is mended")
-    scene.add_vip("b1", *(vip for vip, _, _ in WAYS.values()))
+    scene.add_vip("b1", *VIPS)
     wait_for(scene, balancer,
              lambda name: ["b1", "b3"] if name in NEED_PROGRAM else everybody)
     checks.check(True, "b1 with the VIPs is healthy again")
@@ -132,7 +169,7 @@ def vip_on_the_balancer(lab, checks, scene, balancer):
     checks.title("the VIPs are the balancer's own addresses, too")
     before = {name: balancer.backends(name) for name in WAYS}
     lab.ip("edge", *(f"address add {vip}/{128 if ':' in vip else 32} dev lo" +
-                     (" nodad" if ":" in vip else "") for vip, _, _ in WAYS.values()))
+                     (" nodad" if ":" in vip else "") for vip in VIPS))
     # A new state: every target is probed anew, none keeps what was known.
     changed = services(scene)
     for s in changed:

@@ -3,6 +3,7 @@
 // plane makes of a client's, and replies find back. Runs in the kernel (BPF_PROG_TEST_RUN).
 #include <gtest/gtest.h>
 #include <linux/pkt_cls.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -27,6 +28,7 @@ constexpr std::uint8_t usable =
 constexpr unsigned port = 80;
 constexpr unsigned source_port = 43210;
 constexpr std::uint8_t dscp = 13;
+constexpr std::uint32_t timeout_ms = 700;
 
 // One way to a backend, and the addresses of the socket that asks it.
 struct way {
@@ -71,22 +73,74 @@ void put(std::uint8_t (&to)[16], const std::string& text) {
   std::memcpy(to, a.bytes.data(), sizeof to);
 }
 
-// segment() is TCP with a checksum that is right between these addresses.
-bytes segment(const std::string& from, const std::string& to, unsigned from_port,
-              unsigned to_port) {
-  bytes b = tcp(from_port, to_port);
-  const auto sum = internet_checksum(address(from) + address(to) + bytes{0, 6} +
-                                     u16(static_cast<unsigned>(b.size())) + b);
-  b[16] = static_cast<std::uint8_t>(sum >> 8);
-  b[17] = static_cast<std::uint8_t>(sum);
+enum class talk : std::uint8_t { tcp, udp, echo };
+constexpr talk talks[] = {talk::tcp, talk::udp, talk::echo};
+
+unsigned protocol_of(talk what, bool v6) {
+  return what == talk::tcp ? 6 : what == talk::udp ? 17 : v6 ? 58 : 1;
+}
+
+// with_checksum() makes a header's checksum right between these addresses; ICMP has no addresses
+// in it.
+bytes with_checksum(bytes b, unsigned protocol, const std::string& from, const std::string& to) {
+  const std::size_t at = protocol == 6 ? 16 : protocol == 17 ? 6 : 2;
+  b[at] = b[at + 1] = 0;
+  const bytes pseudo = protocol == 1 ? bytes{}
+                                     : address(from) + address(to) +
+                                           bytes{0, static_cast<std::uint8_t>(protocol)} +
+                                           u16(static_cast<unsigned>(b.size()));
+  const auto sum = internet_checksum(pseudo + b);
+  b[at] = static_cast<std::uint8_t>(sum >> 8);
+  b[at + 1] = static_cast<std::uint8_t>(sum);
   return b;
 }
 
+// segment() is a question, or the answer: of an echo, from_port and to_port are 0 where the VIP
+// is, and the identifier at the other end.
+bytes segment(talk what, const std::string& from, const std::string& to, unsigned from_port,
+              unsigned to_port, bool answer = false) {
+  const bool v6 = is_v6(from.c_str());
+  bytes b;
+  if (what == talk::tcp) b = tcp(from_port, to_port);
+  if (what == talk::udp) b = udp(from_port, to_port);
+  if (what == talk::echo)
+    b = bytes{static_cast<std::uint8_t>(v6       ? 128 + answer
+                                        : answer ? 0
+                                                 : 8),
+              0, 0, 0} +
+        u16(answer ? to_port : from_port) + u16(3) + fill(8, 0x5a);
+  return with_checksum(std::move(b), protocol_of(what, v6), from, to);
+}
+
+// ip_of() is an IP packet.
+bytes ip_of(const std::string& from, const std::string& to, unsigned protocol, const bytes& inner,
+            unsigned tos = 0) {
+  return is_v6(from.c_str()) ? ipv6({from, to, protocol, tos}, inner)
+                             : ipv4({from, to, protocol, {}, 0x4000, tos}, inner);
+}
+bytes frame_of(const bytes& packet) {
+  return ethernet(packet[0] >> 4 == 6 ? 0x86dd : 0x0800) + packet;
+}
+
 bytes packet_of(const std::string& from, const std::string& to, unsigned from_port,
-                unsigned to_port, unsigned tos = 0) {
-  const bytes inner = segment(from, to, from_port, to_port);
-  return is_v6(from.c_str()) ? ethernet(0x86dd) + ipv6({from, to, 6, tos}, inner)
-                             : ethernet(0x0800) + ipv4({from, to, 6, {}, 0x4000, tos}, inner);
+                unsigned to_port, unsigned tos = 0, talk what = talk::tcp) {
+  return frame_of(ip_of(from, to, protocol_of(what, is_v6(from.c_str())),
+                        segment(what, from, to, from_port, to_port), tos));
+}
+
+// answer_of() is what comes back for packet_of(to, from, source_port, port).
+bytes answer_of(talk what, const std::string& from, const std::string& to) {
+  return frame_of(ip_of(from, to, protocol_of(what, is_v6(from.c_str())),
+                        segment(what, from, to, port, source_port, true)));
+}
+
+// error_of() is an ICMP error from somebody.
+bytes error_of(const std::string& from, const std::string& to, unsigned type, unsigned code,
+               const bytes& quoted) {
+  const unsigned protocol = is_v6(from.c_str()) ? 58 : 1;
+  const bytes head{static_cast<std::uint8_t>(type), static_cast<std::uint8_t>(code), 0, 0};
+  return frame_of(
+      ip_of(from, to, protocol, with_checksum(head + fill(4) + quoted, protocol, from, to)));
 }
 
 // without_entropy() blanks what follows from the flow: the port of gue and the flow label.
@@ -132,6 +186,7 @@ class probe_programs : public ::testing::Test {
     t.mode = static_cast<std::uint8_t>(w.mode);
     t.dscp = w.mode == abi::forward_mode::dsr_dscp ? dscp : std::uint8_t{0};
     t.gue_port = be16{gue_port}.raw();
+    t.timeout_ms = timeout_ms;
     program_->put(SLUICE_PROBE_TARGETS_MAP, mark, t);
   }
 
@@ -143,35 +198,90 @@ class probe_programs : public ::testing::Test {
               counter);
     return result;
   }
-  run_result send(const way& w, unsigned tos = 0) {
+  run_result send(const way& w, unsigned tos = 0, talk what = talk::tcp) {
     const ends e = ends_of(w);
-    return run(SLUICE_PROBE_TX_PROGRAM, packet_of(e.local, e.peer, source_port, port, tos), mark,
-               SLUICE_PROBE_SENT);
+    return run(SLUICE_PROBE_TX_PROGRAM, packet_of(e.local, e.peer, source_port, port, tos, what),
+               mark, SLUICE_PROBE_SENT);
+  }
+  // until() is up to when replies are taken.
+  std::uint64_t until(const way& w, talk what) {
+    std::uint64_t found = 1;
+    const sluice_probe_flow flow = flow_of(w, what);
+    EXPECT_EQ(bpf_map_lookup_elem(program_->map(SLUICE_PROBE_FLOWS_MAP), &flow, &found), 0);
+    return found;
+  }
+  void set_until(const way& w, talk what, std::uint64_t value) {
+    const sluice_probe_flow flow = flow_of(w, what);
+    EXPECT_EQ(bpf_map_update_elem(program_->map(SLUICE_PROBE_FLOWS_MAP), &flow, &value, BPF_EXIST),
+              0);
+  }
+  static sluice_probe_flow flow_of(const way& w, talk what) {
+    sluice_probe_flow flow{};
+    flow.source_port = htons(what == talk::echo ? 0 : port);
+    flow.destination_port = htons(source_port);
+    flow.protocol = static_cast<std::uint8_t>(protocol_of(what, is_v6(w.vip)));
+    put(flow.source, w.vip);
+    put(flow.destination, ends_of(w).host);
+    return flow;
   }
 
   std::optional<program> program_;
 };
 
 // as_traffic() is what the data plane sends for the same packet of a client.
-bytes as_traffic(const way& w, unsigned tos) {
+bytes as_traffic(const way& w, unsigned tos, talk what = talk::tcp) {
   table_builder tables;
   tables.header().source4 = {*parse_ip("192.0.2.10"), 32, 1, {}};
   tables.header().source6 = {*parse_ip("2001:db8:e::10"), 128, 1, {}};
-  tables.add_service(*parse_ip(w.vip), ip_proto::tcp, port, port, w.mode,
+  tables.add_service(*parse_ip(w.vip), what == talk::udp ? ip_proto::udp : ip_proto::tcp, port,
+                     port, w.mode,
                      {{*parse_ip(w.backend), backend_mac, data_plane_port, 1600, usable, dscp}});
-  return by_data_plane(tables.view(), packet_of(ends_of(w).host, w.vip, source_port, port, tos))
+  return by_data_plane(tables.view(),
+                       packet_of(ends_of(w).host, w.vip, source_port, port, tos, what))
       .value();
 }
 
 TEST_F(probe_programs, send_what_the_data_plane_sends) {
   for (const way& w : ways)
-    for (const unsigned tos : {0u, 0x2bu}) {
-      SCOPED_TRACE(std::string{w.name} + ", tos " + std::to_string(tos));
-      tell(w);
-      const run_result got = send(w, tos);
-      EXPECT_EQ(got.verdict, TC_ACT_REDIRECT);
-      EXPECT_EQ(without_entropy(got.frame, w.mode), without_entropy(as_traffic(w, tos), w.mode));
+    for (const unsigned tos : {0u, 0x2bu})
+      for (const talk what : {talk::tcp, talk::udp}) {
+        SCOPED_TRACE(std::string{w.name} + ", tos " + std::to_string(tos) +
+                     (what == talk::udp ? ", udp" : ", tcp"));
+        tell(w);
+        const run_result got = send(w, tos, what);
+        EXPECT_EQ(got.verdict, TC_ACT_REDIRECT);
+        EXPECT_EQ(without_entropy(got.frame, w.mode),
+                  without_entropy(as_traffic(w, tos, what), w.mode));
+      }
+}
+
+TEST_F(probe_programs, echo_requests_go_the_same_way) {
+  for (const way& w : ways) {
+    if (w.mode == abi::forward_mode::dsr_dscp) continue;  // not known to the backend as the VIP's
+    SCOPED_TRACE(w.name);
+    tell(w);
+    const run_result got = send(w, 0, talk::echo);
+    EXPECT_EQ(got.verdict, TC_ACT_REDIRECT);
+    // What is in front of the inner packet is of the same sort as with TCP.
+    const bytes like = as_traffic(w, 0);
+    const bytes inner_like = packet_of(ends_of(w).host, w.vip, source_port, port);
+    const std::size_t front = like.size() - (inner_like.size() - 14);
+    bytes inner = ip_of(ends_of(w).host, w.vip, protocol_of(talk::echo, is_v6(w.vip)),
+                        segment(talk::echo, ends_of(w).host, w.vip, source_port, port));
+    if (w.mode != abi::forward_mode::dsr_l2) {
+      const bool v6 = is_v6(w.vip);
+      --inner[v6 ? 7 : 8];
+      if (!v6) {
+        inner[10] = inner[11] = 0;
+        const auto sum = internet_checksum(bytes(inner.begin(), inner.begin() + 20));
+        inner[10] = static_cast<std::uint8_t>(sum >> 8);
+        inner[11] = static_cast<std::uint8_t>(sum);
+      }
     }
+    ASSERT_EQ(got.frame.size(), front + inner.size());
+    EXPECT_EQ(bytes(got.frame.begin() + static_cast<std::ptrdiff_t>(front), got.frame.end()),
+              inner);
+  }
 }
 
 TEST_F(probe_programs, the_kernel_finds_the_next_hop) {
@@ -188,18 +298,99 @@ TEST_F(probe_programs, the_kernel_finds_the_next_hop) {
 }
 
 TEST_F(probe_programs, replies_find_back) {
-  for (const way& w : ways) {
-    SCOPED_TRACE(w.name);
-    tell(w);
-    send(w);
-    const ends e = ends_of(w);
-    const run_result got = run(SLUICE_PROBE_RX_PROGRAM, packet_of(w.vip, e.host, port, source_port),
-                               0, SLUICE_PROBE_REPLY);
-    EXPECT_EQ(got.verdict, TC_ACT_REDIRECT);
-    bytes wanted = packet_of(e.peer, e.local, port, source_port);
-    std::copy(near_mac.begin(), near_mac.end(), wanted.begin());
-    EXPECT_EQ(got.frame, wanted);
-  }
+  for (const way& w : ways)
+    for (const talk what : talks) {
+      SCOPED_TRACE(std::string{w.name} + ", " + std::to_string(static_cast<int>(what)));
+      tell(w);
+      send(w, 0, what);
+      const ends e = ends_of(w);
+      const run_result got =
+          run(SLUICE_PROBE_RX_PROGRAM, answer_of(what, w.vip, e.host), 0, SLUICE_PROBE_REPLY);
+      EXPECT_EQ(got.verdict, TC_ACT_REDIRECT);
+      bytes wanted = answer_of(what, e.peer, e.local);
+      std::copy(near_mac.begin(), near_mac.end(), wanted.begin());
+      EXPECT_EQ(got.frame, wanted);
+    }
+}
+
+TEST_F(probe_programs, a_datagram_without_a_checksum_stays_so) {
+  const way& w = ways[2];
+  tell(w);
+  send(w, 0, talk::udp);
+  const ends e = ends_of(w);
+  const run_result got =
+      run(SLUICE_PROBE_RX_PROGRAM, frame_of(ip_of(w.vip, e.host, 17, udp(port, source_port))), 0,
+          SLUICE_PROBE_REPLY);
+  bytes wanted = frame_of(ip_of(e.peer, e.local, 17, udp(port, source_port)));
+  std::copy(near_mac.begin(), near_mac.end(), wanted.begin());
+  EXPECT_EQ(got.frame, wanted);
+}
+
+TEST_F(probe_programs, icmp_errors_find_back) {
+  for (const way& w : {ways[0], ways[2], ways[4]})
+    for (const talk what : talks) {
+      SCOPED_TRACE(std::string{w.name} + ", " + std::to_string(static_cast<int>(what)));
+      tell(w);
+      send(w, 0, what);
+      const ends e = ends_of(w);
+      const bool v6 = is_v6(w.vip);
+      const unsigned type = v6 ? 1 : 3;
+      const unsigned protocol = protocol_of(what, v6);
+      const bytes sent = segment(what, e.host, w.vip, source_port, port);
+      const bytes quoted = ip_of(e.host, w.vip, protocol, sent);
+      for (const std::string& from : {std::string{w.vip}, std::string{v6 ? "fd00::9" : "10.0.0.9"}})
+        for (const unsigned code : {v6 ? 4u : 3u, 1u}) {
+          const run_result got =
+              run(SLUICE_PROBE_RX_PROGRAM, error_of(from, e.host, type, code, quoted), 0,
+                  SLUICE_PROBE_REPLY);
+          EXPECT_EQ(got.verdict, TC_ACT_REDIRECT);
+          bytes wanted =
+              error_of(e.peer, e.local, type, code, ip_of(e.local, e.peer, protocol, sent));
+          std::copy(near_mac.begin(), near_mac.end(), wanted.begin());
+          EXPECT_EQ(got.frame, wanted);
+        }
+      const auto left = [&](const char* which, const bytes& frame) {
+        SCOPED_TRACE(which);
+        const run_result got = run(SLUICE_PROBE_RX_PROGRAM, frame, 0, -1);
+        EXPECT_EQ(got.verdict, pass_on);
+        EXPECT_EQ(got.frame, frame);
+      };
+      const bytes error = error_of(w.vip, e.host, type, 3, quoted);
+      if (!v6) left("too big", error_of(w.vip, e.host, 3, 4, quoted));
+      left("time exceeded", error_of(w.vip, e.host, v6 ? 3 : 11, 0, quoted));
+      left("of another's packet",
+           error_of(w.vip, e.host, type, 3,
+                    ip_of(e.host, w.vip, protocol,
+                          segment(what, e.host, w.vip, source_port + 1, port))));
+      left("of the answer", error_of(w.vip, e.host, type, 3,
+                                     ip_of(w.vip, e.host, protocol,
+                                           segment(what, w.vip, e.host, port, source_port, true))));
+      left("cut", cut(error, (v6 ? 14 + 40 + 8 + 40 : 14 + 20 + 8 + 20) + 3));
+    }
+}
+
+TEST_F(probe_programs, answers_to_what_has_no_end_are_taken_for_a_time) {
+  for (const way& w : {ways[2], ways[4]})
+    for (const talk what : {talk::udp, talk::echo}) {
+      SCOPED_TRACE(w.name);
+      tell(w);
+      const bytes reply = answer_of(what, w.vip, ends_of(w).host);
+      const auto now = [] {
+        timespec t{};
+        ::clock_gettime(CLOCK_MONOTONIC, &t);
+        return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 +
+               static_cast<std::uint64_t>(t.tv_nsec);
+      };
+      const std::uint64_t before = now();
+      send(w, 0, what);
+      const std::uint64_t end = until(w, what);
+      EXPECT_GE(end, before + 5'700'000'000);
+      EXPECT_LE(end, now() + 5'700'000'000);
+      set_until(w, what, 1);  // long ago
+      EXPECT_EQ(run(SLUICE_PROBE_RX_PROGRAM, reply, 0, -1).verdict, pass_on);
+      send(w, 0, what);
+      run(SLUICE_PROBE_RX_PROGRAM, reply, 0, SLUICE_PROBE_REPLY);
+    }
 }
 
 TEST_F(probe_programs, the_port_of_a_probe_that_has_ended_is_free_again) {
@@ -217,17 +408,11 @@ TEST_F(probe_programs, the_port_of_a_probe_that_has_ended_is_free_again) {
     run(SLUICE_PROBE_TX_PROGRAM, reset, mark, SLUICE_PROBE_SENT);
     EXPECT_TRUE(taken(SLUICE_PROBE_REPLY));  // on its way when the reset was sent
 
-    sluice_probe_flow flow{.source_port = htons(port), .destination_port = htons(source_port)};
-    put(flow.source, w.vip);
-    put(flow.destination, e.host);
-    const int flows = program_->map(SLUICE_PROBE_FLOWS_MAP);
-    std::uint64_t ended = 0;
-    ASSERT_EQ(bpf_map_lookup_elem(flows, &flow, &ended), 0);
-    EXPECT_NE(ended, 0u);
-    ended = 1;  // long ago
-    ASSERT_EQ(bpf_map_update_elem(flows, &flow, &ended, BPF_EXIST), 0);
+    EXPECT_NE(until(w, talk::tcp), 0u);
+    set_until(w, talk::tcp, 1);  // long ago
     EXPECT_FALSE(taken(-1));
     send(w);
+    EXPECT_EQ(until(w, talk::tcp), 0u);
     EXPECT_TRUE(taken(SLUICE_PROBE_REPLY));
   }
 }
@@ -239,7 +424,7 @@ TEST_F(probe_programs, ipv4_options_in_a_reply) {
   const ends e = ends_of(w);
   const auto with_options = [](const std::string& from, const std::string& to) {
     return ethernet(0x0800) +
-           ipv4({from, to, 6, fill(8, 1), 0x4000}, segment(from, to, port, source_port));
+           ipv4({from, to, 6, fill(8, 1), 0x4000}, segment(talk::tcp, from, to, port, source_port));
   };
   const run_result got =
       run(SLUICE_PROBE_RX_PROGRAM, with_options(w.vip, e.host), 0, SLUICE_PROBE_REPLY);
@@ -270,6 +455,9 @@ TEST_F(probe_programs, nothing_else_is_taken) {
         {"of a client", packet_of(e.host, w.vip, source_port, port)},
         {"fragment", fragment},
         {"datagram", datagram},
+        {"answer to a datagram", answer_of(talk::udp, w.vip, e.host)},
+        {"echo reply", answer_of(talk::echo, w.vip, e.host)},
+        {"echo request", packet_of(w.vip, e.host, source_port, 0, 0, talk::echo)},
         {"cut in the TCP header", cut(reply, (v6 ? 54 : 34) + 3)},
         {"ARP", ethernet(0x0806) + fill(28)},
     };
@@ -295,8 +483,12 @@ TEST_F(probe_programs, what_is_no_probe_goes_nowhere) {
   dropped("another mark", frame, mark + 1, SLUICE_PROBE_NO_PATH);
   dropped("no mark", frame, 0, SLUICE_PROBE_NO_PATH);
   dropped("ARP", ethernet(0x0806) + fill(46), mark, SLUICE_PROBE_FAILED);
-  dropped("UDP", ethernet(0x0800) + ipv4({e.local, e.peer, 17}, udp(1, 2)), mark,
+  dropped("SCTP", ethernet(0x0800) + ipv4({e.local, e.peer, 132}, udp(1, 2)), mark,
           SLUICE_PROBE_FAILED);
+  dropped("echo reply", answer_of(talk::echo, e.local, e.peer), mark, SLUICE_PROBE_FAILED);
+  dropped("ICMPv6 in IPv4", frame_of(ip_of(e.local, e.peer, 58, icmp(128))), mark,
+          SLUICE_PROBE_FAILED);
+  dropped("cut", cut(frame, 14 + 20 + 10), mark, SLUICE_PROBE_FAILED);
   dropped("of the other family", packet_of("fe80::1", "fe80::2", 1, 2), mark, SLUICE_PROBE_FAILED);
 }
 

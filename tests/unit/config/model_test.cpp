@@ -199,23 +199,37 @@ TEST(model_text, programs_of_health_checks_are_where_the_node_says) {
 }
 
 TEST(model_text, the_way_of_health_checks) {
-  const auto text = [](const char* forward, const char* via) {
+  const auto text = [](const char* forward, const char* via, const char* type = "tcp") {
     return std::string{"services:\n- name: web\n  address: 192.0.2.1\n  port: 80\n  forward: "} +
-           forward + "\n  health: {type: tcp, via: " + via + "}\n";
+           forward + "\n  health: {type: " + type + ", via: " + via + "}\n";
   };
   const auto errors_of = [](const std::string& t, const config::context& node) {
     const auto read = config::parse_services(t, "services.yaml", node);
     return read ? std::string{} : sluice::to_string(read.error());
   };
   for (const char* forward : {"ipip", "gue", "gre", "dsr-l2"})
-    for (const char* via : {"auto", "direct", "data-path"}) {
-      const auto read = config::parse_services(text(forward, via), "services.yaml", {});
-      ASSERT_TRUE(read) << forward << via;
-      EXPECT_EQ(to_string(read->services[0].health.via), via);
-      const auto again = config::parse_services(to_yaml(*read), "again", {});
-      ASSERT_TRUE(again);
-      EXPECT_EQ(*again, *read);
-    }
+    for (const char* via : {"auto", "direct", "data-path"})
+      for (const char* type : {"tcp", "udp", "dns, name: a.test", "icmp"}) {
+        const auto read = config::parse_services(text(forward, via, type), "services.yaml", {});
+        ASSERT_TRUE(read) << forward << via << type;
+        EXPECT_EQ(to_string(read->services[0].health.via), via);
+        const auto again = config::parse_services(to_yaml(*read), "again", {});
+        ASSERT_TRUE(again);
+        EXPECT_EQ(*again, *read);
+      }
+  using model::carries;
+  using model::health_kind;
+  EXPECT_TRUE(carries(model::forward_mode::dsr_dscp, health_kind::udp));
+  EXPECT_FALSE(carries(model::forward_mode::dsr_dscp, health_kind::icmp));
+  EXPECT_FALSE(carries(model::forward_mode::nat, health_kind::icmp));
+  EXPECT_FALSE(carries(model::forward_mode::ipip, health_kind::exec));
+  EXPECT_EQ(errors_of("services:\n- name: web\n  address: 192.0.2.1\n  port: 80\n"
+                      "  forward: dsr-dscp\n  health: {type: icmp, via: data-path}\n"
+                      "  backends: [{address: 10.0.0.1, dscp: 10}]\n",
+                      {}),
+            "services.yaml:6: services[0].health.via: data-path is impossible with forward: "
+            "dsr-dscp for type: icmp: the DSCP names the VIP of TCP and UDP alone; expected auto "
+            "or direct");
   for (const char* forward : {"nat", "full-nat"}) {
     EXPECT_EQ(errors_of(text(forward, "auto"), {}), "");
     EXPECT_EQ(errors_of(text(forward, "data-path"), {}),

@@ -241,9 +241,9 @@ TEST(services, bad_keys_of_a_service) {
       {"port of icmp", "    health: {type: icmp, port: 80}",
        "services.yaml:7: services[0].health.port: has no effect with this type; expected it only "
        "with type tcp, http, https, http2, grpc, udp, dns or exec"},
-      {"via of udp", "    health: {type: udp, via: data-path}",
-       "services.yaml:7: services[0].health.via: has no effect with this type; expected it only "
-       "with type tcp, http, https, http2 or grpc"},
+      {"via of exec", "    health: {type: exec, command: /a, via: data-path}",
+       "services.yaml:7: services[0].health.via: has no effect with type: exec, whose program goes "
+       "its own way; expected it only with type tcp, http, https, http2, grpc, udp, dns or icmp"},
       {"exec without a command", "    health: {type: exec}",
        "services.yaml:7: services[0].health.command: is missing; for example "
        "[/etc/sluice/checks/app, --fast]"},

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checks by datagrams: udp, dns, and ICMP echo.
 #include <gtest/gtest.h>
+#include <net/if.h>
+#include <unistd.h>
 
 #include "controlplane/health/dns_check.hpp"
 #include "controlplane/health/icmp_echo.hpp"
@@ -139,6 +141,45 @@ TEST(health_icmp, echo) {
   target t = target_of(health_kind::icmp, 0);
   t.check.source = test::address("192.0.2.99");
   EXPECT_EQ(one.first(t).reason, "the check's source address is not one of this host's");
+}
+
+TEST(health_icmp, the_caller_says_which_way) {
+  const std::uint32_t loopback = ::if_nametoindex("lo");
+  for (const char* at : {"127.4.5.6", "::1"}) {
+    SCOPED_TRACE(at);
+    bool gone = false;
+    checker_options options;
+    options.make_socket = [&](const target&) -> tl::expected<probe_socket, std::error_code> {
+      probe_socket way;
+      way.to = test::address(at);
+      way.scope = gone ? 1'000'000 : loopback;
+      way.mark = ::geteuid() == 0 ? 0x53000001 : 0;
+      return way;
+    };
+    event_loop loop;
+    std::string told;
+    health_checker checker{loop,
+                           [&](const target&, const verdict& v) {
+                             told = v.reason;
+                             loop.stop();
+                           },
+                           options};
+    target t = target_of(health_kind::icmp, 0, "192.0.2.99");
+    t.path = data_path{test::address("192.0.2.1"), model::forward_mode::ipip, 0};
+    checker.set_targets({{t, health_state::unknown}});
+    loop.run_for(2s);
+    if (told.starts_with("ICMP needs")) GTEST_SKIP() << told;
+    EXPECT_EQ(told, "echo reply");
+    // An interface of ours that is gone is nothing to hold against the target.
+    gone = true;
+    told.clear();
+    t.check.rise = 7;
+    t.path->vip = test::address("192.0.2.2");
+    checker.set_targets({{t, health_state::unknown}});
+    loop.run_for(400ms);
+    EXPECT_EQ(told, "");
+    EXPECT_GE(checker.counters().deferred, 1U);
+  }
 }
 
 TEST(health_icmp, many_share_a_socket) {
