@@ -470,6 +470,7 @@ def test_changes(cli):
     check(cli.json("get", "services", "dns")["port"] == "5353", "service set")
     change("service", "remove", "dns")
     # Of the node itself: no revision.
+    check(cli.run("node", "ready").stdout == "ready\n", "node ready: it is")
     told = cli.json("node", "drain", "--reason", "new kernel")
     check(told["node"] == "test1" and told["state"] == "drained" and told["reason"] == "new kernel"
           and told["author"] and told["time"], f"node drain: {told}")
@@ -478,6 +479,9 @@ def test_changes(cli):
           and f"test1 (drained by {told['author']}, {told['time']}: new kernel)"
           in cli.run("status").stdout, "status says who drained it, when and why")
     check(cli.json("get", "nodes")["nodes"][0]["state"] == "drained", "get nodes")
+    told = cli.run("node", "ready", code=1).stderr
+    check("not ready: the node is drained by " in told, told)
+    check("'nobody'" in cli.run("node", "ready", "nobody", code=1).stderr, "node ready: what service")
     check("this node is drained" in cli.run("events", "--recent", "1", "--type", "node").stdout,
           "events")
     check(cli.run("node", "undrain").stdout == "test1: up\n"

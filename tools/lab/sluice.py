@@ -60,21 +60,23 @@ def set_up_backend(scene, name, binaries, tunnel=(), direct=()):
 
 
 class Balancer:
-    """Both daemons in the scene's edge namespace."""
+    """Both daemons in the scene's edge namespace, or in that of another node of it."""
 
     def __init__(self, scene, binaries=None, workers=1, idle="sleep", hugepages="auto",
-                 connections=100000, dataplane=None, controlplane=None):
+                 connections=100000, dataplane=None, controlplane=None, at="edge"):
         self.scene = scene
         self.lab = scene.lab
         self.binaries = binaries or Binaries()
         if missing := self.binaries.missing():
             raise LabError(f"not built: {', '.join(missing)}")
-        self.run_directory = self.lab.path("run", "x").parent
+        self.at = at
+        self.suffix = "" if at == "edge" else f"-{at}"
+        self.run_directory = self.lab.path(f"run{self.suffix}", "x").parent
         self.socket = self.run_directory / "api.sock"
-        self.node_file = self.lab.path("node.yaml")
+        self.node_file = self.lab.path(f"node{self.suffix}.yaml")
         self.metrics = "127.0.0.1:9090"  # in the edge's namespace
         self.node = {
-            "node": {"name": "edge1", "runtime-dir": str(self.run_directory)},
+            "node": {"name": "edge1" if at == "edge" else at, "runtime-dir": str(self.run_directory)},
             "cluster": {"hash-seed": 42},
             "dataplane": {
                 "workers": workers,
@@ -89,7 +91,7 @@ class Balancer:
                 **(dataplane or {}),
             },
             "controlplane": {
-                "state": str(self.lab.path("state", "state.db")),
+                "state": str(self.lab.path(f"state{self.suffix}", "state.db")),
                 "api": {"socket": str(self.socket)},
                 "metrics": {"listen": self.metrics},
                 **(controlplane or {}),
@@ -112,14 +114,14 @@ class Balancer:
 
     def start_dataplane(self, timeout=30, wait=True):
         self.dataplane = self.lab.start(
-            "edge", "dataplane", [self.binaries.dataplane, "--node", self.node_file],
+            self.at, f"dataplane{self.suffix}", [self.binaries.dataplane, "--node", self.node_file],
             env=self.environment())
         if wait:
             self.dataplane.wait_for_output("ready", timeout)
 
     def start_controlplane(self, timeout=20, wait=True):
         self.controlplane = self.lab.start(
-            "edge", "controlplane", [self.binaries.controlplane, "--node", self.node_file],
+            self.at, f"controlplane{self.suffix}", [self.binaries.controlplane, "--node", self.node_file],
             env=self.environment())
         if wait:
             self.controlplane.wait_for_output("ready", timeout)
@@ -142,8 +144,8 @@ class Balancer:
 
     def sluice(self, *arguments, check=True, timeout=20, input=None):
         """sluice() runs the CLI; returns the CompletedProcess."""
-        return self.lab.run("edge", [self.binaries.cli, *arguments], check=check, timeout=timeout,
-                            env=self.environment(), input=input)
+        return self.lab.run(self.at, [self.binaries.cli, *arguments], check=check,
+                            timeout=timeout, env=self.environment(), input=input)
 
     def show(self, *arguments):
         """show() runs the CLI with -o json; returns the object."""
@@ -156,7 +158,7 @@ class Balancer:
 
     def apply(self, services):
         """apply() makes services (a list as in services.yaml) the desired state."""
-        path = self.lab.path("services.yaml")
+        path = self.lab.path(f"services{self.suffix}.yaml")
         path.write_text(yaml.safe_dump({"services": services}, sort_keys=False))
         return self.sluice("apply", "-f", path)
 
@@ -207,7 +209,7 @@ class Balancer:
     def metric(self, name, **labels):
         """metric() returns the sum of a Prometheus metric over all rows that have the labels;
         None where there is no such row."""
-        text = self.lab.run("edge", ["curl", "-s", f"http://{self.metrics}/metrics"]).stdout
+        text = self.lab.run(self.at, ["curl", "-s", f"http://{self.metrics}/metrics"]).stdout
         rows = [(dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")), float(found[2]))
                 for found in re.finditer(rf"^{name}(?:{{(.*)}})? (\S+)$", text, re.M)]
         values = [value for has, value in rows if labels.items() <= has.items()]
