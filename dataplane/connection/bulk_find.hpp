@@ -37,6 +37,15 @@ unsigned free_place(const Bucket& b) noexcept {
   return i;
 }
 
+// any_in() tells whether an entry of the bucket has one of the states (a bit for each).
+template <class Bucket>
+bool any_in(const Bucket& b, unsigned states) noexcept {
+  unsigned any = 0;
+  for (const auto& e : b.entries)
+    any |= states >> (e.word.value >> connection_word::state_shift & 0xf);
+  return (any & 1) != 0;
+}
+
 // companions: beside the table, a row of cache lines and one of half lines, with one for each
 // backend row. The look-up fetches those of the connection it finds, which its caller needs next.
 struct companions {
@@ -66,18 +75,19 @@ struct bulk_functions {
   using bucket = typename Family::bucket;
   using key_type = typename Family::key_type;
   first_look (*first)(bucket*, std::uint64_t, const key_type*, const bucket_hash*, bucket* const*,
-                      handle*, companions, unsigned) noexcept;
+                      handle*, companions, unsigned, unsigned) noexcept;
   std::uint64_t (*second)(bucket*, std::uint64_t, const key_type*, const bucket_hash*, handle*,
                           companions, std::uint64_t) noexcept;
 };
 
 // find_first() looks n <= 64 keys up in their primary buckets. For misses that insert() may want
-// to put into their secondary, it fetches that.
+// to put into their secondary, it fetches that: where no place of the primary has one of the states
+// `enough`.
 template <class Probe, class Family>
 [[gnu::always_inline]] inline first_look find_first(
     typename Family::bucket* buckets, std::uint64_t count, const typename Family::key_type* keys,
     const bucket_hash* hashes, typename Family::bucket* const* firsts, handle* found,
-    companions beside, unsigned n) noexcept {
+    companions beside, unsigned n, unsigned enough) noexcept {
   std::uint64_t missed = 0;
   for (unsigned i = 0; i < n; ++i) {
     auto& first = *firsts[i];
@@ -102,7 +112,7 @@ template <class Probe, class Family>
     found[i] = nullptr;
     const bool look = overflowed(first);
     again |= std::uint64_t{look} << i;
-    if (look || free_place(first) == Family::per_bucket)
+    if (look || !any_in(first, enough))
       Family::prefetch(buckets + secondary_bucket(hashes[i], count));
   }
   return {missed, again};
@@ -132,8 +142,9 @@ template <class Probe, class Family>
                                      const typename Family::key_type* keys,                     \
                                      const bucket_hash* hashes,                                 \
                                      typename Family::bucket* const* firsts, handle* found,     \
-                                     companions beside, unsigned n) noexcept {                  \
-    return find_first<probe, Family>(buckets, count, keys, hashes, firsts, found, beside, n);   \
+                                     companions beside, unsigned n, unsigned enough) noexcept { \
+    return find_first<probe, Family>(buckets, count, keys, hashes, firsts, found, beside, n,    \
+                                     enough);                                                   \
   }                                                                                             \
   template <class Family>                                                                       \
   attributes std::uint64_t name##_second(typename Family::bucket* buckets, std::uint64_t count, \

@@ -67,7 +67,8 @@ class flow_map {
         hasher_{secret},
         find_{bulk_find<Family>(instructions)},
         vacancy_{vacancy_finder<Family>(instructions)},
-        victim_{victim_finder<Family>(instructions)} {
+        victim_{victim_finder<Family>(instructions)},
+        own_victim_{own_victim_finder<Family>(instructions)} {
     set_timeouts(abi::default_timeouts);
   }
 
@@ -104,7 +105,8 @@ class flow_map {
   [[nodiscard]] first_look find_primaries(const key_type* keys, const bucket_hash* hashes,
                                           bucket* const* firsts, handle* found, companions beside,
                                           unsigned n) const noexcept {
-    return find_.first(buckets_, count_, keys, hashes, firsts, found, beside, n);
+    const unsigned enough = nearly_full() ? yielding_states : only_free;
+    return find_.first(buckets_, count_, keys, hashes, firsts, found, beside, n, enough);
   }
   std::uint64_t find_secondaries(const key_type* keys, const bucket_hash* hashes, handle* found,
                                  companions beside, std::uint64_t again) const noexcept {
@@ -207,6 +209,7 @@ class flow_map {
 
  private:
   static constexpr std::uint16_t max_timeout = 32767;
+  static constexpr unsigned only_free = 1u << static_cast<unsigned>(connection_state::free);
 
   [[nodiscard]] bool nearly_full() const noexcept { return size_ > capacity() / 16 * 15; }
   [[nodiscard]] std::uint64_t primary(bucket_hash h) const noexcept {
@@ -258,6 +261,7 @@ class flow_map {
   void add_overflow(bucket& home) noexcept;
   void drop_overflow(bucket& home) noexcept;
   void remove(bucket& b, unsigned at) noexcept;
+  insertion replace(bucket& b, unsigned at, const key_type& key, connection_word word) noexcept;
   [[nodiscard]] bool place_is_right(std::uint64_t b, unsigned at) const noexcept;
 
   bucket* buckets_;
@@ -266,6 +270,7 @@ class flow_map {
   bulk_functions<Family> find_;
   vacancy_function<Family> vacancy_;
   victim_function<Family> victim_;
+  own_victim_function<Family> own_victim_;
   alignas(32) std::array<std::uint32_t, abi::connection_state_count> wide_timeouts_{};
   timeout_table timeouts_{abi::default_timeouts};
   std::uint64_t size_{0};

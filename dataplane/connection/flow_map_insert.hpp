@@ -2,10 +2,11 @@
 // flow_map's members that write: insert, erase, sweep, and who gives way to whom.
 // Included by flow_map.hpp only.
 //
-// Order of giving way: free, expired (primary bucket first in both); then, among all
-// places of both buckets: closed; then a resident that can move to its other bucket moves; the
-// embryonic (syn, learned, udp_new), oldest first; closing, oldest first; udp and established only
-// if
+// Order of giving way: free, expired (primary bucket first in both); in a table that is nearly full
+// then closed and embryonic ones of the primary bucket, which spares the newcomer another line (and
+// leaves the others where they belong); then, among all places of both buckets: closed; then a
+// resident that can move to its other bucket moves; the embryonic (syn, learned, udp_new), oldest
+// first; closing, oldest first; udp and established only if
 //   - the newcomer is not embryonic itself (a connection adopted from elsewhere), or
 //   - udp: idle for more than a quarter of its timeout, or
 //   - established: the same, and the newcomer is `learned`: it has been a connection
@@ -40,6 +41,12 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key, connectio
   vacancy there = vacancy_(first, now, wide_timeouts_.data());
   place to{&first, there.at & 3u};
   bool idle_place = there.at < per_bucket;
+  if (!idle_place && !there.all_established && nearly_full())
+    if (const unsigned at = own_victim_(first, now, wide_timeouts_.data(), rotor_);
+        at < per_bucket) {
+      ++rotor_;
+      return replace(first, at, key, word);
+    }
   if (!idle_place) {
     const bool all_live = there.all_established;
     second = buckets_ + secondary(h);
@@ -171,6 +178,27 @@ void flow_map<Family>::remove(bucket& b, unsigned at) noexcept {
   Family::set_key(entry, key_type{});
   bucket& home = buckets_[primary(h)];
   if (&home != &b) drop_overflow(home);
+}
+
+// replace() is remove() and a newcomer in that place, which is in its primary bucket.
+template <class Family>
+insertion flow_map<Family>::replace(bucket& b, unsigned at, const key_type& key,
+                                    connection_word word) noexcept {
+  auto& entry = b.entries[at];
+  const connection_word old{entry.word.value & ~connection_word::spare_mask};
+  bucket& home = buckets_[primary(hasher_(Family::key_of(entry)))];
+  if (&home != &b) [[unlikely]]
+    drop_overflow(home);
+  const std::uint64_t spare = entry.word.value & connection_word::spare_mask;
+  write(&entry.word, spare);
+  Family::set_key(entry, key);
+  write(&entry.word, (word.value & ~(connection_word::spare_mask | connection_word::vip_mask)) |
+                         key.vip_bits | spare);
+  if (old.state() != word.state()) {
+    --by_state_[static_cast<std::size_t>(old.state()) & 7u];
+    ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
+  }
+  return {&entry.word, outcome::evicted, old};
 }
 
 template <class Family>

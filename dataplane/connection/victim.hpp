@@ -41,6 +41,11 @@ constexpr std::uint32_t rank_of(connection_state s, connection_state newcomer,
   }
 }
 
+// From this rank on a connection is given up for any newcomer.
+inline constexpr std::uint32_t yielding_rank = 4;
+static_assert(rank_of(connection_state::closing, connection_state::established, true) <
+              yielding_rank);
+
 inline constexpr unsigned nobody = 8;
 
 // A victim_function returns the place of who gives way: 0 to 3 in the first bucket, 4 to 7 in the
@@ -109,6 +114,7 @@ inline constexpr auto order_by_turn = [] {
 }();
 
 // worths() are 0 for who stays, else rank 16 bits | idle 16 bits | 6 bits for `order`.
+inline constexpr unsigned rank_shift = 22;
 SLUICE_AVX2 inline __m256i worths(__m256i words, const ranks& by_state, std::uint16_t now,
                                   const std::uint32_t* timeouts,
                                   const std::uint64_t* order) noexcept {
@@ -131,9 +137,9 @@ SLUICE_AVX2 inline __m256i worths(__m256i words, const ranks& by_state, std::uin
           _mm256_permutevar8x32_epi32(_mm256_load_si256(by(by_state.stale.data())), states), stale),
       low16);
   const __m256i stays = _mm256_cmpeq_epi64(rank, _mm256_setzero_si256());
-  const __m256i worth =
-      _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi64(rank, 22), _mm256_slli_epi64(idle, 6)),
-                      _mm256_load_si256(reinterpret_cast<const __m256i*>(order)));
+  const __m256i worth = _mm256_or_si256(
+      _mm256_or_si256(_mm256_slli_epi64(rank, rank_shift), _mm256_slli_epi64(idle, 6)),
+      _mm256_load_si256(reinterpret_cast<const __m256i*>(order)));
   return _mm256_andnot_si256(stays, worth);
 }
 
@@ -156,6 +162,55 @@ SLUICE_AVX2 unsigned victim_avx2(const typename Family::bucket& first,
   const __m128i one = _mm_max_epu32(two, _mm_unpackhi_epi64(two, two));
   const auto best = static_cast<std::uint32_t>(_mm_cvtsi128_si32(one));
   return best == 0 ? nobody : best & 7u;
+}
+
+// An own_victim_function returns the place in one bucket of who gives way to any newcomer: closed,
+// else the embryonic one that was seen longest ago; 4: nobody. `turn` as above.
+template <class Family>
+using own_victim_function = unsigned (*)(const typename Family::bucket& b, std::uint16_t now,
+                                         const std::uint32_t* timeouts, unsigned turn) noexcept;
+
+// The states of who may be an own victim, and free: a bit for each.
+inline constexpr unsigned yielding_states = [] {
+  unsigned states = 1u << static_cast<unsigned>(connection_state::free);
+  for (unsigned s = 1; s < abi::connection_state_count; ++s)
+    if (rank_of(static_cast<connection_state>(s), connection_state::syn, false) >= yielding_rank)
+      states |= 1u << s;
+  return states;
+}();
+
+template <class Family>
+unsigned own_victim_scalar(const typename Family::bucket& b, std::uint16_t now,
+                           const std::uint32_t* /*timeouts*/, unsigned turn) noexcept {
+  unsigned best = 4;
+  std::uint32_t most = 0;
+  for (unsigned n = 0; n < 4; ++n) {
+    const unsigned i = (turn + n) % 4;
+    const abi::connection_word w = b.entries[i].word;
+    const std::uint32_t rank = rank_of(w.state(), connection_state::syn, false);
+    const std::uint32_t worth = rank << 16 | static_cast<std::uint16_t>(now - w.seen());
+    if (rank < yielding_rank || worth <= most) continue;
+    most = worth;
+    best = i;
+  }
+  return best;
+}
+
+template <class Family>
+SLUICE_AVX2 unsigned own_victim_avx2(const typename Family::bucket& b, std::uint16_t now,
+                                     const std::uint32_t* timeouts, unsigned turn) noexcept {
+  const __m256i all = detail::worths(
+      words_of(b), detail::ranks_by_newcomer[static_cast<std::size_t>(connection_state::syn)], now,
+      timeouts, detail::order_by_turn[turn % 4].first.data());
+  const __m128i two = _mm_max_epu32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  const __m128i one = _mm_max_epu32(two, _mm_unpackhi_epi64(two, two));
+  const auto best = static_cast<std::uint32_t>(_mm_cvtsi128_si32(one));
+  return best >= yielding_rank << detail::rank_shift ? best & 7u : 4;
+}
+
+template <class Family>
+own_victim_function<Family> own_victim_finder(instruction_set s) noexcept {
+  return s == instruction_set::scalar ? own_victim_scalar<Family> : own_victim_avx2<Family>;
 }
 
 template <class Family>
