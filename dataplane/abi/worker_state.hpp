@@ -12,6 +12,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -22,20 +23,25 @@
 
 namespace sluice::abi {
 
-// service_counters and backend_counters: half a cache line each, one writer.
+// One writer each.
 struct service_counters {
   counter packets;
   counter bytes;   // from the IP header on, before encapsulation
   counter opened;  // new connections
   counter dropped;
 };
-struct backend_counters {
+// The rest of the cache line is the worker's own: what it needs of the backend to send to it
+// (packet_path::egress). A packet so takes one line of its backend, not two. There is no room for
+// another counter.
+struct alignas(cache_line) backend_counters {
   counter packets;
   counter bytes;   // from the IP header on, before encapsulation
   counter opened;  // connections entered into the table
   counter closed;  // connections that left it; opened - closed: tracked now
+  alignas(8) std::array<std::byte, 32> own;
 };
-static_assert(sizeof(service_counters) == 32 && sizeof(backend_counters) == 32);
+static_assert(sizeof(service_counters) == 32 && sizeof(backend_counters) == cache_line &&
+              offsetof(backend_counters, own) == 32);
 
 enum class worker_phase : std::uint32_t { absent = 0, starting = 1, running = 2, stopped = 3 };
 
@@ -101,7 +107,12 @@ struct observation_layout {
   static constexpr bool valid(std::uint32_t worker_count, std::uint32_t services,
                               std::uint32_t backends) noexcept {
     return worker_count >= 1 && worker_count <= max_workers && services <= max_services &&
-           backends <= max_backends;
+           backends <= backend_rows_for(max_backends);
+  }
+  // backend_rows_for() is how many rows so many backends have: a power of two, so that a worker
+  // finds a row by the low bits of its number.
+  static constexpr std::uint32_t backend_rows_for(std::uint32_t backends) noexcept {
+    return std::bit_ceil(backends);
   }
   static constexpr observation_layout of(std::uint32_t worker_count, std::uint32_t services,
                                          std::uint32_t backends) noexcept {

@@ -211,10 +211,12 @@ struct avx512_probe {
     return static_cast<unsigned>(__builtin_ctz((lanes & 0x1111) | 1u << 16)) >> 2;
   }
   SLUICE_AVX512 static sighting look(const ipv4::bucket& b, const key4& k) noexcept {
-    const unsigned lanes = _mm512_mask_cmpeq_epi64_mask(
-        0x55, _mm512_load_si512(&b),
-        _mm512_maskz_set1_epi64(0xff, static_cast<long long>(k.tuple)));
-    return detail::verified(b, k, static_cast<unsigned>(__builtin_ctz(lanes | 1u << 8)) >> 1);
+    const __m512i key =
+        _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(&k)));
+    const __m512i mask = _mm512_maskz_broadcast_i32x4(0xffff, _mm_set_epi64x(0xffff, -1));
+    const unsigned lanes = equal_lanes(&b, key, mask);
+    const auto at = static_cast<unsigned>(__builtin_ctz((lanes & lanes >> 1 & 0x55) | 1u << 8));
+    return {at >> 1 & 3, at >> 3};
   }
   SLUICE_AVX512 static sighting look(const ipv6::bucket& b, const key6& k) noexcept {
     const unsigned at = match(b, k);

@@ -116,7 +116,7 @@ class flow_map {
   void find_bulk(const key_type* keys, const bucket_hash* hashes, handle* found,
                  unsigned n) const noexcept {
     const companions none{reinterpret_cast<const std::byte*>(buckets_),
-                          reinterpret_cast<const std::byte*>(buckets_), 0};
+                          reinterpret_cast<const std::byte*>(buckets_)};
     std::array<bucket*, chunk> firsts;
     for (unsigned now; n != 0; keys += now, hashes += now, found += now, n -= now) {
       now = n < chunk ? n : chunk;

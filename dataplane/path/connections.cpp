@@ -55,6 +55,7 @@ void packet_path::clamp_mss(abi::service_id service, std::byte* l4,
 // make_egress() prepares what hit() writes for a backend whose row has been checked.
 void packet_path::make_egress(std::uint64_t tag, abi::backend_ref ref,
                               const abi::backend_row& row) noexcept {
+  if (ref.index() > line_mask_) return;
   egress& e = egress_of(ref);
   const hop_words to = hop_words::of(row);
   const abi::encap_source& source4 = view_.header().source4;
@@ -62,70 +63,73 @@ void packet_path::make_egress(std::uint64_t tag, abi::backend_ref ref,
   e = {};
   e.tag = tag;
   e.how = egress::way::other;
-  packet out{};
-  out.backend = ref;
-  out.service = static_cast<abi::service_id>(to.service());
-  out.reason = counter_id::count_;
-  out.outcome = verdict::forward;
-  out.out_port = to.out_port();
-  std::memcpy(&e.target, &out.backend, sizeof e.target);
-  std::memcpy(&e.outcome, &out.outcome, sizeof e.outcome);
+  e.service = to.service();
+  e.reason = static_cast<std::uint16_t>(counter_id::count_);
+  e.outcome = static_cast<std::uint8_t>(verdict::forward);
+  e.out_port = to.out_port();
+  e.hop = to.next_hop();
   // What is counted without a question must have its counters.
   if (!to.has(abi::backend_has_next_hop) || to.out_port() >= port_count_ ||
       to.service() >= counters_.service_rows || ref.index() >= counters_.backend_rows)
     return;
-  const auto ethernet = [&](ether_type type) {
-    wire::write_ethernet(e.header.data(), to.next_hop(), port_macs_[to.out_port()], type);
-  };
   const auto take = [&](egress::way how, std::size_t added) {
     e.how = how;
     e.limit = static_cast<std::uint16_t>(to.mtu() - added);
   };
   if (to.mode() == abi::forward_mode::dsr_l2) {
     take(egress::way::dsr_l2, 0);
-    ethernet(ether_type::ipv4);  // the type is not copied
   } else if (to.mode() == abi::forward_mode::nat || to.mode() == abi::forward_mode::full_nat) {
     if (!nat_active_) return;
     take(egress::way::nat, 0);
-    ethernet(ether_type::ipv4);
   } else if (to.mode() != abi::forward_mode::ipip) {
     return;
   } else if (detail::is_v4(row.address)) {
     if (source4.configured == 0 || source4.prefix < 32 || to.mtu() < sizeof(wire::ipv4_header))
       return;
     take(egress::way::ipip4, sizeof(wire::ipv4_header));
-    ethernet(ether_type::ipv4);
-    std::byte* const outer = e.header.data() + sizeof(wire::ethernet_header);
-    wire::make_outer4(outer, 0, ip_proto::ipip, 0, source4.base.v4_raw(), row.address.v4_raw());
+    e.limit_ipip4 = e.limit;
+    e.address = row.address.v4_raw().raw();
+    std::array<std::byte, sizeof(wire::ipv4_header)> outer;
+    wire::make_outer4(outer.data(), 0, ip_proto::ipip, 0, source4.base.v4_raw(),
+                      row.address.v4_raw());
     // Length and checksum are the packet's; the first word is summed with its TOS.
-    std::memset(outer + 2, 0, 2);
-    std::memset(outer + 10, 0, 2);
-    const std::uint16_t sum = wire::fold(wire::sum({outer + 4, sizeof(wire::ipv4_header) - 4}));
-    std::memcpy(outer + 10, &sum, 2);
+    std::memset(outer.data() + 10, 0, 2);
+    const std::uint16_t sum = wire::fold(wire::sum({outer.data() + 4, outer.size() - 4}));
+    e.hop |= std::uint64_t{sum} << 48;
   } else {
     if (source6.configured == 0 || source6.prefix < 128 || to.mtu() < sizeof(wire::ipv6_header))
       return;
     take(egress::way::ipip6, sizeof(wire::ipv6_header));
-    ethernet(ether_type::ipv6);
-    std::memcpy(e.header.data() + 16, &row.address, sizeof row.address);
+    outer6_[ref.index()] = row.address;
   }
-  e.limit_ipip4 = e.how == egress::way::ipip4 ? e.limit : std::uint16_t{0};
+}
+
+// settles_nothing_else(): an established connection stays so for all flags but the unsettling ones.
+constexpr bool settles_nothing_else() noexcept {
+  constexpr auto& next = hit_transitions[static_cast<std::size_t>(connection_state::established)];
+  for (unsigned flags = 0; flags < flag_combinations; ++flags)
+    if ((flags & (connection::tcp_fin | connection::tcp_syn | connection::tcp_rst)) == 0 &&
+        next[flags].step != step::ignore && next[flags].next != connection_state::established)
+      return false;
+  return true;
 }
 
 // make_stamps() makes stamps_ for a second of the table's clock.
 void packet_path::make_stamps(std::uint16_t now) noexcept {
   now_ = now;
-  constexpr std::uint64_t mask = (std::uint64_t{0xffff} << connection_word::time_shift) |
-                                 (std::uint64_t{0xf} << connection_word::state_shift);
+  static_assert(settles_nothing_else());
+  settled_ = std::uint64_t{now} << connection_word::time_shift |
+             static_cast<std::uint64_t>(connection_state::established)
+                 << connection_word::state_shift;
   for (std::size_t state = 0; state < hit_transitions.size(); ++state)
     for (std::size_t flags = 0; flags < flag_combinations; ++flags) {
       const connection::transition t = hit_transitions[state][flags];
       stamp& s = stamps_[state * flag_combinations + flags];
       s.word = std::uint64_t{now} << connection_word::time_shift |
                static_cast<std::uint64_t>(t.next) << connection_word::state_shift;
-      s.mask = t.step == step::ignore ? 0 : mask;
+      s.mask = t.step == step::ignore ? 0 : settled_mask;
       // A SYN is hit_slow()'s: no entry has this state.
-      if ((flags & connection::tcp_syn) != 0) s = {mask, mask};
+      if ((flags & connection::tcp_syn) != 0) s = {settled_mask, settled_mask};
     }
 }
 
@@ -138,11 +142,8 @@ template <class Family, class Before>
   const connection::handle found = b.found[k];
   const connection_word w = *found;
   const wire::common c = b.commons[k];
-  const egress& e =
-      egress_[w.value >> connection_word::backend_shift & egress_mask_];  // egress_of()
-  const stamp& s = stamp_for(w, c);
-  // Mostly nothing changes: the entry was seen this second, in this state.
-  const std::uint64_t change = (w.value ^ s.word) & s.mask;
+  abi::backend_counters& line = line_of(w.backend());
+  const egress& e = egress_in(line);
   const auto slowly = [&] {
     before();
     translate_put_off(b, k);  // in the order of the burst
@@ -152,11 +153,15 @@ template <class Family, class Before>
   };
   if (e.tag != tag_of(w)) [[unlikely]]
     return slowly();
-  if (change != 0) [[unlikely]] {
-    if ((wire::flags_of(c) & connection::tcp_syn) != 0) return slowly();
-    map.store(found, {w.value ^ change});
+  // Mostly nothing changes.
+  if (!is_settled(w) || (c & unsettling) != 0) [[unlikely]] {
+    const stamp& s = stamp_for(w, c);
+    if (const std::uint64_t change = (w.value ^ s.word) & s.mask; change != 0) {
+      if ((wire::flags_of(c) & connection::tcp_syn) != 0) return slowly();
+      map.store(found, {w.value ^ change});
+    }
   }
-  if (send_ready<Family>(*b.packets[k], wire::length_of(c), e)) [[likely]]
+  if (send_ready<Family>(*b.packets[k], wire::length_of(c), w.backend(), line)) [[likely]]
     return true;
   if (e.how == egress::way::nat && nat_active_ && (c & 3) != 0) {
     put_off(b, k);
@@ -193,7 +198,7 @@ template <class Family>
       const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
       --s.missing;
       if (k < end) {
-        s.sent += hit(b, map, k, [] {});
+        s.unsent += !hit(b, map, k, [] {});
       } else {
         s.known[c] |= rest & -rest;
       }
@@ -209,10 +214,10 @@ template <class Family>
 // else, all that came earlier in the burst are.
 template <class Family>
 void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept {
-  static_assert(sizeof(egress) == cache_line && sizeof(abi::backend_counters) == cache_line / 2);
+  static_assert(sizeof(abi::backend_counters) == cache_line && sizeof(ip_address) == 16);
   search s;
-  s.beside = {reinterpret_cast<const std::byte*>(egress_.get()),
-              reinterpret_cast<const std::byte*>(counters_.backends), egress_mask_};
+  s.beside = {reinterpret_cast<const std::byte*>(lines_),
+              reinterpret_cast<const std::byte*>(outer6_.get())};
   const unsigned size = b.size;
   for (unsigned c = 0, at = 0; at < size; ++c, at += chunk) {
     const unsigned n = std::min(size - at, chunk);
@@ -221,12 +226,12 @@ void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) n
     s.known[c] = ~s.first[c].missed & (~std::uint64_t{0} >> (chunk - n));
     s.missing += static_cast<unsigned>(std::popcount(s.first[c].missed));
   }
-  unsigned sent = 0;
+  unsigned unsent = 0;
   for (unsigned c = 0, at = 0; at < size; ++c, at += chunk)
     for (std::uint64_t rest = s.known[c]; rest != 0;) {
       const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
       rest &= rest - 1;
-      sent += hit(b, map, k, [&] {
+      unsent += !hit(b, map, k, [&] {
         if (s.looked_on || s.missing == 0) return;
         s.known[c] = rest;
         look_on(b, map, s, k);
@@ -236,7 +241,7 @@ void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) n
   if (s.missing != 0 && !s.looked_on) look_on(b, map, s, size);
   translate_put_off(b, size);
   tally_.hits += size - s.missing;
-  tally_.forwarded += sent + s.sent;
+  tally_.forwarded += size - s.missing - unsent - s.unsent;
   if (s.missing == 0) return;
   if (!s.prepared) {
     newcomer* n = newcomers_.data();

@@ -62,8 +62,10 @@ void packet_path::confirm(nat_session& s, std::uint64_t hash, bool v6) noexcept 
 }
 
 template <class Family>
-[[gnu::always_inline]] inline bool packet_path::translate_ready(const batch<Family>& b, unsigned k,
-                                                                const egress& e) noexcept {
+[[gnu::always_inline]] inline bool packet_path::translate_ready(
+    const batch<Family>& b, unsigned k, abi::backend_ref ref,
+    abi::backend_counters& line) noexcept {
+  const egress& e = egress_in(line);
   constexpr bool v4 = std::is_same_v<Family, connection::ipv4>;
   using header = std::conditional_t<v4, wire::ipv4_header, wire::ipv6_header>;
   constexpr std::size_t n = v4 ? 4 : 16;
@@ -86,8 +88,7 @@ template <class Family>
   if (s->protocol != wire::protocol_of(c) ||
       s->state != (tcp ? connection_state::established : connection_state::udp) ||
       flags != (tcp ? std::uint32_t{connection::tcp_ack} : 0u) || wire::length_of(c) > e.limit ||
-      s->backend != abi::backend_ref{static_cast<std::uint32_t>(e.target)} ||
-      nat_->expired(*s, now_))
+      s->backend != ref || nat_->expired(*s, now_))
     return false;
 
   if (s->seen != now_) s->seen = now_;
@@ -109,9 +110,8 @@ template <class Family>
     const std::uint16_t sum = changed_by(to.raw(), s->l4_change);
     to = be16::from_raw(sum != 0 ? sum : std::uint16_t{0xffff});
   }
-  std::memcpy(p.data, e.header.data(), 8);
-  std::memcpy(p.data + 8, e.header.data() + 8, 4);
-  count_ready(p, wire::length_of(c), e);
+  wire::write_macs(p.data, e.hop & wire::mac_mask, port_words_[e.out_port].source);
+  count_ready(p, wire::length_of(c), ref, line);
   return true;
 }
 
@@ -129,8 +129,7 @@ void packet_path::translate_put_off(batch<Family>& b, unsigned end) noexcept {
   for (unsigned j = 0; j < count; ++j) {
     const unsigned k = put_off_[j];
     const abi::backend_ref ref = b.found[k]->backend();
-    const egress& e = egress_of(ref);
-    if (translate_ready(b, k, e)) [[likely]] {
+    if (translate_ready(b, k, ref, line_of(ref))) [[likely]] {
       ++tally_.forwarded;
       continue;
     }

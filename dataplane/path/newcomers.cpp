@@ -158,14 +158,12 @@ template <class Family>
     if (c.members != nullptr) [[likely]] {
       const std::uint16_t position = *c.slot;
       c.backend = position < c.member_count ? c.members[position] : abi::backend_ref{};
-      __builtin_prefetch(&egress_of(c.backend));
-      if (c.backend.index() < counters_.backend_rows)
-        __builtin_prefetch(counters_.backends + c.backend.index());
+      __builtin_prefetch(&line_of(c.backend));
       continue;
     }
     if (c.slot != nullptr) c.backend = view_.member(*c.service, *c.slot);
     view_.prefetch_backend(c.backend);
-    __builtin_prefetch(&egress_of(c.backend));
+    __builtin_prefetch(&line_of(c.backend));
   }
   // Nothing of this burst was in the table a moment ago. So a hash that has not been met here
   // is that of a connection that is new indeed.
@@ -233,14 +231,15 @@ template <class Family>
                                                               newcomer& c, bool fresh) noexcept {
   const unsigned k = c.in_batch;
   const wire::common common = b.commons[k];
-  const egress& e = egress_of(c.backend);
+  abi::backend_counters& line = line_of(c.backend);
+  const egress& e = egress_in(line);
   const std::uint64_t word = b.keys[k].vip_bits | std::uint64_t{c.backend.value}
                                                       << connection_word::backend_shift;
   const connection_state first =
       (common & 1) != 0 ? opened_by[common >> wire::common_flags_shift & (flag_combinations - 1)]
                         : connection_state::udp_new;
-  if (e.tag != tag_of({word}) || (e.target >> 32 & 0xffff) != c.service_number ||
-      first == connection_state::free) [[unlikely]] {
+  if (e.tag != tag_of({word}) || e.service != c.service_number || first == connection_state::free)
+      [[unlikely]] {
     spell_out(b, k);
     packet& p = *b.packets[k];
     p.service = static_cast<abi::service_id>(c.service_number);
@@ -261,10 +260,10 @@ template <class Family>
     ++tally_.untracked;
   } else {
     count_entered(entered);
-    counters_.backends[c.backend.index()].opened.add(1);
+    line.opened.add(1);
     counters_.services[c.service_number].opened.add(1);
   }
-  if (send_ready<Family>(*b.packets[k], wire::length_of(common), e)) [[likely]] {
+  if (send_ready<Family>(*b.packets[k], wire::length_of(common), c.backend, line)) [[likely]] {
     ++tally_.forwarded;
     return;
   }
@@ -280,8 +279,7 @@ inline void packet_path::count_entered(const connection::insertion& i) noexcept 
   ++(i.outcome == connection::outcome::expired ? tally_.expired : tally_.evicted);
   ++tally_.closed;
   const abi::backend_ref ref = i.old.backend();
-  __builtin_prefetch(&egress_of(ref));
-  if (ref.index() < counters_.backend_rows) __builtin_prefetch(counters_.backends + ref.index());
+  __builtin_prefetch(&line_of(ref));
   gave_way_[gave_way_count_++] = i.old;
 }
 
@@ -290,8 +288,9 @@ void packet_path::count_given_way() noexcept {
     const connection_word w = gave_way_[j];
     const abi::backend_ref ref = w.backend();
     // An egress of this generation says that the row is still that backend's.
-    if (egress_of(ref).tag == tag_of(w) && ref.index() < counters_.backend_rows) [[likely]] {
-      counters_.backends[ref.index()].closed.add(1);
+    abi::backend_counters& line = line_of(ref);
+    if (egress_in(line).tag == tag_of(w)) [[likely]] {
+      line.closed.add(1);
     } else {
       count_closed(ref);
     }
@@ -308,7 +307,8 @@ template <class Family>
   const std::size_t i = number_of(b.packets[k]);
   const std::uint64_t tag =
       tag_of(connection_word::make(vips_[i]->id, to.ref, 0, connection_state::free));
-  const egress& e = egress_of(to.ref);
+  abi::backend_counters& line = line_of(to.ref);
+  const egress& e = egress_in(line);
   // The MSS of a SYN is send()'s to lower.
   if (s.mss_clamp != 0) [[unlikely]]
     return send(i, to.ref);
@@ -318,7 +318,8 @@ template <class Family>
       return send(i, to.ref);
     make_egress(tag, to.ref, *to.row);
   }
-  if (!send_ready<Family>(burst_[i], wire::length_of(b.commons[k]), e)) return send(i, to.ref);
+  if (!send_ready<Family>(burst_[i], wire::length_of(b.commons[k]), to.ref, line))
+    return send(i, to.ref);
   ++tally_.forwarded;
 }
 

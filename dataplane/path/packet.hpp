@@ -48,18 +48,19 @@ struct packet {
   std::uint16_t headroom;      // writable bytes before data
   std::uint8_t in_port;
 
-  // Out. `service` and `backend` are set when they are known, whatever the verdict. The words
-  // at 20 and 24 are written as one each for a packet of a known connection (ready.hpp).
-  std::uint8_t place;  // held: number of the waiting place
-  verdict outcome;
-  std::uint8_t out_port;  // forward, reply: index of the data plane's port; hand_over: worker
-  kernel_reason why;      // kernel
-  std::uint8_t reserved;
+  // Out. `service` and `backend` are set when they are known, whatever the verdict. The word
+  // at 24 is written as one for a packet of a known connection (ready.hpp).
+  std::uint8_t place;        // held: number of the waiting place
   abi::backend_ref backend;  // none: not known
   abi::service_id service;   // no_service: not known
   abi::counter_id reason;    // drop; counter_id::count_: none
+  verdict outcome;
+  std::uint8_t out_port;  // forward, reply: index of the data plane's port; hand_over: worker
+  kernel_reason why;      // kernel
+  std::uint8_t reserved;  // anything
 };
-static_assert(sizeof(packet) == 32 && offsetof(packet, outcome) == 20 &&
-              offsetof(packet, backend) == 24 && waiting_places <= 256);
+static_assert(sizeof(packet) == 32 && offsetof(packet, backend) == 20 &&
+              offsetof(packet, service) == 24 && offsetof(packet, reason) == 26 &&
+              offsetof(packet, outcome) == 28 && waiting_places <= 256);
 
 }  // namespace sluice

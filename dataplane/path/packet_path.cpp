@@ -43,9 +43,9 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
     : table_{table},
       counters_{counters},
       port_count_{static_cast<unsigned>(std::min<std::size_t>(ports.size(), abi::max_ports))},
-      egress_mask_{std::bit_ceil(std::clamp<std::size_t>(counters.backend_rows, 1, max_egress)) -
-                   1},
-      egress_{egress_mask_ + 1},
+      lines_{counters.backend_rows != 0 ? counters.backends : &no_line_},
+      line_mask_{std::bit_floor(std::max(counters.backend_rows, 1u)) - 1},
+      outer6_{line_mask_ + 1},
       vip_cache_{table.v4.hasher()},
       service_cache_{counters.service_rows},
       states_{new service_state[counters.service_rows]},  // lint: cold
@@ -60,8 +60,13 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
       random_{table.v4.hash({0x5eed, 0}).value} {
   static_assert(abi::max_ports <= 32);
   make_stamps(now_);
+  for (std::size_t i = 0; i <= line_mask_; ++i) new (lines_[i].own.data()) egress{};  // lint: cold
   for (unsigned i = 0; i < port_count_; ++i) {
     port_macs_[i] = wire::to_word(ports[i].mac);
+    port_words_[i] = {
+        port_macs_[i],
+        port_macs_[i] | std::uint64_t{be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw()}
+                            << 48};
     kernel_ports_ |= std::uint32_t{ports[i].leaves_rest_to_kernel} << i;
   }
 }
@@ -74,7 +79,7 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
   nat_backends_known_ = false;
   // The tags of all generations before are void; after 2^24 generations they would not be.
   if (++generation_ == std::uint64_t{1} << generation_bits) {
-    for (std::size_t i = 0; i <= egress_mask_; ++i) egress_[i].tag = 0;
+    for (std::size_t i = 0; i <= line_mask_; ++i) egress_in(lines_[i]).tag = 0;
     generation_ = 1;
   }
   tables_->quic.take_up(view_);
@@ -85,6 +90,8 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
     flush_begins_ = flushes != 0;
   }
   table_.set_timeouts(view_.header().timeouts);
+  outer4_begin_ = std::uint64_t{wire::outer_ttl} | std::uint64_t{number(ip_proto::ipip)} << 8 |
+                  std::uint64_t{view_.header().source4.base.v4_raw().raw()} << 32;
   use_nat(nat_, all_nat_);
 }
 
@@ -126,51 +133,73 @@ void packet_path::process_some(std::span<packet> burst) noexcept {
   add(counter_id::to_kernel, tally_.to_kernel);
 }
 
+// locate() finds out where the keys from number `from` on may be, and fetches that.
+template <class Family>
+[[gnu::always_inline]] inline void packet_path::locate(batch<Family>& b,
+                                                       const connection::flow_map<Family>& map,
+                                                       unsigned from, unsigned to) noexcept {
+  for (unsigned n = from; n < to; ++n) {
+    const connection::bucket_hash hash = map.hash(b.keys[n]);
+    b.hashes[n] = hash;
+    b.firsts[n] = map.prefetch(hash);
+  }
+}
+
 void packet_path::classify() noexcept {
   packet* const burst = burst_;
   const std::size_t size = burst_size_;
   // Kept in registers; the batches' sizes are right whenever anything else is called.
   unsigned n4 = 0;
   unsigned n6 = 0;
-  for (std::size_t i = 0; i < size; ++i) {
-    packet& p = burst[i];
-    const std::byte* const frame = p.data;
-    if (p.length >= wire::common4_length) [[likely]] {
-      if (const wire::common c = wire::parse_common4(frame, p.total_length); c != 0) [[likely]] {
-        const auto& ip =
-            *reinterpret_cast<const wire::ipv4_header*>(frame + sizeof(wire::ethernet_header));
-        const vip_cache::place4* vip = vip_cache_.find4(view_, ip.destination, ip.protocol);
-        if (vip != nullptr) [[likely]] {
-          enter4(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n4++);
+  for (std::size_t i = 0; i < size;) {
+    // In one go with the rest, the long way from a key to its bucket would leave the processor no
+    // room to work on the next packets meanwhile; the whole burst at once would keep the memory
+    // idle.
+    const std::size_t end = std::min(i + located_at_once, size);
+    const unsigned from4 = n4;
+    const unsigned from6 = n6;
+    for (; i < end; ++i) {
+      packet& p = burst[i];
+      const std::byte* const frame = p.data;
+      if (p.length >= wire::common4_length) [[likely]] {
+        if (const wire::common c = wire::parse_common4(frame, p.total_length); c != 0) [[likely]] {
+          const auto& ip =
+              *reinterpret_cast<const wire::ipv4_header*>(frame + sizeof(wire::ethernet_header));
+          const vip_cache::place4* vip = vip_cache_.find4(view_, ip.destination, ip.protocol);
+          if (vip != nullptr) [[likely]] {
+            enter4(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n4++);
+            continue;
+          }
+          spell_out(i, c, 4);
+          judge_rest(i);
           continue;
         }
-        spell_out(i, c, 4);
-        judge_rest(i);
-        continue;
       }
-    }
-    if (p.length >= wire::common6_length) [[likely]] {
-      if (const wire::common c = wire::parse_common6(frame, p.total_length); c != 0) [[likely]] {
-        const auto& ip =
-            *reinterpret_cast<const wire::ipv6_header*>(frame + sizeof(wire::ethernet_header));
-        std::uint64_t destination[2];
-        std::memcpy(destination, &ip.destination, 16);
-        const vip_cache::place6* vip =
-            vip_cache_.find6(view_, destination[0], destination[1], ip.next_header);
-        if (vip != nullptr) [[likely]] {
-          enter6(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n6++);
+      if (p.length >= wire::common6_length) [[likely]] {
+        if (const wire::common c = wire::parse_common6(frame, p.total_length); c != 0) [[likely]] {
+          const auto& ip =
+              *reinterpret_cast<const wire::ipv6_header*>(frame + sizeof(wire::ethernet_header));
+          std::uint64_t destination[2];
+          std::memcpy(destination, &ip.destination, 16);
+          const vip_cache::place6* vip =
+              vip_cache_.find6(view_, destination[0], destination[1], ip.next_header);
+          if (vip != nullptr) [[likely]] {
+            enter6(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n6++);
+            continue;
+          }
+          spell_out(i, c, 6);
+          judge_rest(i);
           continue;
         }
-        spell_out(i, c, 6);
-        judge_rest(i);
-        continue;
       }
+      batch4_.size = n4;
+      batch6_.size = n6;
+      classify_any(i);
+      n4 = batch4_.size;
+      n6 = batch6_.size;
     }
-    batch4_.size = n4;
-    batch6_.size = n6;
-    classify_any(i);
-    n4 = batch4_.size;
-    n6 = batch6_.size;
+    locate(batch4_, table_.v4, from4, n4);
+    locate(batch6_, table_.v6, from6, n6);
   }
   batch4_.size = n4;
   batch6_.size = n6;
@@ -232,9 +261,6 @@ void packet_path::spell_out(std::size_t i, wire::common c, std::uint8_t version)
   const std::uint64_t tuple = std::uint64_t{both} << 32 | ip.source.raw();
   batch4_.keys[n].tuple = tuple;
   batch4_.keys[n].vip_bits = vip.vip_bits;
-  const connection::bucket_hash hash = table_.v4.hasher().seasoned(tuple, vip.seasoned);
-  batch4_.hashes[n] = hash;
-  batch4_.firsts[n] = table_.v4.prefetch(hash);
 }
 
 [[gnu::always_inline]] inline void packet_path::enter6(packet& p, std::size_t i,
@@ -248,9 +274,6 @@ void packet_path::spell_out(std::size_t i, wire::common c, std::uint8_t version)
   const auto key = connection::key6::make(ip_address::v6(ip.source), ports.source_port,
                                           ports.destination_port, vip.vip_bits);
   batch6_.keys[n] = key;
-  const connection::bucket_hash hash = table_.v6.hash(key);
-  batch6_.hashes[n] = hash;
-  batch6_.firsts[n] = table_.v6.prefetch(hash);
 }
 
 // judge_rest() decides on everything that does not go on to a service's connections.

@@ -7,9 +7,11 @@
 // or makes a system call. Counters are written here and read by anybody.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <span>
 
 #include "dataplane/abi/counters.hpp"
@@ -51,7 +53,7 @@ struct path_counters {
   abi::service_counters* services{nullptr};  // observation_map::services(i)
   std::uint32_t service_rows{0};
   abi::backend_counters* backends{nullptr};  // observation_map::backends(i)
-  std::uint32_t backend_rows{0};
+  std::uint32_t backend_rows{0};  // packets of those above a power of two go the long way
   // For least_connections: the first backend row of each other worker, and which observation
   // segment (segment_header::instance; 0: unknown) all of them are in.
   std::span<const abi::backend_counters* const> other_backends{};
@@ -154,7 +156,7 @@ class packet_path {
     std::array<connection::first_look, max_burst / chunk> first;  // missed: so far
     std::array<std::uint64_t, max_burst / chunk> known;           // and not dealt with yet
     unsigned missing{0};
-    unsigned sent{0};
+    unsigned unsent{0};  // of those found, by hit()
     bool looked_on{false};
     bool prepared{false};  // the missing are newcomers_
   };
@@ -164,21 +166,30 @@ class packet_path {
   };
   // Everything about a backend that a packet of one of its connections needs, checked and
   // made ready: one compare of the tag stands for all checks of the tables.
-  struct alignas(cache_line) egress {
+  // It is in backend_counters::own of the backend's row.
+  struct egress {
     enum class way : std::uint8_t { none, ipip4, ipip6, dsr_l2, nat, other };
-    std::uint64_t tag;          // backend_ref, VIP | generation; the upper 40 bits: egress_tag()
-    std::uint64_t target;       // packet's backend, service and reason
-    std::uint32_t outcome;      // packet's outcome, out_port and why
+    std::uint64_t tag;          // backend_ref, VIP | generation: tag_of()
+    std::uint64_t hop;          // the next hop's address, 48 bits; above them, of ipip4, sum() of
+                                // the outer header without its first word, length and checksum
+    std::uint32_t address;      // the backend's, of ipip4 (that of ipip6: outer6_)
     std::uint16_t limit;        // longest IP packet
     std::uint16_t limit_ipip4;  // the same of ipip4, else 0
-    // dsr_l2, nat: Ethernet; ipip4: and the outer header, whose length is 0 and whose checksum
-    // field has the sum of all but the first word and the length; ipip6: Ethernet, 2 bytes, the
-    // backend's address.
-    std::array<std::byte, 34> header;
+    // The packet's last 8 bytes, `how` in the place of what is reserved there.
+    std::uint16_t service;
+    std::uint16_t reason;
+    std::uint8_t outcome;
+    std::uint8_t out_port;
+    std::uint8_t why;
     way how;
   };
-  static_assert(sizeof(egress) == cache_line);
-  static_assert(offsetof(egress, header) == 24);
+  static_assert(sizeof(egress) == sizeof(abi::backend_counters::own) &&
+                offsetof(egress, service) == 24 && offsetof(egress, how) == 31);
+  // What is written of a port: source and type of an Ethernet header with IPv4.
+  struct port_words {
+    std::uint64_t source;
+    std::uint64_t source_ipv4;
+  };
   // tag_of() is the tag of what a connection's word names, in this generation.
   [[nodiscard]] std::uint64_t tag_of(abi::connection_word w) const noexcept {
     static_assert(abi::connection_word::time_shift + generation_bits == 64);
@@ -210,6 +221,10 @@ class packet_path {
   // spell_out() makes parsed_ and the packet what everything but the shortest way expects;
   // version: 4 or 6.
   void spell_out(std::size_t i, wire::common c, std::uint8_t version) noexcept;
+  static constexpr std::size_t located_at_once = 16;
+  template <class Family>
+  void locate(batch<Family>& b, const connection::flow_map<Family>& map, unsigned from,
+              unsigned to) noexcept;
   static void begin_packet(packet& p) noexcept;
   void judge_rest(std::size_t i) noexcept;
   void process_some(std::span<packet> burst) noexcept;
@@ -256,8 +271,16 @@ class packet_path {
                 abi::backend_ref ref) noexcept;
   [[nodiscard]] abi::backend_ref by_quic_id(std::size_t i, const abi::service_row& s,
                                             const abi::service_options& o) const noexcept;
+  // line_of() is a backend's row; another one, whose tag says so, if it has none.
+  [[nodiscard]] abi::backend_counters& line_of(abi::backend_ref ref) const noexcept {
+    static_assert(abi::backend_ref::index_bits < 32);
+    return lines_[ref.value & line_mask_];  // the index is the low bits
+  }
+  [[nodiscard]] static egress& egress_in(abi::backend_counters& line) noexcept {
+    return *std::launder(reinterpret_cast<egress*>(line.own.data()));
+  }
   [[nodiscard]] egress& egress_of(abi::backend_ref ref) const noexcept {
-    return egress_[ref.index() & egress_mask_];
+    return egress_in(line_of(ref));
   }
   void make_egress(std::uint64_t tag, abi::backend_ref ref, const abi::backend_row& row) noexcept;
   [[nodiscard]] choice checked(const abi::service_row& s, abi::backend_ref ref) const noexcept;
@@ -279,9 +302,11 @@ class packet_path {
   void send(std::size_t i, abi::backend_ref ref) noexcept;
   // send() with everything ready. ready.hpp
   template <class Family>
-  [[nodiscard]] bool send_ready(packet& p, std::uint32_t ip_length, const egress& e) noexcept;
+  [[nodiscard]] bool send_ready(packet& p, std::uint32_t ip_length, abi::backend_ref ref,
+                                abi::backend_counters& line) noexcept;
   template <class Inner>
-  [[nodiscard]] bool into_ipip6(packet& p, std::uint32_t ip_length, const egress& e) noexcept;
+  [[nodiscard]] bool into_ipip6(packet& p, std::uint32_t ip_length, abi::backend_ref ref,
+                                const egress& e) noexcept;
   template <class Family>
   void send_new(const batch<Family>& b, unsigned k, const abi::service_row& s,
                 const choice& to) noexcept;
@@ -300,10 +325,12 @@ class packet_path {
   template <class Family>
   void translate_put_off(batch<Family>& b, unsigned end) noexcept;  // those before
   template <class Family>
-  [[nodiscard]] bool translate_ready(const batch<Family>& b, unsigned k, const egress& e) noexcept;
+  [[nodiscard]] bool translate_ready(const batch<Family>& b, unsigned k, abi::backend_ref ref,
+                                     abi::backend_counters& line) noexcept;
   void confirm(nat_session& s, std::uint64_t hash, bool v6) noexcept;
   // count_ready() says and counts what there is to say of a packet that was sent by its egress.
-  void count_ready(packet& p, std::uint32_t ip_length, const egress& e) noexcept;
+  void count_ready(packet& p, std::uint32_t ip_length, abi::backend_ref ref,
+                   abi::backend_counters& line) noexcept;
   // nat and full-nat. nat.cpp
   void translate(std::size_t i, abi::backend_ref ref, const abi::backend_row& row,
                  hop_words to) noexcept;
@@ -369,17 +396,20 @@ class packet_path {
   connection::connection_table& table_;
   path_counters counters_;
   std::array<wire::mac_word, abi::max_ports> port_macs_{};
+  std::array<port_words, abi::max_ports> port_words_{};
   std::uint32_t kernel_ports_{0};  // bit i: port i leaves the rest to the kernel
   unsigned port_count_;
   std::uint16_t now_{0};
   std::uint64_t now_ns_{0};
-  // egress_: what hit() writes for a backend, by the low bits of the row's number: one for
-  // each row that there may be (two backends that shared one would make it anew for every
-  // packet). Not cleared with a new generation: the tag holds it.
-  static constexpr std::size_t max_egress = std::size_t{abi::max_backends} + 1;
-  std::size_t egress_mask_;
-  abi::huge_array<egress> egress_;
-  std::uint64_t generation_{0};  // below 2^generation_bits; 0: no egress has it
+  // lines_: the backends' rows, each with its egress, which is not cleared with a new generation:
+  // the tag holds it. As many as the largest power of two that there are; no_line_ where there is
+  // none.
+  abi::backend_counters no_line_{};
+  abi::backend_counters* lines_;
+  std::uint64_t line_mask_;
+  abi::huge_array<ip_address> outer6_;  // the address of an ipip6 backend, by row
+  std::uint64_t outer4_begin_{0};       // of ipip4: TTL and protocol, 0, the tunnel's source
+  std::uint64_t generation_{0};         // below 2^generation_bits; 0: no egress has it
   const flow_owner* owner_{nullptr};
   unsigned self_{0};
   bool accepts_all_{false};  // during process_handed()
@@ -415,6 +445,21 @@ class packet_path {
   tally tally_{};
   std::array<wire::parsed, max_burst> parsed_;
   std::array<const abi::vip_row*, max_burst> vips_;
+  // settled_: time and state of an established TCP connection that was seen this second. Only
+  // these flags change it: whatever else comes, there is nothing to write.
+  std::uint64_t settled_{0};
+  static constexpr std::uint64_t settled_mask =
+      (std::uint64_t{0xffff} << abi::connection_word::time_shift) |
+      (std::uint64_t{0xf} << abi::connection_word::state_shift);
+  // is_settled() is written so that it takes shifts and no mask.
+  [[nodiscard]] bool is_settled(abi::connection_word w) const noexcept {
+    constexpr unsigned above = 64 - abi::connection_word::spare_shift;
+    static_assert(settled_mask << above >> above == settled_mask);
+    return (w.value ^ settled_) << above >> (abi::connection_word::time_shift + above) == 0;
+  }
+  static constexpr std::uint32_t unsettling =
+      std::uint32_t{connection::tcp_fin | connection::tcp_syn | connection::tcp_rst}
+      << wire::common_flags_shift;
   // stamps_: what an entry's time and state become, by its state and the packet's flags.
   struct stamp {
     std::uint64_t word;

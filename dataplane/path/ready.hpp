@@ -28,6 +28,7 @@ namespace sluice {
 // room before it.
 template <class Inner>
 [[gnu::always_inline]] inline bool packet_path::into_ipip6(packet& p, std::uint32_t ip_length,
+                                                           abi::backend_ref ref,
                                                            const egress& e) noexcept {
   constexpr std::uint32_t added = sizeof(wire::ipv6_header);
   if (p.headroom < added) [[unlikely]]
@@ -54,12 +55,10 @@ template <class Inner>
                           ports.source_port.raw(), ports.destination_port.raw(), ip.next_header);
   }
   wire::decrement_ttl(ip);
-  ip_address backend;
-  std::memcpy(&backend, e.header.data() + 16, sizeof backend);
   wire::make_outer6(inner - added, ip_length, next, tos, wire::flow_label(hash),
-                    view_.header().source6.base, backend);
-  std::memcpy(p.data - added, e.header.data(), 8);
-  std::memcpy(p.data - added + 6, e.header.data() + 6, 8);
+                    view_.header().source6.base, outer6_[ref.index()]);
+  wire::write_ethernet(p.data - added, e.hop & wire::mac_mask, port_words_[e.out_port].source,
+                       ether_type::ipv6);
   prepended(p, ip_length, added);
   return true;
 }
@@ -68,7 +67,9 @@ template <class Inner>
 // and sets all there is to say of it but for the counts of a burst. False: it has done nothing.
 template <class Family>
 [[gnu::always_inline]] inline bool packet_path::send_ready(packet& p, std::uint32_t ip_length,
-                                                           const egress& e) noexcept {
+                                                           abi::backend_ref ref,
+                                                           abi::backend_counters& line) noexcept {
+  const egress& e = egress_in(line);
   constexpr bool is_v4 = std::is_same_v<Family, connection::ipv4>;
   std::byte* const inner = p.data + sizeof(wire::ethernet_header);
   constexpr std::uint32_t added = sizeof(wire::ipv4_header);
@@ -76,50 +77,49 @@ template <class Family>
   if (is_v4 && ip_length <= e.limit_ipip4 && p.headroom >= added) [[likely]] {
     auto& ip = *reinterpret_cast<wire::ipv4_header*>(inner);
     wire::decrement_ttl(ip);
-    // Version and IHL, TOS: the inner header's own. Length.
+    // Version and IHL, TOS: the inner header's own. Length, id 0, DF.
     std::uint16_t start;
-    std::uint16_t rest;
     std::memcpy(&start, inner, 2);
-    std::memcpy(&rest, e.header.data() + 24, 2);
     const std::uint32_t length = byte_swap(static_cast<std::uint16_t>(ip_length + added));
-    const std::uint32_t sum = start + length + rest;
+    const std::uint32_t sum = start + length + static_cast<std::uint32_t>(e.hop >> 48);
     const auto checksum = static_cast<std::uint16_t>(~((sum + std::rotl(sum, 16)) >> 16));
-    const std::uint32_t first = start | length << 16;
+    const std::uint64_t first = std::uint64_t{start | length << 16} |
+                                std::uint64_t{be16{wire::ipv4_header::dont_fragment}.raw()} << 48;
+    const std::uint64_t second = outer4_begin_ | std::uint64_t{checksum} << 16;
     std::byte* const frame = p.data - added;
-    // 34 bytes, of which those at 14 to 17 and 24, 25 are written once more.
-    std::memcpy(frame, e.header.data(), 32);
-    std::memcpy(frame + 32, e.header.data() + 32, 2);
-    std::memcpy(frame + 14, &first, 4);
-    std::memcpy(frame + 24, &checksum, 2);
+    // The last two bytes of the hop's word are written once more.
+    std::memcpy(frame, &e.hop, 8);
+    std::memcpy(frame + 6, &port_words_[e.out_port].source_ipv4, 8);
+    std::memcpy(frame + 14, &first, 8);
+    std::memcpy(frame + 22, &second, 8);
+    std::memcpy(frame + 30, &e.address, 4);
     prepended(p, ip_length, added);
   } else if (ip_length > e.limit) {
     return false;
   } else if (e.how == egress::way::dsr_l2) {
-    std::memcpy(p.data, e.header.data(), 8);
-    std::memcpy(p.data + 8, e.header.data() + 8, 4);
+    wire::write_macs(p.data, e.hop & wire::mac_mask, port_words_[e.out_port].source);
   } else if (e.how == egress::way::ipip6) {
     if (!into_ipip6<std::conditional_t<is_v4, wire::ipv4_header, wire::ipv6_header>>(p, ip_length,
-                                                                                     e))
+                                                                                     ref, e))
       return false;
   } else {
     return false;
   }
-  count_ready(p, ip_length, e);
+  count_ready(p, ip_length, ref, line);
   return true;
 }
 
 [[gnu::always_inline]] inline void packet_path::count_ready(packet& p, std::uint32_t ip_length,
-                                                            const egress& e) noexcept {
-  const std::uint64_t target = e.target;
-  std::memcpy(reinterpret_cast<std::byte*>(&p) + offsetof(packet, outcome), &e.outcome, 4);
-  std::memcpy(reinterpret_cast<std::byte*>(&p) + offsetof(packet, backend), &target, 8);
-  abi::service_counters& s = counters_.services[target >> 32 & 0xffff];
+                                                            abi::backend_ref ref,
+                                                            abi::backend_counters& line) noexcept {
+  const egress& e = egress_in(line);
+  p.backend = ref;
+  std::memcpy(reinterpret_cast<std::byte*>(&p) + offsetof(packet, service), &e.service, 8);
+  abi::service_counters& s = counters_.services[e.service];
   s.packets.add(1);
   s.bytes.add(ip_length);
-  abi::backend_counters& b =
-      counters_.backends[abi::backend_ref{static_cast<std::uint32_t>(target)}.index()];
-  b.packets.add(1);
-  b.bytes.add(ip_length);
+  line.packets.add(1);
+  line.bytes.add(ip_length);
 }
 
 }  // namespace sluice

@@ -222,7 +222,8 @@ tl::expected<void, std::string> data_plane::make_peers() {
 tl::expected<void, std::string> data_plane::make_observations() {
   const limits_config& limits = node_.controlplane.limits;
   const auto workers = static_cast<std::uint32_t>(plan_.places.workers.size());
-  const auto layout = abi::observation_layout::of(workers, limits.services, limits.backends);
+  const auto layout = abi::observation_layout::of(
+      workers, limits.services, abi::observation_layout::backend_rows_for(limits.backends));
   const auto fill = [&](std::byte* base) {
     const abi::observation_map<std::byte> map{base, layout};
     abi::dataplane_info& info = map.info();
@@ -230,7 +231,7 @@ tl::expected<void, std::string> data_plane::make_observations() {
     info.worker_count = workers;
     info.port_count = static_cast<std::uint32_t>(ports_.size());
     info.services = limits.services;
-    info.backends = limits.backends;
+    info.backends = layout.backend_rows;
     info.flags = (plan_.memory.huge ? abi::dataplane_huge_pages : 0u) |
                  (node_.dataplane.idle == idle_mode::busy ? abi::dataplane_idle_busy : 0u);
     info.started_ns = abi::clock_ns(CLOCK_REALTIME);
@@ -285,7 +286,7 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     setup.idle = node_.dataplane.idle;
     setup.block = &observations_.worker(w);
     setup.counters = {setup.block->counters.data(), observations_.services(w), limits.services,
-                      observations_.backends(w), limits.backends};
+                      observations_.backends(w), observations_.layout().backend_rows};
     setup.counters.instance =
         reinterpret_cast<const abi::segment_header*>(segment_.data())->instance;
     for (unsigned other = 0; other < count; ++other)

@@ -108,15 +108,16 @@ class path_world {
         memory{m.v6 ? 64 : room_of(m), m.v6 ? room_of(m) : 64},
         table{memory.data()},
         services(m.services),
-        backends(std::size_t{m.services} * m.backends) {
+        backends(abi::observation_layout::backend_rows_for(m.services * m.backends)) {
     fill_tables(m, tables);
     if (m.mode == abi::forward_mode::nat || m.mode == abi::forward_mode::full_nat)
       nat = std::make_unique<nat_table>(
           nat_table::options{static_cast<std::uint32_t>(room_of(m) * 2), 0, 1, {1, 2}});
-    path = std::make_unique<packet_path>(table,
-                                         path_counters{counters.data(), services.data(), m.services,
-                                                       backends.data(), m.services * m.backends},
-                                         std::span{ports}.first(1));
+    path = std::make_unique<packet_path>(
+        table,
+        path_counters{counters.data(), services.data(), m.services, backends.data(),
+                      static_cast<std::uint32_t>(backends.size())},
+        std::span{ports}.first(1));
     if (nat != nullptr) path->use_nat(nat.get());
     path->set_view(tables.view());
   }

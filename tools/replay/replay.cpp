@@ -104,7 +104,7 @@ class replayer {
       : file_{std::move(file)},
         table_{start_clock(file_)},
         services_(view.header().service_count),
-        backends_(view.header().backend_count) {
+        backends_(abi::observation_layout::backend_rows_for(view.header().backend_count)) {
     for (const port_config& p : node.dataplane.ports) names_.push_back(p.name);
     if (names_.empty()) names_.emplace_back("port0");
     for (std::size_t i = 0; i < names_.size(); ++i)
