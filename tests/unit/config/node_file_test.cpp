@@ -56,7 +56,7 @@ TEST(node_file, reads_the_contract) {
   EXPECT_EQ(d.idle, idle_mode::busy);
   EXPECT_EQ(d.hugepages, hugepage_mode::automatic);
   EXPECT_FALSE(d.memory_mib);
-  EXPECT_EQ(d.burst, 32u);
+  EXPECT_EQ(d.burst, 64u);
   EXPECT_TRUE(d.eal_args.empty());
   const controlplane_config& c = n->controlplane;
   EXPECT_EQ(c.state, "/var/lib/sluice/state.db");
@@ -77,7 +77,7 @@ TEST(node_file, says_what_has_changed) {
   auto b = *a;
   EXPECT_TRUE(changed_keys(*a, b).empty());
   b.log = log_level::debug;
-  b.dataplane.burst = 64;
+  b.dataplane.burst = 128;
   b.controlplane.limits.services = 1;
   EXPECT_EQ(changed_keys(*a, b),
             (std::vector<std::string_view>{"node.log-level", "dataplane", "controlplane.limits"}));
@@ -104,7 +104,7 @@ dataplane:
   next-hop: {c: "02-00-00-00-00-02"}
   hugepages: off
   memory: 256
-  burst: 64
+  burst: 128
   eal-args: ["--log-level=8", "--no-telemetry"]
 controlplane:
   state: /tmp/sluice-1/state.db
