@@ -65,6 +65,7 @@ def contents(package):
                  "/usr/lib/systemd/system/sluice-controlplane.service", "/etc/sluice/node.yaml",
                  "/usr/share/doc/sluice/copyright", "/usr/share/doc/sluice/configuration.md",
                  "/usr/share/man/man1/sluice.1.gz", "/usr/share/man/man8/sluice-dataplane.8.gz",
+                 "/usr/share/man/man8/sluice-backend-setup.8.gz",
                  "/usr/share/man/man5/sluice-services.yaml.5.gz",
                  "/usr/share/bash-completion/completions/sluice",
                  "/usr/share/sluice/prometheus/alerts.yaml"):

@@ -229,6 +229,32 @@ def daemon_page(name, usage, version):
     return finish(out)
 
 
+def script_page(name, usage, details):
+    """script_page() is one of a script's --help by argparse: its words as they stand, then the
+    options of one of its commands."""
+    paragraphs = usage.strip().split("\n\n")
+    out = title(name, 8, "", "Sluice")
+    out += [".SH NAME", f"{escape(name)} \\- makes a host a backend of Sluice",
+            ".SH SYNOPSIS", bold(name) + escape(" {up|down|status|check} [OPTION]..."),
+            ".SH DESCRIPTION"]
+    for paragraph in paragraphs[1:]:
+        if paragraph.startswith(("positional arguments:", "options:")):
+            continue
+        if paragraph.startswith("  "):
+            out += literal(paragraph.splitlines())
+        else:
+            out += [".PP", inline(" ".join(paragraph.split()))]
+    out.append(".SH OPTIONS OF UP")
+    for line in details.partition("\noptions:\n")[2].splitlines():
+        match = re.match(r"  (-\S.*?)(?:\s{2,}(\S.*))?$", line)
+        if match:
+            out += [".TP", bold(match[1]), inline(match[2] or "")]
+        elif line.strip():
+            out.append(inline(line.strip()))
+    out += [".SH SEE ALSO", see("sluice(1)", *(f"{n}(8)" for n in SHORT), "ip(8)")]
+    return finish([line for line in out if line])
+
+
 def file_page(name, section, page):
     """file_page() takes the page's introduction and the section of that name."""
     parts = re.split(r"(?m)^## ", page)

@@ -106,6 +106,8 @@ def main():
                                    "SLUICE_SOCKET", "--if-revision"])
     for daemon in ("dataplane", "controlplane"):
         test_page(built / f"sluice-{daemon}.8", ["--node FILE", "--log-level LEVEL", "--check"])
+    test_page(built / "sluice-backend-setup.8", ["sluice-backend-setup check", "--gateway ADDRESS",
+                                                 "where tunnels end"])
     for name in ("node", "services"):
         keys = yaml_keys(f"{name}.yaml")
         check(len(keys) > 20, f"{name}.yaml: {keys}")
