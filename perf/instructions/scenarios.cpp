@@ -5,6 +5,8 @@
 //
 //   scenarios           one JSON object per line: what was built by what, then each scenario
 //   scenarios TEXT      only those whose name contains TEXT
+//   scenarios --stages  larger ones for stages.py, which simulates caches: the packets pass through
+//                       a few buffers, and a while before counting
 #include <valgrind/callgrind.h>
 
 #include <algorithm>
@@ -173,6 +175,59 @@ void run(const scenario& s) {
   std::fflush(stdout);
 }
 
+// run_stages() counts `measured` packets as well, in 64 buffers that are used again and again,
+// after as many more have warmed the simulated caches. Writing the frames is counted too.
+void run_stages(const scenario& s) {
+  path_world w{s.of};
+  if (s.what == traffic::evicting) {
+    path_world::bursts fill{64, 32};
+    for (std::uint64_t f = 0; f < s.of.flows; f += fill.packets()) {
+      for (std::size_t i = 0; i < fill.packets(); ++i)
+        w.frames.write(fill.set(i, w.frames.length()), static_cast<std::uint32_t>(f + i), flag_syn);
+      fill.run(*w.path, w.now_ns);
+    }
+  } else {
+    w.establish();
+  }
+  path_world::bursts b{1, s.burst};
+  const auto go = [&](std::uint64_t from, std::size_t packets) {
+    for (std::uint64_t round = from; round < from + packets / s.burst; ++round) {
+      prepare(s, w, b, round);
+      b.run(*w.path, w.now_ns);
+    }
+  };
+  if (s.what == traffic::hits) go(1, 16 * measured);  // what is made once in a generation
+  CALLGRIND_START_INSTRUMENTATION;
+  go(10'000, 8 * measured);
+  CALLGRIND_ZERO_STATS;
+  go(20'000, 4 * measured);
+  CALLGRIND_DUMP_STATS_AT(s.name.c_str());
+  CALLGRIND_STOP_INSTRUMENTATION;
+  std::printf("{\"name\": \"%s\", \"packets\": %zu}\n", s.name.c_str(), 4 * measured);
+  std::fflush(stdout);
+}
+
+std::vector<scenario> staged() {
+  std::vector<scenario> v;
+  constexpr std::uint64_t million = 1'000'000;
+  const auto add = [&v](const char* name, forward_mode mode, bool v6, std::uint64_t flows,
+                        std::uint64_t room, traffic what) {
+    mix m;
+    m.mode = mode;
+    m.v6 = m.v6_backends = v6;
+    m.flows = flows;
+    m.room = room;
+    v.push_back({name, m, what, 64});
+  };
+  add("path.ipip.v4.1k", forward_mode::ipip, false, 1000, 0, traffic::hits);
+  add("path.ipip.v4.1M", forward_mode::ipip, false, million, 0, traffic::hits);
+  add("path.ipip.v6.1M", forward_mode::ipip, true, million, 0, traffic::hits);
+  add("path.nat.v4.1M", forward_mode::nat, false, million, 0, traffic::hits);
+  add("path.new_flows", forward_mode::ipip, false, 3 * million, million, traffic::evicting);
+  add("path.synflood", forward_mode::ipip, false, 3 * million, million, traffic::flood);
+  return v;
+}
+
 std::vector<scenario> all() {
   std::vector<scenario> v;
   const auto mixed = [](forward_mode mode, bool v6, std::uint64_t flows) {
@@ -235,9 +290,12 @@ std::vector<scenario> all() {
 
 int main(int argc, char** argv) {
   using namespace sluice::perf;
-  const std::string only = argc > 1 ? argv[1] : "";
+  std::string only = argc > 1 ? argv[1] : "";
+  const bool stages = only == "--stages";
+  if (stages) only = argc > 2 ? argv[2] : "";
   if (only == "--help" || only == "-h") {
-    std::puts("usage: scenarios [TEXT]   (count.py runs it under callgrind)");
+    std::puts(
+        "usage: scenarios [--stages] [TEXT]   (count.py and stages.py run it under callgrind)");
     return 0;
   }
   std::printf("{\"compiler\": \"%s %s\", \"instruction_set\": \"%s\"}\n",
@@ -247,7 +305,7 @@ int main(int argc, char** argv) {
               "gcc",
 #endif
               __VERSION__, instruction_set());
-  for (const scenario& s : all())
-    if (s.name.find(only) != std::string::npos) run(s);
+  for (const scenario& s : stages ? staged() : all())
+    if (s.name.find(only) != std::string::npos) stages ? run_stages(s) : run(s);
   return failed ? 1 : 0;
 }
