@@ -29,7 +29,7 @@
 namespace sluice {
 
 inline constexpr std::uint64_t nat_file_magic = 0x3154414e'43554c53ull;  // "SLUCNAT1"
-inline constexpr std::uint32_t nat_file_version = 1;  // of the header and of nat_session
+inline constexpr std::uint32_t nat_file_version = 2;  // of the header and of nat_session
 
 struct alignas(cache_line) nat_file_header {
   std::uint64_t magic;    // nat_file_magic; written last by whoever creates the file

@@ -48,9 +48,13 @@ std::uint32_t generation_mark(std::uint64_t generation, bool v6) noexcept {
 
 // confirm() notes what has just been found out by translate(). What goes into a stream (toa,
 // proxy-v2) is not for the short way.
-void packet_path::confirm(nat_session& s, std::uint64_t hash, bool v6) noexcept {
+void packet_path::confirm(nat_session& s, std::uint64_t hash, std::uint64_t vip_bits,
+                          bool v6) noexcept {
   if ((s.flags & (nat_toa | nat_proxy)) != 0) return;
   s.confirmed = generation_mark(generation_, v6);
+  s.vip_bits = static_cast<std::uint16_t>(vip_bits);
+  s.local4 = s.local.v4_raw().raw();
+  s.server4 = s.server.v4_raw().raw();
   // The first 12 bytes of IPv4-mapped addresses are alike.
   const std::uint64_t before = sum_of(s.client, s.vip);
   const std::uint64_t after = sum_of(s.local, s.server);
@@ -79,8 +83,8 @@ template <class Family>
   std::memcpy(&ports[0], l4, 4);
   std::memcpy(&ports[1], &s->client_port, 4);
   static_assert(offsetof(nat_session, vip_port) == offsetof(nat_session, client_port) + 2);
-  if (ports[0] != ports[1] || std::memcmp(&ip.source, s->client.bytes.data() + 16 - n, n) != 0 ||
-      std::memcmp(&ip.destination, s->vip.bytes.data() + 16 - n, n) != 0)
+  if (ports[0] != ports[1] || s->vip_bits != b.keys[k].vip_bits ||
+      std::memcmp(&ip.source, s->client.bytes.data() + 16 - n, n) != 0)
     return false;
   const bool tcp = (c & 1) != 0;
   const std::uint32_t flags = c >> wire::common_flags_shift & l4_flags;
@@ -96,10 +100,16 @@ template <class Family>
   if (std::memcmp(s->client_mac.data(), p.data + 6, 6) != 0)
     std::memcpy(s->client_mac.data(), p.data + 6, 6);
 
-  std::memcpy(&ip.source, s->local.bytes.data() + 16 - n, n);
-  std::memcpy(&ip.destination, s->server.bytes.data() + 16 - n, n);
-  std::memcpy(l4, &s->local_port, 2);
-  std::memcpy(l4 + 2, &s->server_port, 2);
+  // Source and destination lie side by side, here and there; so do the ports.
+  if constexpr (v4) {
+    static_assert(offsetof(nat_session, server4) == offsetof(nat_session, local4) + 4);
+    std::memcpy(static_cast<void*>(&ip.source), &s->local4, 8);
+  } else {
+    static_assert(offsetof(nat_session, server) == offsetof(nat_session, local) + 16);
+    std::memcpy(static_cast<void*>(&ip.source), &s->local, 32);
+  }
+  static_assert(offsetof(nat_session, server_port) == offsetof(nat_session, local_port) + 2);
+  std::memcpy(l4, &s->local_port, 4);
   // Before the checksum alone is written: this reads more, and would wait for it.
   wire::decrement_ttl(ip);
   if constexpr (v4) ip.checksum = be16::from_raw(changed_by(ip.checksum.raw(), s->ip_change));
@@ -124,7 +134,7 @@ void packet_path::translate_put_off(batch<Family>& b, unsigned end) noexcept {
     const nat_session* const s = nat_->hinted(b.hashes[put_off_[j]].value);
     if (s == nullptr) continue;
     __builtin_prefetch(s);
-    __builtin_prefetch(reinterpret_cast<const std::byte*>(s) + cache_line);
+    if constexpr (std::is_same_v<Family, connection::ipv6>) __builtin_prefetch(&s->vip);
   }
   for (unsigned j = 0; j < count; ++j) {
     const unsigned k = put_off_[j];
@@ -136,7 +146,8 @@ void packet_path::translate_put_off(batch<Family>& b, unsigned end) noexcept {
     spell_out(b, k);
     send(number_of(b.packets[k]), ref);
     if (translated_ != nullptr)
-      confirm(*translated_, b.hashes[k].value, !std::is_same_v<Family, connection::ipv4>);
+      confirm(*translated_, b.hashes[k].value, b.keys[k].vip_bits,
+              !std::is_same_v<Family, connection::ipv4>);
   }
   put_off_count_ -= count;
   std::copy_n(put_off_.data() + count, put_off_count_, put_off_.data());

@@ -48,9 +48,8 @@ enum nat_flags : std::uint8_t {
 };
 
 struct alignas(cache_line) nat_session {
-  // As the client's packets name it.
+  // All that the short way of an IPv4 packet to the backend reads is in the first line.
   ip_address client;
-  ip_address vip;
   be16 client_port;
   be16 vip_port;
   std::uint8_t protocol;
@@ -60,20 +59,26 @@ struct alignas(cache_line) nat_session {
   abi::backend_ref backend;
   mac_address client_mac;  // from whom they came in: the next hop of the replies
   std::uint16_t seen;      // seconds of the connection table's clock
-  std::uint32_t next_free;
-  std::uint32_t client_sequence;
-  std::uint32_t server_sequence;
-  // As the backend's packets name it.
-  ip_address server;
-  ip_address local;
-  be16 server_port;
-  be16 local_port;
   // What translating in the short way takes for granted (nat_ready.cpp); not kept over a
   // restart.
   std::uint32_t confirmed;  // in which generation; 0: none
   std::uint16_t ip_change;  // what to add to the complement of the IPv4 header's checksum
   std::uint16_t l4_change;  // and of the TCP or UDP checksum
-  std::uint32_t reserved0[5];
+  // Ends as the backend's packets name them; addresses: of IPv4, with `confirmed`.
+  be16 local_port;
+  be16 server_port;
+  std::uint32_t local4;
+  std::uint32_t server4;
+  std::uint16_t vip_bits;  // connection_word::vip_bits() of `vip`, with `confirmed`
+  std::uint16_t reserved0;
+  std::uint32_t next_free;
+
+  ip_address vip;
+  ip_address local;
+  ip_address server;
+  std::uint32_t client_sequence;
+  std::uint32_t server_sequence;
+  std::uint32_t reserved1[2];
 
   // Ends of the packets that go to the backend, and of those that go to the client.
   [[nodiscard]] wire::flow_ends to_server() const noexcept {
@@ -83,7 +88,7 @@ struct alignas(cache_line) nat_session {
     return {vip, client, vip_port, client_port};
   }
 };
-static_assert(sizeof(nat_session) == 2 * cache_line && offsetof(nat_session, server) == 64);
+static_assert(sizeof(nat_session) == 2 * cache_line && offsetof(nat_session, vip) == 64);
 
 class nat_table {
  public:

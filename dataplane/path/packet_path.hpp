@@ -327,7 +327,7 @@ class packet_path {
   template <class Family>
   [[nodiscard]] bool translate_ready(const batch<Family>& b, unsigned k, abi::backend_ref ref,
                                      abi::backend_counters& line) noexcept;
-  void confirm(nat_session& s, std::uint64_t hash, bool v6) noexcept;
+  void confirm(nat_session& s, std::uint64_t hash, std::uint64_t vip_bits, bool v6) noexcept;
   // count_ready() says and counts what there is to say of a packet that was sent by its egress.
   void count_ready(packet& p, std::uint32_t ip_length, abi::backend_ref ref,
                    abi::backend_counters& line) noexcept;
