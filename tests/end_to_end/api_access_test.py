@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from test_control import BUILD, DAEMON, SERVICES, check, wait_until, with_daemon
+from control_stand import BUILD, DAEMON, SERVICES, check, wait_until, with_daemon
 
 CLI = BUILD / "tools" / "cli" / "sluice"
 PORT = 9443

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from history_test import Plane
-from test_cli import check
+from cli_stand import check
 
 
 def wait_until(condition, text, seconds=30.0):

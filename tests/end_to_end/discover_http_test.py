@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from api_access_test import make_certificate  # noqa: E402
 from discover_test import shown, warned  # noqa: E402
-from test_control import check, wait_until, with_daemon  # noqa: E402
+from control_stand import check, wait_until, with_daemon  # noqa: E402
 
 TOKEN = "token-0123456789abcdef"
 

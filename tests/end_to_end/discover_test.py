@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from test_control import check, wait_until, with_daemon  # noqa: E402
+from control_stand import check, wait_until, with_daemon  # noqa: E402
 
 
 class Dns:

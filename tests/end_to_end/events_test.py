@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from test_control import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with_daemon
+from control_stand import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with_daemon
 
 CLI = BUILD / "tools" / "cli" / "sluice"
 TIERS = SERVICES.replace("10.77.0.13, weight: 50", "10.77.0.13, tier: 1, weight: 50")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from test_control import check, wait_until, with_daemon  # noqa: E402
+from control_stand import check, wait_until, with_daemon  # noqa: E402
 
 INTERVAL, TIMEOUT, FALL = 0.5, 0.4, 3
 GOOD, BAD, WORSE, SILENT = "10.77.0.11", "10.77.0.12", "10.77.0.13", "10.88.0.1"

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from test_cli import DAEMONS, NODE, SERVICES, Cli, check
+from cli_stand import DAEMONS, NODE, SERVICES, Cli, check
 
 KILLS = 15
 KEEP = 120

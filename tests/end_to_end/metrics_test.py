@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from test_control import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with_daemon
+from control_stand import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with_daemon
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = BUILD / "tools" / "cli" / "sluice"

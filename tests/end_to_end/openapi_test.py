@@ -17,11 +17,11 @@ from urllib.parse import quote
 import jsonschema
 import yaml
 
-import test_control
-from test_control import BACKENDS, BUILD, Web, check, wait_until, with_daemon
+import control_stand
+from control_stand import BACKENDS, BUILD, Web, check, wait_until, with_daemon
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = test_control.SERVICES.replace("table-size: 1021\n", "table-size: 1021\n"
+SERVICES = control_stand.SERVICES.replace("table-size: 1021\n", "table-size: 1021\n"
                                          "    heartbeat: {interval: 1h}\n")
 METHODS = ("get", "put", "post", "patch", "delete")
 # Calls that change something, in an order in which each finds what it needs.

@@ -16,18 +16,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from lab.expect import check, held  # noqa: E402
+
 BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build")).resolve()
 # What dpkg itself, and whoever is asked for a name, leaves anywhere.
 NOT_OURS = ("var/lib/dpkg", "var/log", "var/cache", "dev", "proc", "sys", "tmp", "run/lock", "root",
             "run/dpdk", "run/systemd", "run/credentials", "run/udev", "etc/.pwd.lock")
-checks = 0
-
-
-def check(condition, text):
-    global checks
-    if not condition:
-        raise AssertionError(text)
-    checks += 1
 
 
 def run(*command, fine=(0,), **more):
@@ -302,7 +298,7 @@ def main():
                        stderr=subprocess.DEVNULL)
         subprocess.run(["umount", base / "memory"], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(base, ignore_errors=True)
-    print(f"{checks} checks held")
+    print(f"{held()} checks held")
     return 0
 
 

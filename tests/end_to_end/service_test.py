@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import api_access_test as access  # noqa: E402
-from test_control import BUILD, DAEMON, check, wait_until, with_daemon  # noqa: E402
+from control_stand import BUILD, DAEMON, check, wait_until, with_daemon  # noqa: E402
 
 DATAPLANE = BUILD / "dataplane" / "sluice-dataplane"
 WATCHDOG = 0.6  # seconds

@@ -17,46 +17,9 @@ import time
 from pathlib import Path
 
 import yaml
+from cli_stand import ROOT, CLI, NODE, SERVICES, Cli, check, start
+from lab.expect import held
 from pty_screen import Terminal
-
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = Path(os.environ.get("SLUICE_BUILD", ROOT / "build"))
-CLI = BUILD / "tools" / "cli" / "sluice"
-DAEMONS = {"dataplane": BUILD / "dataplane" / "sluice-dataplane",
-           "controlplane": BUILD / "controlplane" / "sluice-controlplane"}
-
-NODE = """node: {{name: test1, runtime-dir: {d}}}
-cluster: {{hash-seed: 42}}
-dataplane:
-  workers: 1
-  ports: [{{name: up0, device: "net_null0,no-rx=1"}}]
-  encap-source: {{ipv4: 192.0.2.10}}
-  next-hop: {{up0: "02:00:00:00:00:01"}}
-  connections: 10000
-  idle: sleep
-  hugepages: "off"
-  memory: 64
-controlplane:
-  state: {d}/state.db
-  api: {{mode: "0600"}}
-"""
-SERVICES = """services:
-  - name: web
-    address: 198.51.100.10
-    protocol: tcp
-    port: 443
-    forward: ipip
-    backends:
-      - {address: 10.0.1.11, weight: 100}
-      - {address: 10.0.1.12, weight: 50}
-  - name: plain
-    address: "2001:db8:f::10"
-    protocol: udp
-    port: "5000-5100"
-    forward: dsr-l2
-    backends:
-      - {address: "2001:db8:1::11"}
-"""
 
 # What is done when a file is refused: description, file, line, key, a word of the message.
 # Every file is refused as a whole.
@@ -119,42 +82,6 @@ WRONG_USAGE = [[], ["no-such"], ["get"], ["get", "no-such"], ["status", "-o", "x
                ["connections"], ["connections", "list", "--limit", "0"], ["import"],
                ["import", "haproxy", "x"], ["node"], ["node", "remove"], ["import", "keepalived"], ["doctor", "--root", "no-such"], ["replay", "--in", "x"],
                ["service", "set", "web", "--health", "http"], ["stats", "--interval", "0"]]
-
-checks = 0
-
-
-def check(condition, text):
-    """check() ends the test with what does not hold."""
-    global checks
-    if not condition:
-        raise AssertionError(text)
-    checks += 1
-
-
-class Cli:
-    def __init__(self, directory):
-        self.directory = directory
-        self.environment = {k: v for k, v in os.environ.items() if k != "SLUICE_SOCKET"}
-        self.socket = f"{directory}/api.sock"
-
-    def run(self, *arguments, code=0, text=None, socket=True, pass_on=None):
-        """run() runs it; a code that is not the expected one ends the test."""
-        environment = dict(self.environment)
-        if socket:
-            environment["SLUICE_SOCKET"] = self.socket
-        result = subprocess.run([*(pass_on or []), CLI, *arguments], input=text, text=True,
-                                capture_output=True, timeout=60, check=False, env=environment,
-                                cwd=self.directory)
-        check(result.returncode == code, f"sluice {' '.join(arguments)}: exit code "
-              f"{result.returncode}, not {code}\n{result.stdout}{result.stderr}")
-        if code:
-            check(result.stderr.strip(), f"sluice {' '.join(arguments)}: no word on stderr")
-            check(not result.stdout, f"sluice {' '.join(arguments)}: failed, yet prints "
-                  f"{result.stdout!r}")
-        return result
-
-    def json(self, *arguments):
-        return json.loads(self.run(*arguments, "-o", "json").stdout)
 
 
 def test_version(cli):
@@ -580,29 +507,6 @@ def test_replay(cli):
     check(not Path(cli.directory, "out.pcap").exists(), "nothing is written when refused")
 
 
-def start(directory):
-    """start() starts both daemons and waits until both are ready."""
-    processes = []
-    for name, program in DAEMONS.items():
-        with open(f"{directory}/{name}.log", "wb") as log:
-            # pylint: disable-next=consider-using-with
-            processes.append(subprocess.Popen([program, "--node", f"{directory}/node.yaml"],
-                                              stdout=log, stderr=log))
-    cli = Cli(directory)
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        for process, name in zip(processes, DAEMONS):
-            check(process.poll() is None, f"{name} ended:\n"
-                  + Path(directory, f"{name}.log").read_text(encoding="utf-8"))
-        if os.path.exists(cli.socket):
-            status = json.loads(cli.run("status", "-o", "json").stdout)
-            if status["dataplane"]["state"] == "running":
-                return processes
-        time.sleep(0.1)
-    raise AssertionError("not ready after 60 s:\n"
-                         + "".join(p.read_text() for p in Path(directory).glob("*.log")))
-
-
 def main():
     directory = tempfile.mkdtemp(prefix="sluice-test-cli-")
     processes = []
@@ -637,7 +541,7 @@ def main():
                 process.kill()
                 process.wait()
         shutil.rmtree(directory, ignore_errors=True)
-    print(f"{checks} checks passed")
+    print(f"{held()} checks passed")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from api_access_test import ADMIN, PORT, READER, prepare
-from test_control import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with_daemon
+from control_stand import BACKENDS, BUILD, SERVICES, Web, check, wait_until, with_daemon
 
 URL = f"https://127.0.0.1:{PORT}/ui/"
 
