@@ -12,7 +12,8 @@
 namespace sluice::discover {
 namespace {
 
-constexpr kubernetes_watch::pace watch_pace{std::chrono::seconds{1}, std::chrono::minutes{1}, 200};
+constexpr kubernetes_watch::pace services_pace{std::chrono::seconds{1}, std::chrono::minutes{1},
+                                               200};
 
 }  // namespace
 
@@ -36,7 +37,7 @@ cluster_source::cluster_source(event_loop& loop, const kubernetes_config& config
     p.watch = std::make_unique<kubernetes_watch>(
         loop, api_access{config.server, config.ca, config.token_file},
         space.empty() ? "/api/v1/services" : "/api/v1/namespaces/" + url_part(space) + "/services",
-        std::string{}, watch_pace, std::move(reader));
+        std::string{}, services_pace, std::move(reader));
   }
 }
 

@@ -13,32 +13,30 @@ namespace {
 
 using nlohmann::json;
 
-// port_of() is a slice's port; 0: it is for all ports. Nothing: it has none of that name.
-std::optional<std::uint16_t> port_of(const json& slice, const std::string& name) {
-  const json& ports = member(slice, "ports");
-  if (!ports.is_array() || ports.empty())
-    return name.empty() ? std::optional<std::uint16_t>{0} : std::nullopt;
-  for (const json& p : ports) {
-    if (!name.empty() && text_of(member(p, "name")) != name) continue;
-    const auto number = number_of(member(p, "port")).value_or(0);
-    if (number <= 65535) return static_cast<std::uint16_t>(number);
-  }
-  return std::nullopt;
-}
-
 // is() is a condition, which may be missing or null.
 bool is(const json& conditions, const char* name, bool otherwise) {
   const json& value = member(conditions, name);
   return value.is_boolean() ? value.get<bool>() : otherwise;
 }
 
-std::vector<found> endpoints_of(const json& slice, const slice_wish& wish) {
-  std::vector<found> out;
+constexpr std::size_t most_slice_ports = 1000;  // Kubernetes takes 100
+
+endpoint_slice slice_of(const json& slice) {
+  endpoint_slice out;
+  const json& meta = member(slice, "metadata");
+  const std::string service = text_of(member(member(meta, "labels"), "kubernetes.io/service-name"));
+  if (!service.empty()) out.service = text_of(member(meta, "namespace")) + "/" + service;
   const std::string type = text_of(member(slice, "addressType"));
-  if ((type != "IPv4" || !wish.ipv4) && (type != "IPv6" || !wish.ipv6)) return out;
-  const auto port = port_of(slice, wish.port_name);
+  out.ipv4 = type == "IPv4";
+  if (!out.ipv4 && type != "IPv6") return out;
+  if (const json& ports = member(slice, "ports"); ports.is_array())
+    for (const json& p : ports) {
+      const auto number = number_of(member(p, "port")).value_or(0);
+      if (number <= 65535 && out.ports.size() < most_slice_ports)
+        out.ports.push_back({text_of(member(p, "name")), static_cast<std::uint16_t>(number)});
+    }
   const json& endpoints = member(slice, "endpoints");
-  if (!port || !endpoints.is_array()) return out;
+  if (!endpoints.is_array()) return out;
   for (const json& e : endpoints) {
     const json& conditions = member(e, "conditions");
     const bool ready = is(conditions, "ready", true);
@@ -48,14 +46,28 @@ std::vector<found> endpoints_of(const json& slice, const slice_wish& wish) {
     if (!addresses.is_array() || addresses.empty()) continue;
     // The first one is meant: all of them are the same endpoint.
     const auto address = parse_ip(text_of(addresses.front()));
-    if (!address || address->is_v4() != (type == "IPv4")) continue;
+    if (!address || address->is_v4() != out.ipv4) continue;
     found f;
     f.backend.address = *address;
-    f.backend.port = *port;
     if (!ready) f.backend.admin = model::admin_state::drain;
-    out.push_back(f);
+    out.endpoints.push_back(f);
   }
   return out;
+}
+
+// key_of_slice() is empty where it has no name.
+std::string key_of_slice(const json& slice) {
+  const json& meta = member(slice, "metadata");
+  const std::string name = text_of(member(meta, "name"));
+  return name.empty() ? name : text_of(member(meta, "namespace")) + "/" + name;
+}
+
+// port_of() is a slice's port; 0: it is for all ports. Nothing: it has none of that name.
+std::optional<std::uint16_t> port_of(const endpoint_slice& slice, const std::string& name) {
+  if (slice.ports.empty()) return name.empty() ? std::optional<std::uint16_t>{0} : std::nullopt;
+  for (const auto& p : slice.ports)
+    if (name.empty() || p.name == name) return p.number;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -86,8 +98,7 @@ watch_line line_of(const json& event, std::string_view line) {
   return out;
 }
 
-tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
-                                                       const slice_wish& wish) {
+tl::expected<slice_list, std::string> parse_slice_list(std::string_view body) {
   const json list = parse_json(body);
   const json& items = member(list, "items");
   slice_list out;
@@ -97,29 +108,33 @@ tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
     return tl::unexpected{std::string{"the answer is no EndpointSliceList"}};
   if (!items.is_array()) return out;  // null: none
   for (const json& slice : items) {
-    const std::string name = text_of(member(member(slice, "metadata"), "name"));
-    if (name.empty()) return tl::unexpected{std::string{"an EndpointSlice has no name"}};
-    out.all[name] = endpoints_of(slice, wish);
+    const std::string key = key_of_slice(slice);
+    if (key.empty()) return tl::unexpected{std::string{"an EndpointSlice has no name"}};
+    out.all[key] = slice_of(slice);
   }
   return out;
 }
 
-watched parse_watched(std::string_view line, const slice_wish& wish) {
+watched parse_watched(std::string_view line) {
   const json event = parse_json(line);
   watched out;
   static_cast<watch_line&>(out) = line_of(event, line);
-  out.slice = text_of(member(member(member(event, "object"), "metadata"), "name"));
-  if (out.event == watch_event::changed) out.one = endpoints_of(member(event, "object"), wish);
+  out.slice = key_of_slice(member(event, "object"));
+  if (out.event == watch_event::changed) out.one = slice_of(member(event, "object"));
   return out;
 }
 
-std::vector<found> found_in(const slices& all) {
+std::vector<found> found_in(const slices& all, const slice_wish& wish) {
   std::map<ip_address, found> by_address;
-  for (const auto& [name, some] : all)
-    for (const found& f : some) {
+  for (const auto& [name, slice] : all) {
+    const auto port = port_of(slice, wish.port_name);
+    if (!port || !(slice.ipv4 ? wish.ipv4 : wish.ipv6)) continue;
+    for (found f : slice.endpoints) {
+      f.backend.port = *port;
       const auto [at, fresh] = by_address.emplace(f.backend.address, f);
       if (!fresh && at->second.backend.admin == model::admin_state::drain) at->second = f;
     }
+  }
   std::vector<found> out;
   out.reserve(by_address.size());
   for (const auto& [address, f] : by_address) out.push_back(f);

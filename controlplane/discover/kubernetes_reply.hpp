@@ -21,8 +21,25 @@ struct slice_wish {
   bool ipv6{true};
 };
 
-// By the name of their slice.
-using slices = std::map<std::string, std::vector<found>>;
+// endpoint_slice: endpoints, without a port yet. Those that are ready, or say nothing of it, are
+// backends; those that are being taken away and still serve are draining ones; others are left out.
+struct endpoint_slice {
+  struct port {
+    std::string name;
+    std::uint16_t number{};  // 0: all
+
+    bool operator==(const port&) const = default;
+  };
+  std::string service;  // "namespace/name"; empty: nobody's
+  bool ipv4{};
+  std::vector<port> ports;
+  std::vector<found> endpoints;
+
+  bool operator==(const endpoint_slice&) const = default;
+};
+
+// By "namespace/name" of the slice.
+using slices = std::map<std::string, endpoint_slice>;
 
 // list_page: what a list says of itself.
 struct list_page {
@@ -34,10 +51,7 @@ struct slice_list : list_page {
   slices all;
 };
 
-// A slice's endpoints: those that are ready, or say nothing of it, are backends; those that are
-// being taken away and still serve are draining ones; the others are none.
-[[nodiscard]] tl::expected<slice_list, std::string> parse_slice_list(std::string_view body,
-                                                                     const slice_wish& wish);
+[[nodiscard]] tl::expected<slice_list, std::string> parse_slice_list(std::string_view body);
 
 enum class watch_event : std::uint8_t {
   changed,   // the slice is as `one` says
@@ -54,15 +68,16 @@ struct watch_line {
 };
 
 struct watched : watch_line {
-  std::string slice;
-  std::vector<found> one;
+  std::string slice;  // "namespace/name"
+  endpoint_slice one;
 };
 
 // parse_watched() takes one line of a watch; what it cannot read is an error.
-[[nodiscard]] watched parse_watched(std::string_view line, const slice_wish& wish);
+[[nodiscard]] watched parse_watched(std::string_view line);
 
-// found_in() puts slices together. An endpoint may be in two of them while it moves.
-[[nodiscard]] std::vector<found> found_in(const slices& all);
+// found_in() is what somebody wants of slices, put together. An endpoint may be in two of them
+// while it moves.
+[[nodiscard]] std::vector<found> found_in(const slices& all, const slice_wish& wish);
 
 // service_status: what a Service of type LoadBalancer says.
 struct service_status {

@@ -31,7 +31,7 @@ kubernetes_source::kubernetes_source(event_loop& loop, question q, on_report rep
   name_ = both.substr(std::min(slash + 1, both.size()));
   kubernetes_watch::reader reader;
   reader.page = [this](std::string_view body, bool first) -> tl::expected<list_page, std::string> {
-    auto list = parse_slice_list(body, wish_);
+    auto list = parse_slice_list(body);
     if (!list) return tl::unexpected{std::move(list.error())};
     if (first) listed_.clear();
     listed_.merge(list->all);
@@ -42,7 +42,7 @@ kubernetes_source::kubernetes_source(event_loop& loop, question q, on_report rep
     return list_page{std::move(list->version), std::move(list->next)};
   };
   reader.line = [this](std::string_view line) -> watch_line {
-    watched w = parse_watched(line, wish_);
+    watched w = parse_watched(line);
     if (w.event == watch_event::changed) slices_[w.slice] = std::move(w.one);
     if (w.event == watch_event::deleted) slices_.erase(w.slice);
     return w;
@@ -78,7 +78,7 @@ void kubernetes_source::stop() {
 
 // settled() reports what differs from the last report; a whole list always, as it is an answer.
 void kubernetes_source::settled() {
-  auto now = found_in(slices_);
+  auto now = found_in(slices_, wish_);
   if (known_ == now) return;
   known_ = now;
   report_to_(std::move(now));

@@ -94,9 +94,10 @@ void kubernetes_watch::listed(const http_response& r, bool first) {
   if (r.status != 200) return failed(status_text(r));
   auto page = reader_.page(r.body, first);
   if (!page) return failed(std::move(page.error()));
+  // What has happened since the first page is for the watch to say.
+  if (first) version_ = std::move(page->version);
   if (!page->next.empty()) return list(page->next);
   failures_ = 0;
-  version_ = std::move(page->version);
   watch_after(0ms);
   reader_.settled();
 }

@@ -12,9 +12,9 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr const char* cluster_author = "kubernetes";
-constexpr auto collect_for = 50ms;     // what comes together is one revision
-constexpr auto again_after = 10s;      // where something could not be
-constexpr std::size_t most_named = 5;  // Services, in a revision's reason
+constexpr auto changes_together = 50ms;  // what comes together is one revision
+constexpr auto again_after = 10s;        // where something could not be
+constexpr std::size_t most_named = 5;    // Services, in a revision's reason
 
 // reason_of() names the Services that a change is about.
 std::string reason_of(const std::set<std::string>& keys) {
@@ -78,7 +78,7 @@ void cluster_keeper::stop() {
 
 void cluster_keeper::on_news() {
   if (news_timer_ != 0) return;
-  news_timer_ = loop_.call_after(collect_for, [this] {
+  news_timer_ = loop_.call_after(changes_together, [this] {
     news_timer_ = 0;
     {
       const std::lock_guard lock{mutex_};

@@ -96,10 +96,17 @@ tl::expected<void, std::string> controller::start() {
 
 // open_discovery() takes up what was known of discovered backends.
 tl::expected<void, std::string> controller::open_discovery() {
+  if (node_.controlplane.kubernetes)
+    slices_ = std::make_unique<discover::cluster_slices>(loop_, *node_.controlplane.kubernetes);
   discover_ = std::make_unique<discover::keeper>(
       loop_, [this] { refresh_discovered(); },
       [this](const std::string& service, const discover::known* now) {
         keeper_->save_discovered_later(service, now ? discover::to_text(*now) : std::string{});
+      },
+      [this](event_loop& loop, const discover::question& q, discover::on_report report_to) {
+        if (slices_)
+          if (auto shared = slices_->source_for(q, report_to)) return shared;
+        return discover::make_source(loop, q, std::move(report_to));
       });
   const auto stored = keeper_->load_discovered();
   if (!stored) return tl::unexpected{stored.error()};

@@ -29,6 +29,7 @@
 
 #include "controlplane/config/config.hpp"
 #include "controlplane/decision/decision.hpp"
+#include "controlplane/discover/cluster_slices.hpp"
 #include "controlplane/discover/keeper.hpp"
 #include "controlplane/events/event_log.hpp"
 #include "controlplane/health/health_checker.hpp"
@@ -236,6 +237,7 @@ class controller {
   std::unique_ptr<health::health_checker> health_;
   std::unique_ptr<steering> steering_;
   std::unique_ptr<announcer> announcer_;
+  std::unique_ptr<discover::cluster_slices> slices_;  // of controlplane.kubernetes
   std::unique_ptr<discover::keeper> discover_;
   std::unique_ptr<backend_reports> reports_;
 };

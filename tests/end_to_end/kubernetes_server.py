@@ -37,6 +37,14 @@ def slice_of(space, service, addresses, ports):
                       for name, (port, protocol) in ports.items()]}
 
 
+def selector_of(text):
+    """selector_of() is what a label selector says of labels: NAME, NAME=VALUE or NAME in (A,B)."""
+    name, _, rest = (text or "").replace("=", " = ").partition(" ")
+    rest = rest.removeprefix("in").removeprefix("=").strip()
+    words = rest.strip("()").split(",") if rest else None
+    return lambda labels: not name or (name in labels and (words is None or labels[name] in words))
+
+
 class Cluster(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
@@ -55,6 +63,7 @@ class Cluster(http.server.ThreadingHTTPServer):
         self.oldest = 0  # watches from before are answered with 410
         self.broken = 0  # counts up to end all watches
         self.failing = False
+        self.page = 3  # objects; small, so that there are several
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, request, client_address):
@@ -109,6 +118,7 @@ class Cluster(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -149,18 +159,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.refuse(404, "not found")
         self.server.used.add(("watch" if "watch" in query else "list",
                               parts[1] if parts[0] == "apis" else "", kind))
-        label = query.get("labelSelector", "=").split("=")
-        wanted = (kind, space, *label)
+        label = selector_of(query.get("labelSelector"))
+        wanted = (kind, space, label)
         if "watch" in query:
             return self.watch(int(query["resourceVersion"]), *wanted)
         s = self.server
         with s.news:
             things = [t for (where, _), t in sorted(s.objects[kind].items())
-                      if space in (None, where) and
-                      t["metadata"].get("labels", {}).get(label[0], "") == label[1]]
-            # Small pages, so that there are some.
+                      if space in (None, where) and label(t["metadata"].get("labels", {}))]
             first = int(query.get("continue", 0))
-            limit = min(int(query.get("limit", 500)), 3)
+            limit = min(int(query.get("limit", 500)), self.server.page)
             meta = {"resourceVersion": str(s.version)}
             if first + limit < len(things):
                 meta["continue"] = str(first + limit)
@@ -168,7 +176,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(200, {"kind": name, "apiVersion": version, "metadata": meta,
                                      "items": things[first:first + limit]})
 
-    def watch(self, version, kind, space, label, value):
+    def watch(self, version, kind, space, label):
         s = self.server
         if version < s.oldest:
             return self.refuse(410, "too old resource version")
@@ -184,8 +192,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                                 timeout=60)
                 lines = [line for _, k, where, labels, line in s.log[sent:]
                          if k == kind and (where is None or
-                                           (space in (None, where) and
-                                            labels.get(label, "") == value))]
+                                           (space in (None, where) and label(labels)))]
                 sent = len(s.log)
                 over = s.failing or s.broken != broken
             for line in lines:

@@ -249,6 +249,19 @@ def restart(stage, checks, web):
                      if p.is_file()), "no token is logged")
 
 
+def switched_off(stage, checks):
+    """Without the key in node.yaml, the next start takes them away."""
+    b = stage.balancer
+    slices = [p for p in stage.cluster.calls if "endpointslices" in p]
+    checks.check(all(p.startswith("/apis/discovery.k8s.io/v1/endpointslices?") for p in slices),
+                 "the slices of all Services are watched together", slices)
+    b.node["controlplane"]["kubernetes"] = "off"
+    b.node_file.write_text(yaml.safe_dump(b.node, sort_keys=False))
+    b.restart_controlplane()
+    checks.check(list(stage.services()) == ["own"] and
+                 stage.history()[0]["author"] == "kubernetes", "kubernetes: off", stage.services())
+
+
 def allowed(stage, checks):
     """What was asked for is what the role in packaging/ lets its account do."""
     roles = [d for d in yaml.safe_load_all(RBAC.read_text()) if d["kind"] == "ClusterRole"]
@@ -266,6 +279,7 @@ def scenario(lab, checks):
     watching(stage, checks, web)
     restart(stage, checks, web)
     allowed(stage, checks)
+    switched_off(stage, checks)
 
 
 if __name__ == "__main__":

@@ -28,14 +28,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (const auto answer = parse_consul(text))
     demand(answer->size() * 4 <= size, "consul: too many");
   const slice_wish wish{size % 3 == 0 ? "http" : "", size % 2 == 0, size % 5 != 0};
-  if (const auto list = parse_slice_list(text, wish)) {
+  if (const auto list = parse_slice_list(text)) {
     demand(!list->version.empty(), "a list without a version");
-    demand(found_in(list->all).size() * 4 <= size, "kubernetes: too many");
+    demand(found_in(list->all, wish).size() * 4 <= size, "kubernetes: too many");
   }
-  const watched w = parse_watched(text, wish);
+  const watched w = parse_watched(text);
   demand(w.event == watch_event::error || w.event == watch_event::expired || !w.version.empty(),
          "an event without a version");
-  demand(w.one.empty() || w.event == watch_event::changed, "endpoints of no slice");
+  demand(w.one.endpoints.empty() || w.event == watch_event::changed, "endpoints of no slice");
   if (const auto service = parse_service(text))
     demand(!status_patch(service->addresses).empty(), "no patch");
   if (const auto list = parse_service_list(text)) {

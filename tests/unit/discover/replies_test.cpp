@@ -70,40 +70,38 @@ TEST(consul, index_rules) {
 
 TEST(kubernetes, a_list_and_a_watch) {
   const slice_wish wish{"", true, false};
-  auto list = parse_slice_list(sample("slices"), wish);
+  auto list = parse_slice_list(sample("slices"));
   ASSERT_TRUE(list) << list.error();
   EXPECT_EQ(list->version, "1000");
-  EXPECT_EQ(shown(found_in(list->all)), "10.77.0.21:8080 -\n10.77.0.22:8080 - draining\n");
-  const watched w = parse_watched(sample("watch"), wish);
+  EXPECT_EQ(shown(found_in(list->all, wish)), "10.77.0.21:8080 -\n10.77.0.22:8080 - draining\n");
+  const watched w = parse_watched(sample("watch"));
   EXPECT_EQ(w.event, watch_event::changed);
   EXPECT_EQ(w.version, "1001");
-  EXPECT_EQ(w.slice, "web-abc12");
-  EXPECT_EQ(shown(w.one), "10.77.0.23:8080 -\n");
-  EXPECT_EQ(parse_watched(sample("expired"), wish).event, watch_event::expired);
+  EXPECT_EQ(w.slice, "default/web-abc12");
+  EXPECT_EQ(shown(found_in({{"x", w.one}}, wish)), "10.77.0.23:8080 -\n");
+  EXPECT_EQ(parse_watched(sample("expired")).event, watch_event::expired);
   EXPECT_EQ(
-      parse_watched(R"({"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"5"}}})", wish)
-          .event,
+      parse_watched(R"({"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"5"}}})").event,
       watch_event::bookmark);
-  EXPECT_EQ(parse_watched(R"({"type":"ERROR","object":{"code":500,"message":"no"}})", wish).event,
+  EXPECT_EQ(parse_watched(R"({"type":"ERROR","object":{"code":500,"message":"no"}})").event,
             watch_event::error);
   for (const char* text : {"", "{}", R"({"type":"ADDED","object":{}})", R"({"type":"ADDED"})"})
-    EXPECT_EQ(parse_watched(text, wish).event, watch_event::error) << text;
+    EXPECT_EQ(parse_watched(text).event, watch_event::error) << text;
 }
 
 TEST(kubernetes, ports_and_families) {
   const std::string text = sample("slices");
   const auto with = [&](const slice_wish& wish) {
-    return shown(found_in(parse_slice_list(text, wish)->all));
+    return shown(found_in(parse_slice_list(text)->all, wish));
   };
   EXPECT_NE(with({"http", true, false}), "");
   EXPECT_EQ(with({"grpc", true, false}), "");
   EXPECT_EQ(with({"", false, true}), "");
-  EXPECT_FALSE(parse_slice_list(R"({"kind":"Status","code":403})", {}));
-  EXPECT_FALSE(parse_slice_list(R"({"kind":"EndpointSliceList","metadata":{}})", {}));
-  EXPECT_TRUE(
-      parse_slice_list(
-          R"({"kind":"EndpointSliceList","metadata":{"resourceVersion":"1"},"items":null})", {})
-          ->all.empty());
+  EXPECT_FALSE(parse_slice_list(R"({"kind":"Status","code":403})"));
+  EXPECT_FALSE(parse_slice_list(R"({"kind":"EndpointSliceList","metadata":{}})"));
+  EXPECT_TRUE(parse_slice_list(
+                  R"({"kind":"EndpointSliceList","metadata":{"resourceVersion":"1"},"items":null})")
+                  ->all.empty());
 }
 
 TEST(kubernetes, one_endpoint_in_two_slices_serves) {
@@ -111,8 +109,13 @@ TEST(kubernetes, one_endpoint_in_two_slices_serves) {
   leaving.backend.address = ip_address::v4({10, 0, 0, 1});
   found ready = leaving;
   leaving.backend.admin = model::admin_state::drain;
-  EXPECT_EQ(shown(found_in({{"a", {leaving}}, {"b", {ready}}})), "10.0.0.1:0 -\n");
-  EXPECT_EQ(shown(found_in({{"a", {ready}}, {"b", {leaving}}})), "10.0.0.1:0 -\n");
+  endpoint_slice one;
+  one.ipv4 = true;
+  endpoint_slice two = one;
+  one.endpoints = {leaving};
+  two.endpoints = {ready};
+  EXPECT_EQ(shown(found_in({{"a", one}, {"b", two}}, {})), "10.0.0.1:0 -\n");
+  EXPECT_EQ(shown(found_in({{"a", two}, {"b", one}}, {})), "10.0.0.1:0 -\n");
 }
 
 TEST(kubernetes, status) {
