@@ -162,7 +162,8 @@ json backend_json(const view_of_now& v, const reconcile::service_runtime& s, std
           {"next_hop", next_hop_json(b.way)},
           {"connections", counters[2] > counters[3] ? counters[2] - counters[3] : 0},
           {"packets", counters[0]},
-          {"bytes", counters[1]}};
+          {"bytes", counters[1]},
+          {"resets", counters[4]}};
 }
 
 }  // namespace
@@ -413,7 +414,8 @@ json stats_json(const view_of_now& v, const std::optional<std::string>& only,
                           {"packets", c[0]},
                           {"bytes", c[1]},
                           {"connections_opened", c[2]},
-                          {"connections", open}});
+                          {"connections", open},
+                          {"resets", c[4]}});
     }
     services.push_back({{"name", s->config.name},
                         {"packets", own[0]},

@@ -32,16 +32,17 @@ publish::counter_sums view_of_now::service_counters(std::uint32_t row) const {
   if (!data_plane) return {};
   const abi::service_cold& cold = snap.tables.service_colds[row];
   return since(data_plane->service_sums(row),
-               {cold.base_packets, cold.base_bytes, cold.base_opened, cold.base_dropped},
+               {cold.base_packets, cold.base_bytes, cold.base_opened, cold.base_dropped, 0},
                snap.base_instance == data_plane->instance());
 }
 
 publish::counter_sums view_of_now::backend_counters(std::uint32_t row) const {
   if (!data_plane) return {};
   const abi::backend_cold& cold = snap.tables.backend_colds[row];
-  return since(data_plane->backend_sums(row),
-               {cold.base_packets, cold.base_bytes, cold.base_opened, cold.base_closed},
-               snap.base_instance == data_plane->instance());
+  return since(
+      data_plane->backend_sums(row),
+      {cold.base_packets, cold.base_bytes, cold.base_opened, cold.base_closed, cold.base_resets},
+      snap.base_instance == data_plane->instance());
 }
 
 std::optional<std::uint32_t> view_of_now::service_row(const std::string& name) const {

@@ -8,11 +8,16 @@
 
 namespace sluice::decision {
 
-inline constexpr std::uint64_t fewest_to_judge = 4;  // connections; fewer say nothing
+inline constexpr std::uint64_t fewest_to_judge = 4;  // connections, or resets; fewer say nothing
 
 [[nodiscard]] constexpr bool never_answered(std::uint64_t connections,
                                             std::uint64_t packets) noexcept {
   return connections >= fewest_to_judge && packets < 2 * connections;
+}
+
+[[nodiscard]] constexpr bool keeps_resetting(std::uint64_t connections,
+                                             std::uint64_t resets) noexcept {
+  return resets >= fewest_to_judge && 2 * resets >= connections;
 }
 
 }  // namespace sluice::decision

@@ -338,6 +338,9 @@ void add_backends(page& p, const api::view_of_now& v) {
     p.counter(names[i].first, names[i].second);
     each([&](labels l, std::uint32_t row) { p.add(v.backend_counters(row)[i], std::move(l)); });
   }
+  p.counter("sluice_backend_resets_total",
+            "Connections that the backend reset; nat and full-nat only.");
+  each([&](labels l, std::uint32_t row) { p.add(v.backend_counters(row)[4], std::move(l)); });
 }
 
 // add_reports(): what backends say of themselves, and where their traffic spoke for them.
@@ -345,7 +348,7 @@ void add_reports(page& p, const api::view_of_now& v) {
   using reconcile::backend_report;
   using reconcile::backend_runtime;
   p.counter("sluice_service_health_hints_total",
-            "Probes made at once, as connections to a backend were not answered.");
+            "Probes made at once, as connections to a backend were not answered, or reset.");
   for (const auto& s : v.snap.services)
     p.add(s->hints->load(std::memory_order_relaxed), {{"service", s->config.name}});
 

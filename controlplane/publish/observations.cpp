@@ -72,6 +72,7 @@ counter_sums observations::backend_sums(std::uint32_t row) const noexcept {
     sums[1] += c.bytes.read();
     sums[2] += c.opened.read();
     sums[3] += c.closed.read();
+    sums[4] += map_.resets(i)[row].read();
   }
   return sums;
 }

@@ -8,7 +8,7 @@
 namespace sluice::publish {
 
 // Sums over workers of one row of counters, in the order of the abi's struct.
-using counter_sums = std::array<std::uint64_t, 4>;
+using counter_sums = std::array<std::uint64_t, 5>;
 
 // Called by the writer's thread only. This class itself: a segment without readers
 // (memory, tests).

@@ -14,10 +14,10 @@ namespace {
 using failure = tl::unexpected<std::string>;
 
 counter_sums base_of(const abi::backend_cold& c) {
-  return {c.base_packets, c.base_bytes, c.base_opened, c.base_closed};
+  return {c.base_packets, c.base_bytes, c.base_opened, c.base_closed, c.base_resets};
 }
 counter_sums base_of(const abi::service_cold& c) {
-  return {c.base_packets, c.base_bytes, c.base_opened, c.base_dropped};
+  return {c.base_packets, c.base_bytes, c.base_opened, c.base_dropped, 0};
 }
 
 // recover_table() reads the members of a service back as they were when its table was built.

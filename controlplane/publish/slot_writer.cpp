@@ -163,6 +163,7 @@ void write_backend(const published_service& s, const published_backend& b, abi::
   cold.base_bytes = book.base[1];
   cold.base_opened = book.base[2];
   cold.base_closed = book.base[3];
+  cold.base_resets = book.base[4];
 }
 
 // per_worker() is a worker's part of a node's rate: rounded up, so that none has no rate at

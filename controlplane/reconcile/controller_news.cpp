@@ -150,7 +150,7 @@ void controller::probe_suspects() {
     const service_runtime& s = *services_[service];
     const model::backend& b = s.config.backends[position];
     if (!is_checked(s.config, b)) continue;
-    spdlog::debug("{}: backend {}: its new connections are not answered: probed at once",
+    spdlog::debug("{}: backend {}: its connections are not answered, or reset: probed at once",
                   s.config.name, format_ip(b.address));
     s.hints->fetch_add(1, std::memory_order_relaxed);
     (void)health_->probe_now(target_of(s.config, b));

@@ -33,9 +33,12 @@ std::vector<std::pair<std::uint32_t, std::uint32_t>> suspects::look(
       const auto before = std::exchange(seen_[i][b], std::nullopt);
       if (!row) continue;
       const publish::counter_sums now = data_plane.backend_sums(*row);
-      seen_[i][b] = sums{now[0], now[2]};
-      if (before && now[0] >= before->packets && now[2] >= before->opened &&
-          decision::never_answered(now[2] - before->opened, now[0] - before->packets))
+      seen_[i][b] = sums{now[0], now[2], now[4]};
+      if (!before || now[0] < before->packets || now[2] < before->opened || now[4] < before->resets)
+        continue;
+      const std::uint64_t opened = now[2] - before->opened;
+      if (decision::never_answered(opened, now[0] - before->packets) ||
+          decision::keeps_resetting(opened, now[4] - before->resets))
         out.emplace_back(i, b);
     }
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // suspects: backends that the data plane's counters say something about before a probe does: tcp
-// connections are opened, and hardly anything but their first packets follows. A hint only: they
+// connections are opened, and hardly anything but their first packets follows, or they are reset
+// (as far as the data plane sees what backends send). A hint only: they
 // are to be probed at once. A fifth of the services is looked at each time, so that 50,000 backends
 // hold up nobody; with a look each 100 ms each backend has its turn every half second.
 //
@@ -34,6 +35,7 @@ class suspects {
   struct sums {
     std::uint64_t packets{};
     std::uint64_t opened{};
+    std::uint64_t resets{};
   };
   std::vector<std::vector<std::optional<sums>>> seen_;  // by service and position
   std::uint64_t instance_{0};                           // of the data plane

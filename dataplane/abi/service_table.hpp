@@ -191,8 +191,8 @@ struct backend_cold {
   std::uint8_t reserved0;
   std::uint32_t slots;  // slots of the table that name it
   // Sums of the observation counters when the row was given to this backend.
-  std::uint64_t base_packets, base_bytes, base_opened, base_closed;
-  std::uint64_t reserved1[2];
+  std::uint64_t base_packets, base_bytes, base_opened, base_closed, base_resets;
+  std::uint64_t reserved1;
 };
 static_assert(sizeof(backend_cold) == 64);
 

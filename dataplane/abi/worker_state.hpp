@@ -3,7 +3,8 @@
 // the control plane): who runs, what it uses, and everything that is counted.
 //
 //   segment_header | dataplane_info | port_info[max_ports] | worker_block[workers] |
-//   service_counters[workers][services] | backend_counters[workers][backends]
+//   service_counters[workers][services] | backend_counters[workers][backends] |
+//   resets[workers][backends]
 //
 // Writers: each worker its own worker_block and its own counter rows; the
 // housekeeping thread dataplane_info and port_info. The data plane holds an
@@ -40,6 +41,9 @@ struct alignas(cache_line) backend_counters {
   counter closed;  // connections that left it; opened - closed: tracked now
   alignas(8) std::array<std::byte, 32> own;
 };
+// Beside them, for each backend: `resets`, a counter of connections that it has reset, as far as
+// its packets come by here (nat, full-nat). Apart, as packets on their way to it have no use for
+// it.
 static_assert(sizeof(service_counters) == 32 && sizeof(backend_counters) == cache_line &&
               offsetof(backend_counters, own) == 32);
 
@@ -101,7 +105,7 @@ struct alignas(cache_line) dataplane_info {
 enum dataplane_flags : std::uint32_t { dataplane_huge_pages = 1, dataplane_idle_busy = 2 };
 
 struct observation_layout {
-  std::uint64_t info, ports, workers, services, backends, total;
+  std::uint64_t info, ports, workers, services, backends, resets, total;
   std::uint32_t worker_count, service_rows, backend_rows;
 
   static constexpr bool valid(std::uint32_t worker_count, std::uint32_t services,
@@ -133,6 +137,7 @@ struct observation_layout {
     at = (at + 4095) / 4096 * 4096;
     l.services = take(service_stride(services) * worker_count);
     l.backends = take(backend_stride(backends) * worker_count);
+    l.resets = take(reset_stride(backends) * worker_count);
     l.total = at;
     return l;
   }
@@ -141,6 +146,9 @@ struct observation_layout {
   }
   static constexpr std::uint64_t backend_stride(std::uint32_t rows) noexcept {
     return (std::uint64_t{rows} * sizeof(backend_counters) + 4095) / 4096 * 4096;
+  }
+  static constexpr std::uint64_t reset_stride(std::uint32_t rows) noexcept {
+    return (std::uint64_t{rows} * sizeof(counter) + 4095) / 4096 * 4096;
   }
 };
 
@@ -174,6 +182,10 @@ class observation_map {
   [[nodiscard]] like<backend_counters>* backends(unsigned i) const noexcept {
     return at<backend_counters>(layout_.backends +
                                 i * observation_layout::backend_stride(layout_.backend_rows));
+  }
+  // The same rows as backends(i).
+  [[nodiscard]] like<counter>* resets(unsigned i) const noexcept {
+    return at<counter>(layout_.resets + i * observation_layout::reset_stride(layout_.backend_rows));
   }
 
  private:

@@ -169,15 +169,21 @@ bool packet_path::hand_over_to_holder(packet& p, const wire::flow_ends& ends,
     return true;
   }
   p.backend = s->backend;
-  if (const abi::backend_row* row = view_.backend(s->backend); row != nullptr)
-    p.service = row->service;
+  const abi::backend_row* const row = view_.backend(s->backend);
+  if (row != nullptr) p.service = row->service;
   if (s->in_port >= port_count_) {
     drop(p, counter_id::drop_no_next_hop);
     return true;
   }
   s->seen = now_;
   if (tcp_in(m)) {
-    if ((m.tcp_flags & connection::tcp_rst) != 0) s->state = connection_state::closed;
+    if ((m.tcp_flags & connection::tcp_rst) != 0) {
+      // What the client was about to end, or has, is not the backend's to be blamed for.
+      if (row != nullptr && counters_.resets != nullptr && s->state != connection_state::closed &&
+          s->state != connection_state::closing && s->backend.index() < counters_.backend_rows)
+        counters_.resets[s->backend.index()].add(1);
+      s->state = connection_state::closed;
+    }
     nat::from_backend(p, m, *s);
   }
   if (m.kind == wire::parse_kind::first_fragment) note_session(i, *s);

@@ -58,6 +58,7 @@ struct path_counters {
   // segment (segment_header::instance; 0: unknown) all of them are in.
   std::span<const abi::backend_counters* const> other_backends{};
   std::uint64_t instance{0};
+  abi::counter* resets{nullptr};  // observation_map::resets(i), backend_rows of them; null: none
 };
 
 class packet_path {

@@ -287,6 +287,7 @@ tl::expected<void, std::string> data_plane::launch_workers() {
     setup.block = &observations_.worker(w);
     setup.counters = {setup.block->counters.data(), observations_.services(w), limits.services,
                       observations_.backends(w), observations_.layout().backend_rows};
+    setup.counters.resets = observations_.resets(w);
     setup.counters.instance =
         reinterpret_cast<const abi::segment_header*>(segment_.data())->instance;
     for (unsigned other = 0; other < count; ++other)

@@ -365,6 +365,9 @@ void worker::touch_counters() noexcept {
   for (std::size_t i = 0; i < setup_.counters.backend_rows;
        i += page / sizeof(abi::backend_counters))
     setup_.counters.backends[i].packets.add(0);
+  if (setup_.counters.resets != nullptr)
+    for (std::size_t i = 0; i < setup_.counters.backend_rows; i += page / sizeof(abi::counter))
+      setup_.counters.resets[i].add(0);
 }
 
 }  // namespace sluice

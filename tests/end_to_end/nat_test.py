@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """nat and full-nat beyond whole TCP and UDP packets: datagrams in fragments both ways, and narrow
-links on either side, where the kernel's TCP has to learn the path's MTU through the balancer.
+links on either side, where the kernel's TCP has to learn the path's MTU through the balancer. And
+what only these modes see: a backend that resets its connections is checked at once.
 
     home ── isp ══ isp2 ──┐                         ┌── b1
                   client ─┴─ segment0 ─ edge ─ segment1 ── inner ══ inner2 ── deep
@@ -9,7 +10,11 @@ links on either side, where the kernel's TCP has to learn the path's MTU through
 ══ has an MTU of 1300, all else 1500."""
 
 import random
+import socket
+import struct
 import sys
+import threading
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
@@ -19,9 +24,10 @@ from lab.checks import run_scenario  # noqa: E402
 from lab.lab import Lab  # noqa: E402
 from lab.scene import VIP_NETS, Scene, host_address, vip4, vip6  # noqa: E402
 from lab.sluice import Balancer, Binaries  # noqa: E402
-from netns_sockets import EchoServer, tcp_echo, udp_echo  # noqa: E402
+from netns_sockets import EchoServer, new_socket, tcp_echo, udp_echo  # noqa: E402
 
 PORT = 5000
+RESETS_VIP, RESETS_PORT, RESETS_INTERVAL = vip4(60), 8000, 30
 NARROW = 1300
 POOL = {False: "10.77.1.200", True: "fd77:1::200"}
 HEALTH = {"type": "tcp", "port": PORT, "interval": "300ms", "timeout": "200ms", "rise": 2,
@@ -66,6 +72,90 @@ def behind_narrow_link(lab, outer, inner, end, net, segment):
            f"route add default via fd{net}::1")
 
 
+class MoodyServer:
+    """An HTTP server that resets what it has accepted while it is angry."""
+
+    def __init__(self, lab, short, address, port):
+        self.angry = False
+        self.listener = new_socket(lab, short, socket.AF_INET, socket.SOCK_STREAM)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((address, port))
+        self.listener.listen(64)
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                if self.angry:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                          struct.pack("ii", 1, 0))
+                    continue
+                connection.settimeout(2)
+                try:
+                    connection.recv(2048)
+                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nfine\n")
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(2048):
+                        pass
+                except OSError:
+                    pass
+
+
+def ask(lab, address):
+    """ask() is what a client gets."""
+    with new_socket(lab, "client", socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.settimeout(2)
+        try:
+            s.connect((address, RESETS_PORT))
+            s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            parts = []
+            while part := s.recv(2048):
+                parts.append(part)
+            return b"".join(parts)
+        except OSError as error:
+            return error
+
+
+def resets(lab, checks, balancer, server):
+    checks.title(f"a backend that resets its connections; checks are {RESETS_INTERVAL} s apart")
+
+    def row():
+        return next(s for s in balancer.show("stats")["services"]
+                    if s["name"] == "resets")["backends"][0]
+
+    def health():
+        return {b["health"] for b in balancer.backends("resets").values()}
+
+    good = sum(b"200 OK" in answer for answer in (ask(lab, RESETS_VIP) for _ in range(10))
+               if isinstance(answer, bytes))
+    checks.check(good == 10 and row()["resets"] == 0, "10 requests answered, no resets", row())
+    server.angry = True
+    for _ in range(2):
+        ask(lab, RESETS_VIP)
+    server.angry = False
+    time.sleep(0.7)
+    checks.check(row()["resets"] == 2 and health() == {"up"}, "two resets are no news", row())
+    server.angry = True
+    since = time.monotonic()
+    asked = 0
+    while health() == {"up"} and time.monotonic() - since < RESETS_INTERVAL / 2:
+        for _ in range(4):
+            ask(lab, RESETS_VIP)
+            asked += 1
+            time.sleep(0.03)
+    took = time.monotonic() - since
+    counted = row()["resets"]
+    checks.check(health() == {"down"} and took < 5,
+                 f"found unhealthy after {took:.1f} s and {asked} connections, of which {counted - 2} "
+                 "were seen to be reset", balancer.backends("resets"))
+    checks.check(counted - 2 >= 4 and "RESETS" in balancer.sluice("stats").stdout,
+                 "resets are counted, and shown", row())
+
+
 def build(lab):
     scene = Scene(lab, backends=1, segments=2)
     behind_narrow_link(lab, "inner", "inner2", "deep", 88, 1)
@@ -99,9 +189,15 @@ def build(lab):
     for v6 in (False, True):
         EchoServer(lab, "b1", scene.address("b1", v6), PORT)
         EchoServer(lab, "deep", DEEP[v6], PORT)
+    server = MoodyServer(lab, "b1", scene.address("b1"), RESETS_PORT)
+    services.append({"name": "resets", "address": RESETS_VIP, "port": RESETS_PORT,
+                     "forward": "nat", "backends": [{"address": scene.address("b1")}],
+                     "health": {"type": "http", "interval": f"{RESETS_INTERVAL}s",
+                                "timeout": "500ms", "fast-interval": "300ms", "rise": 1,
+                                "fall": 2}})
     balancer.apply(services)
     balancer.wait_until_usable(services)
-    return balancer
+    return balancer, server
 
 
 def attempt(call, *arguments, **options):
@@ -112,7 +208,7 @@ def attempt(call, *arguments, **options):
 
 
 def scenario(lab, checks):
-    balancer = build(lab)
+    balancer, server = build(lab)
     rnd = random.Random(5)
 
     def counted(name, before, least, what):
@@ -144,6 +240,7 @@ def scenario(lab, checks):
                 counted(counter, before, 1, "the sender was told the MTU through us")
     drops = [d for d in balancer.show("drops")["drops"] if d["packets"]]
     checks.check(not drops, "nothing was dropped", drops)
+    resets(lab, checks, balancer, server)
 
 
 if __name__ == "__main__":

@@ -52,10 +52,11 @@ class bench {
         table_{file_.data()},
         services_(abi::max_services),
         backends_(4096),
+        resets_(4096),
         nat_{nat},
         path_{table_,
               {worker_.data(), services_.data(), abi::max_services, backends_.data(), 4096,
-               other_workers, instance},
+               other_workers, instance, resets_.data()},
               ports} {
     path_.use_nat(&nat_);
     path_.set_view(view);
@@ -131,6 +132,7 @@ class bench {
   [[nodiscard]] const abi::backend_counters& backend(std::uint32_t index) const {
     return backends_[index];
   }
+  [[nodiscard]] std::uint64_t resets(std::uint32_t index) const { return resets_[index].read(); }
   packet_path& path() { return path_; }
   connection::connection_table& table() { return table_; }
   nat_table& nat() { return nat_; }
@@ -175,6 +177,7 @@ class bench {
   std::array<abi::counter, abi::counter_capacity> worker_{};
   std::vector<abi::service_counters> services_;
   std::vector<abi::backend_counters> backends_;
+  std::vector<abi::counter> resets_;
   nat_table nat_;
   packet_path path_;
   std::map<std::uint16_t, kept> held_;

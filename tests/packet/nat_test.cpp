@@ -230,6 +230,37 @@ TEST_F(nat_world, ambiguous_replies_are_refused) {
   EXPECT_TRUE(b.nat().consistent());
 }
 
+TEST_F(nat_world, what_backends_reset_is_counted) {
+  bench b{tables.view()};
+  unsigned port = 40000;
+  for (const unsigned s : {nat4, nat6, full4, full6}) {
+    SCOPED_TRACE(s);
+    const std::uint32_t row = tables.member(tables.service(s).member_first).index();
+    const auto talk = [&](std::initializer_list<unsigned> from_client) {
+      segment there;
+      ++port;
+      for (const unsigned flags : from_client)
+        there = to_server(b, {.from = client(s, port), .to = vip(s), .flags = flags});
+      return there.from;
+    };
+    const auto reset = [&](const end& to) {
+      to_client(b, {.from = server(s), .to = to, .flags = rst | ack});
+    };
+    const end refused_one = talk({syn});
+    reset(refused_one);
+    EXPECT_EQ(b.resets(row), 1u);
+    reset(refused_one);  // of the same connection
+    EXPECT_EQ(b.resets(row), 1u);
+    reset(talk({syn, ack}));
+    EXPECT_EQ(b.resets(row), 2u);
+    reset(talk({syn, ack, fin_ack}));  // the client had done
+    reset(talk({syn, ack, rst}));
+    const end fine = talk({syn, ack});
+    to_client(b, {.from = server(s), .to = fine, .flags = fin_ack});
+    EXPECT_EQ(b.resets(row), 2u);
+  }
+}
+
 TEST_F(nat_world, a_backend_that_goes_away) {
   bench b{tables.view()};
   const segment in{.from = client(nat_two), .to = vip(nat_two), .flags = syn};

@@ -110,9 +110,12 @@ void show_stats(const context& c, const std::string& service, json& previous, do
       }
     }
     std::cout << "\n";
-    std::vector<column> columns{field("SERVICE / BACKEND", "what"), number("PACKETS", "packets"),
-                                number("BYTES", "bytes"), number("OPENED", "connections_opened"),
-                                number("CONNECTIONS", "connections")};
+    std::vector<column> columns{field("SERVICE / BACKEND", "what"),
+                                number("PACKETS", "packets"),
+                                number("BYTES", "bytes"),
+                                number("OPENED", "connections_opened"),
+                                number("CONNECTIONS", "connections"),
+                                number("RESETS", "resets")};
     if (rates) {
       columns.push_back(rate("PACKETS/S", "packets"));
       columns.push_back(rate("BYTES/S", "bytes"));

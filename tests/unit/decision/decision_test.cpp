@@ -355,6 +355,13 @@ TEST(decision, connections_that_are_never_answered) {
   EXPECT_FALSE(never_answered(10, 30));  // SYN, ACK, request
   EXPECT_FALSE(never_answered(0, 0));
   EXPECT_FALSE(never_answered(4, 400));  // others go on
+
+  EXPECT_TRUE(keeps_resetting(10, 10));
+  EXPECT_TRUE(keeps_resetting(10, 5));
+  EXPECT_TRUE(keeps_resetting(0, 4));  // a process that went, with its connections
+  EXPECT_FALSE(keeps_resetting(3, 3));
+  EXPECT_FALSE(keeps_resetting(100, 40));
+  EXPECT_FALSE(keeps_resetting(0, 0));
 }
 
 TEST(decision, full_until_a_tenth_is_gone) {
