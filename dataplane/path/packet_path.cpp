@@ -90,6 +90,8 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
     flush_begins_ = flushes != 0;
   }
   table_.set_timeouts(view_.header().timeouts);
+  // Beyond this what is known of VIPs does not stay in the first-level cache.
+  many_services_ = view_.header().service_count > 512;
   outer4_begin_ = std::uint64_t{wire::outer_ttl} | std::uint64_t{number(ip_proto::ipip)} << 8 |
                   std::uint64_t{view_.header().source4.base.v4_raw().raw()} << 32;
   use_nat(nat_, all_nat_);
@@ -145,6 +147,30 @@ template <class Family>
   }
 }
 
+// prefetch_vips() fetches what packets from..end will ask the vip_cache for.
+// (noipa: else gcc sees that it has no effect, and leaves it out.)
+[[gnu::noipa]] void packet_path::prefetch_vips(std::size_t from, std::size_t end) const noexcept {
+  for (std::size_t i = from; i < end; ++i) {
+    const packet& p = burst_[i];
+    if (p.length < wire::common6_length) {
+      if (p.length < wire::common4_length) continue;
+      const auto& ip =
+          *reinterpret_cast<const wire::ipv4_header*>(p.data + sizeof(wire::ethernet_header));
+      vip_cache_.prefetch4(ip.destination, ip.protocol);
+      continue;
+    }
+    const std::byte* const l3 = p.data + sizeof(wire::ethernet_header);
+    if ((static_cast<unsigned>(*l3) & 0xf0) == 0x40) {
+      const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(l3);
+      vip_cache_.prefetch4(ip.destination, ip.protocol);
+    } else {
+      const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(l3);
+      const ip_address destination{ip.destination};
+      vip_cache_.prefetch6(destination.high(), destination.low(), ip.next_header);
+    }
+  }
+}
+
 void packet_path::classify() noexcept {
   packet* const burst = burst_;
   const std::size_t size = burst_size_;
@@ -156,6 +182,8 @@ void packet_path::classify() noexcept {
     // room to work on the next packets meanwhile; the whole burst at once would keep the memory
     // idle.
     const std::size_t end = std::min(i + located_at_once, size);
+    if (many_services_) [[unlikely]]
+      prefetch_vips(i, end);
     const unsigned from4 = n4;
     const unsigned from6 = n6;
     for (; i < end; ++i) {

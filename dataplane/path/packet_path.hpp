@@ -222,6 +222,7 @@ class packet_path {
   // spell_out() makes parsed_ and the packet what everything but the shortest way expects;
   // version: 4 or 6.
   void spell_out(std::size_t i, wire::common c, std::uint8_t version) noexcept;
+  void prefetch_vips(std::size_t from, std::size_t end) const noexcept;
   static constexpr std::size_t located_at_once = 16;
   template <class Family>
   void locate(batch<Family>& b, const connection::flow_map<Family>& map, unsigned from,
@@ -423,7 +424,8 @@ class packet_path {
   bool echo_known_{false};                       // echo_vips_ is of this generation
   std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
   nat_table* nat_{nullptr};
-  bool nat_active_{false};  // there is a table, and a service of this generation needs it
+  bool many_services_{false};  // in this generation: prefetch_vips()
+  bool nat_active_{false};     // there is a table, and a service of this generation needs it
   std::span<const nat_table* const> all_nat_;
   nat_session* translated_{nullptr};  // by the last translate()
   unsigned put_off_count_{0};
