@@ -74,16 +74,8 @@ class bucket_hasher {
   }
 
   [[nodiscard]] constexpr bucket_hash operator()(const key4& k) const noexcept {
-    return seasoned(k.tuple, season(k.vip_bits));
-  }
-  // season() is the VIP's part of an IPv4 key's hash, for who hashes many keys of one VIP;
-  // seasoned() is the hash with it.
-  [[nodiscard]] constexpr std::uint64_t season(std::uint64_t vip_bits) const noexcept {
-    return (vip_bits << 24) ^ words_[1];
-  }
-  [[nodiscard]] constexpr bucket_hash seasoned(std::uint64_t tuple,
-                                               std::uint64_t season) const noexcept {
-    return {fold(fold(tuple ^ words_[0], season) ^ words_[2], words_[3])};
+    const std::uint64_t season = (k.vip_bits << 24) ^ words_[1];
+    return {fold(fold(k.tuple ^ words_[0], season) ^ words_[2], words_[3])};
   }
   [[nodiscard]] constexpr bucket_hash operator()(const key6& k) const noexcept {
     const std::uint64_t a = fold(k.source_high ^ words_[0], k.source_low ^ words_[1]);

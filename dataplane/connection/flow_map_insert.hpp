@@ -2,11 +2,11 @@
 // flow_map's members that write: insert, erase, sweep, and who gives way to whom.
 // Included by flow_map.hpp only.
 //
-// Order of giving way: free, expired (primary bucket first in both); in a table that is nearly full
-// then closed and embryonic ones of the primary bucket, which spares the newcomer another line (and
-// leaves the others where they belong); then, among all places of both buckets: closed; then a
-// resident that can move to its other bucket moves; the embryonic (syn, learned, udp_new), oldest
-// first; closing, oldest first; udp and established only if
+// Order of giving way: free, expired, of the primary bucket; in a table that is nearly full then
+// closed and embryonic ones of it, which spares the newcomer another line (and leaves entries where
+// they belong); free, expired, of the secondary; then, among all places of both buckets: closed;
+// then a resident that can move to its other bucket moves; the embryonic (syn, learned, udp_new),
+// oldest first; closing, oldest first; udp and established only if
 //   - the newcomer is not embryonic itself (a connection adopted from elsewhere), or
 //   - udp: idle for more than a quarter of its timeout, or
 //   - established: the same, and the newcomer is `learned`: it has been a connection

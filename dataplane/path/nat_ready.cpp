@@ -144,6 +144,7 @@ void packet_path::translate_put_off(batch<Family>& b, unsigned end) noexcept {
       continue;
     }
     spell_out(b, k);
+    translated_ = nullptr;
     send(number_of(b.packets[k]), ref);
     if (translated_ != nullptr)
       confirm(*translated_, b.hashes[k].value, b.keys[k].vip_bits,

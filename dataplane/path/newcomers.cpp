@@ -317,6 +317,7 @@ template <class Family>
         (to.row->flags & abi::backend_keeps_connections) == 0)
       return send(i, to.ref);
     make_egress(tag, to.ref, *to.row);
+    if (e.tag != tag) return send(i, to.ref);  // it has no line
   }
   if (!send_ready<Family>(burst_[i], wire::length_of(b.commons[k]), to.ref, line))
     return send(i, to.ref);

@@ -46,7 +46,6 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
       lines_{counters.backend_rows != 0 ? counters.backends : &no_line_},
       line_mask_{std::bit_floor(std::max(counters.backend_rows, 1u)) - 1},
       outer6_{line_mask_ + 1},
-      vip_cache_{table.v4.hasher()},
       service_cache_{counters.service_rows},
       states_{new service_state[counters.service_rows]},  // lint: cold
       tables_{new option_tables},                         // lint: cold

@@ -13,7 +13,6 @@
 #include "dataplane/abi/huge_pages.hpp"
 #include "dataplane/abi/net_types.hpp"
 #include "dataplane/abi/service_table.hpp"
-#include "dataplane/connection/bucket_hash.hpp"
 
 namespace sluice {
 
@@ -23,7 +22,6 @@ class vip_cache {
     std::uint64_t match;     // generation 24 | protocol 8 | destination 32
     std::uint64_t vip_bits;  // connection_word::vip_bits()
     const abi::vip_row* row;
-    std::uint64_t seasoned;  // bucket_hasher::season() of vip_bits
   };
   struct alignas(cache_line) pair4 {
     place4 places[2];
@@ -36,8 +34,7 @@ class vip_cache {
   };
   static_assert(sizeof(pair4) == cache_line && sizeof(place6) == cache_line);
 
-  explicit vip_cache(const connection::bucket_hasher& hasher) noexcept
-      : hasher_{hasher}, pairs4_{size4 / 2}, places6_{size6} {}
+  vip_cache() noexcept : pairs4_{size4 / 2}, places6_{size6} {}
 
   // forget() makes everything in it void: a new generation.
   void forget() noexcept {
@@ -103,7 +100,7 @@ class vip_cache {
     if (row == nullptr) return nullptr;
     const std::uint64_t bits = abi::connection_word::vip_bits(row->id);
     place4& p = free_of(pair.places);
-    p = {match, bits, row, hasher_.season(bits)};
+    p = {match, bits, row};
     return &p;
   }
   [[gnu::noinline]] const place6* look6(const abi::config_view& view, std::uint64_t high,
@@ -118,7 +115,6 @@ class vip_cache {
     return &p;
   }
 
-  connection::bucket_hasher hasher_;
   std::uint64_t generation_{std::uint64_t{1} << generation_shift};
   abi::huge_array<pair4> pairs4_;
   abi::huge_array<place6> places6_;

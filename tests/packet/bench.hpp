@@ -47,15 +47,16 @@ class bench {
                  std::span<const path_port> ports = bench_ports,
                  std::uint64_t secret = 0x0123456789abcdef,
                  std::span<const abi::backend_counters* const> other_workers = {},
-                 std::uint64_t instance = 0, const nat_table::options& nat = {})
+                 std::uint64_t instance = 0, const nat_table::options& nat = {},
+                 std::uint32_t backend_rows = 4096)
       : file_{make_table(connections, secret)},
         table_{file_.data()},
         services_(abi::max_services),
-        backends_(4096),
-        resets_(4096),
+        backends_(backend_rows),
+        resets_(backend_rows),
         nat_{nat},
         path_{table_,
-              {worker_.data(), services_.data(), abi::max_services, backends_.data(), 4096,
+              {worker_.data(), services_.data(), abi::max_services, backends_.data(), backend_rows,
                other_workers, instance, resets_.data()},
               ports} {
     path_.use_nat(&nat_);

@@ -107,6 +107,21 @@ TEST_F(connections, udp_states) {
   EXPECT_EQ(only_state(b), connection_state::udp);
 }
 
+// Backends that have no row, and so no prepared header: 3 where there are 3 rows, 2 as well, as
+// only a power of two is used.
+TEST_F(connections, go_the_long_way_to_backends_without_a_row) {
+  bench b{tables.view(), 4096, bench_ports, 0x0123456789abcdef, {}, 0, {}, 3};
+  std::set<unsigned> met;
+  for (unsigned source = 40000; source < 40200; ++source)
+    for (const unsigned flags : {syn, ack, ack}) {
+      const result r = b.run(packet4(source, flags));
+      ASSERT_EQ(r.outcome, verdict::forward);
+      met.insert(r.backend.index());
+      EXPECT_EQ(static_cast<unsigned>(r.frame[5]), r.backend.index());
+    }
+  EXPECT_EQ(met.size(), 4u);
+}
+
 // The point of tracking: the scheduler's table may change, the connection stays.
 TEST_F(connections, stay_when_the_table_changes) {
   bench b{tables.view()};

@@ -94,68 +94,91 @@ class eviction : public ::testing::Test {};
 using families = ::testing::Types<ipv4, ipv6>;
 TYPED_TEST_SUITE(eviction, families);
 
+// keys_of_two_buckets() are the numbers of n keys that may live in the buckets 0 and 1 only; the
+// primary of them all is 0, if `one_home`.
+template <class Family>
+std::vector<std::uint64_t> keys_of_two_buckets(const flow_map<Family>& map, unsigned n,
+                                               bool one_home = false) {
+  std::vector<std::uint64_t> out;
+  for (std::uint64_t i = 0; out.size() < n; ++i) {
+    const bucket_hash h = map.hash(key_maker<Family>::make(i));
+    const std::uint64_t first = primary_bucket(h, map.bucket_count());
+    const std::uint64_t second = secondary_bucket(h, map.bucket_count());
+    if (first + second == 1 && (!one_home || first == 0)) out.push_back(i);
+  }
+  return out;
+}
+
+// In a table that is nearly full (two buckets, which these entries fill), and in one that is not.
 TYPED_TEST(eviction, OrderOfGivingWay) {
   using keys = key_maker<TypeParam>;
   constexpr unsigned places = 2 * TypeParam::per_bucket;
   constexpr std::uint16_t now = 1000;  // words of idle 1001 and more wrap: covered elsewhere
-  for (const row& r : rows) {
-    if (r.residents.size() > places) continue;
-    // The residents in every rotation over the places, and from several search starts.
-    for (unsigned rotation = 0; rotation < places; ++rotation) {
-      SCOPED_TRACE(std::string{r.name} + ", rotation " + std::to_string(rotation));
-      const map_memory<TypeParam> memory{2};
-      auto map = memory.map();
-      std::vector<connection_word> in;
-      for (unsigned i = 0; i < places; ++i) {
-        const unsigned at = (i + rotation) % places;
-        const resident who = at < r.residents.size() ? r.residents[at] : resident{established, 0};
-        const connection_word w = word(who.state, static_cast<std::uint16_t>(now - who.idle), i);
-        // Entered as if at its own time, or the earlier ones would be expired by it.
-        const auto key = keys::make(i);
-        ASSERT_NE(map.insert(map.hash(key), key, word(established, now, i)).handle, nullptr);
-        in.push_back(w);
-      }
-      ASSERT_EQ(map.size(), places);
-      for (unsigned i = 0; i < places; ++i) {
-        const auto key = keys::make(i);
-        map.store(map.find(map.hash(key), key), in[i]);
-      }
-      const auto key = keys::make(1000);
-      // This table is full: who of the newcomer's primary bucket gives way to anyone goes before
-      // the other bucket is looked into.
-      resident gone = r.gone;
-      outcome result = r.result;
-      std::uint32_t most = 0;
-      for (unsigned i = 0; i < places; ++i) {
-        const auto k = keys::make(i);
-        const std::uint64_t home = primary_bucket(map.hash(k), 2);
-        const bool here =
-            (map.in_primary(map.hash(k), k) ? home : 1 - home) == primary_bucket(map.hash(key), 2);
-        const auto idle = static_cast<std::uint16_t>(now - in[i].seen());
-        // Only who is expired goes before.
-        const std::uint32_t rank =
-            map.expired(in[i], now) ? 9 : rank_of(in[i].state(), r.newcomer, false);
-        if (!here || rank < yielding_rank || (rank << 16 | idle) < most) continue;
-        most = rank << 16 | idle;
-        gone = {in[i].state(), idle};
-        result = rank == 9 ? outcome::expired : outcome::evicted;
-      }
-      const insertion got = map.insert(map.hash(key), key, word(r.newcomer, now, 99));
-      EXPECT_EQ(got.outcome, result);
-      EXPECT_TRUE(map.consistent());
-      if (result == outcome::no_room) {
-        EXPECT_EQ(got.handle, nullptr);
-        EXPECT_EQ(map.find(map.hash(key), key), nullptr);
-      } else {
-        EXPECT_EQ(got.old.state(), gone.state);
-        EXPECT_EQ(now - got.old.seen(), gone.idle);
-        EXPECT_EQ(map.find(map.hash(key), key), got.handle);
-        EXPECT_EQ(map.size(), places);
-      }
-      for (unsigned i = 0; i < places; ++i) {
-        const auto k = keys::make(i);
-        const bool evicted = got.handle != nullptr && got.old.backend().index() == i;
-        EXPECT_EQ(map.find(map.hash(k), k) == nullptr, evicted) << i;
+  for (const std::uint64_t buckets : {2u, 24u}) {
+    const map_memory<TypeParam> scratch{buckets};
+    const std::vector<std::uint64_t> numbers = keys_of_two_buckets(scratch.map(), places + 1);
+    for (const row& r : rows) {
+      if (r.residents.size() > places) continue;
+      // The residents in every rotation over the places, and from several search starts.
+      for (unsigned rotation = 0; rotation < places; ++rotation) {
+        SCOPED_TRACE(std::string{r.name} + ", rotation " + std::to_string(rotation) + ", " +
+                     std::to_string(buckets) + " buckets");
+        const map_memory<TypeParam> memory{buckets};
+        auto map = memory.map();
+        std::vector<connection_word> in;
+        for (unsigned i = 0; i < places; ++i) {
+          const unsigned at = (i + rotation) % places;
+          const resident who = at < r.residents.size() ? r.residents[at] : resident{established, 0};
+          const connection_word w = word(who.state, static_cast<std::uint16_t>(now - who.idle), i);
+          // Entered as if at its own time, or the earlier ones would be expired by it.
+          const auto key = keys::make(numbers[i]);
+          ASSERT_NE(map.insert(map.hash(key), key, word(established, now, i)).handle, nullptr);
+          in.push_back(w);
+        }
+        ASSERT_EQ(map.size(), places);
+        for (unsigned i = 0; i < places; ++i) {
+          const auto key = keys::make(numbers[i]);
+          map.store(map.find(map.hash(key), key), in[i]);
+        }
+        const auto key = keys::make(numbers[places]);
+        resident gone = r.gone;
+        outcome result = r.result;
+        // In a table that is nearly full: who of the newcomer's primary bucket is expired, closed
+        // or embryonic goes before the other bucket is looked into.
+        std::uint32_t most = 0;
+        for (unsigned i = 0; i < places && buckets == 2; ++i) {
+          const auto k = keys::make(numbers[i]);
+          const std::uint64_t home = primary_bucket(map.hash(k), 2);
+          const bool here = (map.in_primary(map.hash(k), k) ? home : 1 - home) ==
+                            primary_bucket(map.hash(key), 2);
+          const auto idle = static_cast<std::uint16_t>(now - in[i].seen());
+          const connection_state state = in[i].state();
+          const std::uint32_t rank = map.expired(in[i], now)                                ? 3
+                                     : state == closed                                      ? 2
+                                     : state == syn || state == learned || state == udp_new ? 1
+                                                                                            : 0;
+          if (!here || rank == 0 || (rank << 16 | idle) < most) continue;
+          most = rank << 16 | idle;
+          gone = {state, idle};
+          result = rank == 3 ? outcome::expired : outcome::evicted;
+        }
+        const insertion got = map.insert(map.hash(key), key, word(r.newcomer, now, 99));
+        EXPECT_EQ(got.outcome, result);
+        EXPECT_TRUE(map.consistent());
+        if (result == outcome::no_room) {
+          EXPECT_EQ(got.handle, nullptr);
+          EXPECT_EQ(map.find(map.hash(key), key), nullptr);
+        } else {
+          EXPECT_EQ(got.old.state(), gone.state);
+          EXPECT_EQ(now - got.old.seen(), gone.idle);
+          EXPECT_EQ(map.find(map.hash(key), key), got.handle);
+          EXPECT_EQ(map.size(), places);
+        }
+        for (unsigned i = 0; i < places; ++i) {
+          const auto k = keys::make(numbers[i]);
+          const bool evicted = got.handle != nullptr && got.old.backend().index() == i;
+          EXPECT_EQ(map.find(map.hash(k), k) == nullptr, evicted) << i;
+        }
       }
     }
   }
@@ -163,12 +186,29 @@ TYPED_TEST(eviction, OrderOfGivingWay) {
 
 TYPED_TEST(eviction, FreePlaceInTheSecondaryBeforeAnyEviction) {
   using keys = key_maker<TypeParam>;
-  const map_memory<TypeParam> memory{2};
+  const map_memory<TypeParam> memory{24};
   auto map = memory.map();
-  for (unsigned i = 0; i < 2 * TypeParam::per_bucket; ++i) {
+  const auto numbers = keys_of_two_buckets(map, 2 * TypeParam::per_bucket, true);
+  for (const std::uint64_t i : numbers) {
     const auto key = keys::make(i);
     EXPECT_EQ(map.insert(map.hash(key), key, word(closed, 1)).outcome, outcome::inserted) << i;
   }
+}
+
+// The other way round when the table is nearly full (two buckets are so with one entry).
+TYPED_TEST(eviction, OwnHalfOpenOneBeforeTheSecondaryOfANearlyFullTable) {
+  using keys = key_maker<TypeParam>;
+  const map_memory<TypeParam> memory{2};
+  auto map = memory.map();
+  const auto numbers = keys_of_two_buckets(map, TypeParam::per_bucket + 1, true);
+  for (const std::uint64_t i : numbers) {
+    const auto key = keys::make(i);
+    EXPECT_EQ(map.insert(map.hash(key), key, word(syn, 1)).outcome,
+              i == numbers.back() ? outcome::evicted : outcome::inserted)
+        << i;
+  }
+  EXPECT_EQ(map.size(), TypeParam::per_bucket);
+  EXPECT_TRUE(map.consistent());
 }
 
 // A flood of SYNs, ten times the table's size, within a few seconds, beside established
