@@ -17,7 +17,7 @@ stats top drops events heartbeat
 connections connections.list connections.count connections.flush
 explain replay capture doctor
 history rollback
-node node.drain node.undrain
+node node.drain node.undrain node.ready
 backup backup.create backup.list backup.verify restore
 import import.ipvsadm import.keepalived
 """
