@@ -178,10 +178,13 @@ bool packet_path::hand_over_to_holder(packet& p, const wire::flow_ends& ends,
   s->seen = now_;
   if (tcp_in(m)) {
     if ((m.tcp_flags & connection::tcp_rst) != 0) {
-      // What the client was about to end, or has, is not the backend's to be blamed for.
-      if (row != nullptr && counters_.resets != nullptr && s->state != connection_state::closed &&
-          s->state != connection_state::closing && s->backend.index() < counters_.backend_rows)
+      // Once a connection, though what the client has still on its way is answered by another one.
+      // What it was about to end, or has, is not the backend's to be blamed for.
+      if (row != nullptr && counters_.resets != nullptr && (s->flags & nat_reset) == 0 &&
+          s->state != connection_state::closed && s->state != connection_state::closing &&
+          s->backend.index() < counters_.backend_rows)
         counters_.resets[s->backend.index()].add(1);
+      s->flags |= nat_reset;
       s->state = connection_state::closed;
     }
     nat::from_backend(p, m, *s);

@@ -45,6 +45,7 @@ enum nat_flags : std::uint8_t {
   nat_server_known = 16,  // server_sequence is that of the server's SYN
   nat_header_acked = 32,  // the backend has the PROXY protocol header
   nat_server_fin = 64,    // the backend has nothing more to send
+  nat_reset = 128,        // the backend has reset it
 };
 
 struct alignas(cache_line) nat_session {

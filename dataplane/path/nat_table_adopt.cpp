@@ -13,10 +13,8 @@ using abi::connection_state;
 
 // is_whole() tells whether a session is one that open() of this worker could have begun.
 bool nat_table::is_whole(const nat_session& s) const noexcept {
-  constexpr unsigned known = nat_full | nat_toa | nat_proxy | nat_client_known | nat_server_known |
-                             nat_header_acked | nat_server_fin;
   if (static_cast<std::size_t>(s.state) >= abi::connection_state_count) return false;
-  if ((s.flags & ~known) != 0 || s.in_port >= abi::max_ports) return false;
+  if (s.in_port >= abi::max_ports) return false;  // (all flags are known ones)
   if (s.protocol != static_cast<std::uint8_t>(ip_proto::tcp) &&
       s.protocol != static_cast<std::uint8_t>(ip_proto::udp))
     return false;

@@ -251,13 +251,20 @@ TEST_F(nat_world, what_backends_reset_is_counted) {
     EXPECT_EQ(b.resets(row), 1u);
     reset(refused_one);  // of the same connection
     EXPECT_EQ(b.resets(row), 1u);
-    reset(talk({syn, ack}));
+    // What was on its way to the backend is answered in the same way.
+    const end busy = talk({syn, ack});
+    reset(busy);
     EXPECT_EQ(b.resets(row), 2u);
+    to_server(b, {.from = client(s, port), .to = vip(s)});
+    reset(busy);
+    EXPECT_EQ(b.resets(row), 2u);
+    reset(talk({syn, ack}));
+    EXPECT_EQ(b.resets(row), 3u);
     reset(talk({syn, ack, fin_ack}));  // the client had done
     reset(talk({syn, ack, rst}));
     const end fine = talk({syn, ack});
     to_client(b, {.from = server(s), .to = fine, .flags = fin_ack});
-    EXPECT_EQ(b.resets(row), 2u);
+    EXPECT_EQ(b.resets(row), 3u);
   }
 }
 

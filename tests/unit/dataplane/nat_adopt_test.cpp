@@ -242,7 +242,7 @@ TEST_F(nat_adopt_test, what_is_torn_goes_the_rest_stays) {
     spoil(5, [](auto& s) { s.client = {}; });
     spoil(7, [](auto& s) { s.local_port = be16{2000}; });  // another worker's
     spoil(8, [](auto& s) { s.local_port = be16{2000}; });  // nat: not the client's
-    spoil(9, [](auto& s) { s.flags |= 0x80; });
+    spoil(9, [](auto& s) { s.flags ^= nat_full; });
     spoil(11, [](auto& s) { s.in_port = 200; });
     spoil(13, [](auto& s) { s.server = ip_address::v6({0x20, 1}); });
     nat_session* const twin = p.table->find_forward(ends_of(23), tcp);
