@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What health checks cost: N targets on 127.0.0.0/8, each checked once a second for some seconds by
-// one thread, the share of a core that this thread takes, and how far from its time a check is
-// made. The servers are on a thread of their own. By hand:
+// one thread, the share of a core that this thread takes, how long answers take, and how late what
+// else that thread has to do at its time (publishing above all) is because of the checks. The
+// servers are on a thread of their own. By hand:
 //   health_load tcp|http|https|https-verified|http2|grpc|udp|dns|icmp [TARGETS [SECONDS]]
 // TLS: version 1.3, certificates with P-256, as is usual; each check is a whole handshake.
 #include <netinet/in.h>
@@ -168,6 +169,34 @@ class server {
   int fd_{-1};
 };
 
+// pacer is a timer of the loop's every 5 ms, and knows how late each was.
+class pacer {
+ public:
+  explicit pacer(event_loop& loop) : loop_{loop} { next(); }
+  pacer(const pacer&) = delete;
+  pacer& operator=(const pacer&) = delete;
+  ~pacer() { loop_.cancel(timer_); }
+
+  // late() are milliseconds, at so many parts of all.
+  double late(double part) {
+    std::sort(late_.begin(), late_.end());
+    return late_[static_cast<std::size_t>(part * static_cast<double>(late_.size() - 1))];
+  }
+  void begin() { late_.clear(); }
+
+ private:
+  void next() {
+    const auto due = event_loop::now() + 5ms;
+    timer_ = loop_.call_at(due, [this, due] {
+      late_.push_back(std::chrono::duration<double, std::milli>(event_loop::now() - due).count());
+      next();
+    });
+  }
+  event_loop& loop_;
+  event_loop::timer_id timer_{};
+  std::vector<double> late_;
+};
+
 int run(model::health_kind kind, const std::string& name, int count, int seconds) {
   const identity who;
   const server answers{kind, who.server()};
@@ -195,7 +224,9 @@ int run(model::health_kind kind, const std::string& name, int count, int seconds
   event_loop loop;
   health::health_checker checker{loop, [](const auto&, const auto&) {}};
   checker.set_targets(targets);
+  pacer other_work{loop};
   loop.run_for(2s);  // the first round, and the move to each one's place
+  other_work.begin();
   const auto before = checker.counters();
   const double cpu_before = cpu_seconds();
   const auto begin = clock_type::now();
@@ -210,10 +241,13 @@ int run(model::health_kind kind, const std::string& name, int count, int seconds
   const double checks = static_cast<double>(after.started - before.started);
   std::printf(
       "%s: %d targets, %.1f s: %.0f checks a second, %llu failed; %.0f%% of a core, %.1f us per "
-      "check; answered after %.2f ms in the median, %.2f ms at 99%%\n",
+      "check; answered after %.2f ms in the median, %.2f ms at 99%%; other work of the thread is "
+      "late "
+      "by %.2f ms in the median, %.2f at 99%%, %.2f at most\n",
       name.c_str(), count, took, checks / took,
       static_cast<unsigned long long>(after.failed - before.failed), 100 * cpu / took,
-      1e6 * cpu / checks, latencies[latencies.size() / 2], latencies[latencies.size() * 99 / 100]);
+      1e6 * cpu / checks, latencies[latencies.size() / 2], latencies[latencies.size() * 99 / 100],
+      other_work.late(0.5), other_work.late(0.99), other_work.late(1));
   return 0;
 }
 
