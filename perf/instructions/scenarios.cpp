@@ -107,19 +107,21 @@ void want(bool holds, const scenario& s, const char* what, std::uint64_t n) {
   failed = true;
 }
 
+// fill_table() enters all flows: established, or half-open to be evicted.
+void fill_table(const scenario& s, path_world& w) {
+  if (s.what != traffic::evicting) return w.establish();
+  path_world::bursts fill{64, 32};
+  for (std::uint64_t f = 0; f < s.of.flows; f += fill.packets()) {
+    for (std::size_t i = 0; i < fill.packets(); ++i)
+      w.frames.write(fill.set(i, w.frames.length()), static_cast<std::uint32_t>(f + i), flag_syn);
+    fill.run(*w.path, w.now_ns);
+  }
+  w.now_ns += 2'000'000'000;  // the half-open ones are older, but not expired
+}
+
 void run(const scenario& s) {
   path_world w{s.of};
-  if (s.what == traffic::evicting) {
-    path_world::bursts fill{64, 32};
-    for (std::uint64_t f = 0; f < s.of.flows; f += fill.packets()) {
-      for (std::size_t i = 0; i < fill.packets(); ++i)
-        w.frames.write(fill.set(i, w.frames.length()), static_cast<std::uint32_t>(f + i), flag_syn);
-      fill.run(*w.path, w.now_ns);
-    }
-    w.now_ns += 2'000'000'000;  // the half-open ones are older, but not expired
-  } else {
-    w.establish();
-  }
+  fill_table(s, w);
   path_world::bursts b{measured / s.burst, s.burst};
   // Once without counting: every backend's row has been looked at then.
   for (std::uint64_t round = 1; round <= 16; ++round) {
@@ -179,16 +181,7 @@ void run(const scenario& s) {
 // after as many more have warmed the simulated caches. Writing the frames is counted too.
 void run_stages(const scenario& s) {
   path_world w{s.of};
-  if (s.what == traffic::evicting) {
-    path_world::bursts fill{64, 32};
-    for (std::uint64_t f = 0; f < s.of.flows; f += fill.packets()) {
-      for (std::size_t i = 0; i < fill.packets(); ++i)
-        w.frames.write(fill.set(i, w.frames.length()), static_cast<std::uint32_t>(f + i), flag_syn);
-      fill.run(*w.path, w.now_ns);
-    }
-  } else {
-    w.establish();
-  }
+  fill_table(s, w);
   path_world::bursts b{1, s.burst};
   const auto go = [&](std::uint64_t from, std::size_t packets) {
     for (std::uint64_t round = from; round < from + packets / s.burst; ++round) {

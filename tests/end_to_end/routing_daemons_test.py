@@ -21,21 +21,9 @@ from lab.process import wait_until  # noqa: E402
 from lab.scene import VIP_NETS, host_address, vip4, vip6  # noqa: E402
 from lab.sluice import Balancer, finish_load  # noqa: E402
 from lab.stand import Stand, service  # noqa: E402
+from announce_test import ROUTER  # noqa: E402
 
 WEB, WEB6 = vip4(20), vip6(20)
-ROUTER = """router id 10.77.0.100;
-protocol device { scan time 1; }
-protocol kernel { ipv4 { export all; import none; }; }
-protocol kernel { ipv6 { export all; import none; }; }
-protocol bgp edge {
-  local 10.77.0.100 as 64500;
-  neighbor 10.77.0.10 as 64512;
-  connect delay time 1;
-  connect retry time 1;
-  ipv4 { import all; export none; };
-  ipv6 { import all; export none; };
-}
-"""
 # As in docs/announce.md, but for addresses and times.
 FRR = """ip prefix-list VIPS permit 198.51.100.0/24 ge 32
 ipv6 prefix-list VIPS6 permit 2001:db8:100::/64 ge 128
