@@ -120,7 +120,7 @@ template <class Family>
     const std::uint16_t sum = changed_by(to.raw(), s->l4_change);
     to = be16::from_raw(sum != 0 ? sum : std::uint16_t{0xffff});
   }
-  wire::write_macs(p.data, e.hop & wire::mac_mask, port_words_[e.out_port].source);
+  wire::write_macs(p.data, e.hop & wire::mac_mask, port_macs_[e.out_port]);
   count_ready(p, wire::length_of(c), ref, line);
   return true;
 }

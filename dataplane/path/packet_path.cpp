@@ -62,10 +62,9 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
   for (std::size_t i = 0; i <= line_mask_; ++i) new (lines_[i].own.data()) egress{};  // lint: cold
   for (unsigned i = 0; i < port_count_; ++i) {
     port_macs_[i] = wire::to_word(ports[i].mac);
-    port_words_[i] = {
-        port_macs_[i],
+    port_sources4_[i] =
         port_macs_[i] | std::uint64_t{be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw()}
-                            << 48};
+                            << 48;
     kernel_ports_ |= std::uint32_t{ports[i].leaves_rest_to_kernel} << i;
   }
 }

@@ -186,11 +186,6 @@ class packet_path {
   };
   static_assert(sizeof(egress) == sizeof(abi::backend_counters::own) &&
                 offsetof(egress, service) == 24 && offsetof(egress, how) == 31);
-  // What is written of a port: source and type of an Ethernet header with IPv4.
-  struct port_words {
-    std::uint64_t source;
-    std::uint64_t source_ipv4;
-  };
   // tag_of() is the tag of what a connection's word names, in this generation.
   [[nodiscard]] std::uint64_t tag_of(abi::connection_word w) const noexcept {
     static_assert(abi::connection_word::time_shift + generation_bits == 64);
@@ -398,7 +393,7 @@ class packet_path {
   connection::connection_table& table_;
   path_counters counters_;
   std::array<wire::mac_word, abi::max_ports> port_macs_{};
-  std::array<port_words, abi::max_ports> port_words_{};
+  std::array<std::uint64_t, abi::max_ports> port_sources4_{};  // and the type: IPv4, behind it
   std::uint32_t kernel_ports_{0};  // bit i: port i leaves the rest to the kernel
   unsigned port_count_;
   std::uint16_t now_{0};

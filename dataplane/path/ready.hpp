@@ -57,7 +57,7 @@ template <class Inner>
   wire::decrement_ttl(ip);
   wire::make_outer6(inner - added, ip_length, next, tos, wire::flow_label(hash),
                     view_.header().source6.base, outer6_[ref.index()]);
-  wire::write_ethernet(p.data - added, e.hop & wire::mac_mask, port_words_[e.out_port].source,
+  wire::write_ethernet(p.data - added, e.hop & wire::mac_mask, port_macs_[e.out_port],
                        ether_type::ipv6);
   prepended(p, ip_length, added);
   return true;
@@ -89,7 +89,7 @@ template <class Family>
     std::byte* const frame = p.data - added;
     // The last two bytes of the hop's word are written once more.
     std::memcpy(frame, &e.hop, 8);
-    std::memcpy(frame + 6, &port_words_[e.out_port].source_ipv4, 8);
+    std::memcpy(frame + 6, &port_sources4_[e.out_port], 8);
     std::memcpy(frame + 14, &first, 8);
     std::memcpy(frame + 22, &second, 8);
     std::memcpy(frame + 30, &e.address, 4);
@@ -97,7 +97,7 @@ template <class Family>
   } else if (ip_length > e.limit) {
     return false;
   } else if (e.how == egress::way::dsr_l2) {
-    wire::write_macs(p.data, e.hop & wire::mac_mask, port_words_[e.out_port].source);
+    wire::write_macs(p.data, e.hop & wire::mac_mask, port_macs_[e.out_port]);
   } else if (e.how == egress::way::ipip6) {
     if (!into_ipip6<std::conditional_t<is_v4, wire::ipv4_header, wire::ipv6_header>>(p, ip_length,
                                                                                      ref, e))

@@ -50,26 +50,24 @@ class vip_cache {
   [[nodiscard]] [[gnu::always_inline]] const place4* find4(const abi::config_view& view,
                                                            be32 destination,
                                                            std::uint8_t protocol) noexcept {
-    const std::uint64_t match = generation_ | std::uint64_t{protocol} << 32 | destination.raw();
-    pair4& p = pairs4_[spread(match) >> (65 - bits4)];
+    const std::uint64_t match = match4(destination, protocol);
+    pair4& p = pairs4_[place_of4(match)];
     if (p.places[0].match == match) [[likely]]
       return &p.places[0];
     return look4(view, match, p);
   }
   // prefetch() fetches what find4() or 6 will read of an address of the frame's IP header.
   void prefetch4(be32 destination, std::uint8_t protocol) const noexcept {
-    const std::uint64_t match = generation_ | std::uint64_t{protocol} << 32 | destination.raw();
-    __builtin_prefetch(&pairs4_[spread(match) >> (65 - bits4)]);
+    __builtin_prefetch(&pairs4_[place_of4(match4(destination, protocol))]);
   }
   void prefetch6(std::uint64_t high, std::uint64_t low, std::uint8_t protocol) const noexcept {
-    const std::uint64_t match = generation_ | protocol;
-    __builtin_prefetch(&places6_[2 * (spread(spread(high) ^ low ^ match << 13) >> (65 - bits6))]);
+    __builtin_prefetch(&places6_[place_of6(high, low, generation_ | protocol)]);
   }
   [[nodiscard]] [[gnu::always_inline]] const place6* find6(const abi::config_view& view,
                                                            std::uint64_t high, std::uint64_t low,
                                                            std::uint8_t protocol) noexcept {
     const std::uint64_t match = generation_ | protocol;
-    place6* const pair = &places6_[2 * (spread(spread(high) ^ low ^ match << 13) >> (65 - bits6))];
+    place6* const pair = &places6_[place_of6(high, low, match)];
     if (pair->match == match && pair->high == high && pair->low == low) [[likely]]
       return pair;
     return look6(view, high, low, match, pair);
@@ -85,6 +83,17 @@ class vip_cache {
   // Fibonacci hashing (Knuth, volume 3, section 6.4): the upper bits of the product.
   static constexpr std::uint64_t spread(std::uint64_t x) noexcept {
     return x * 0x9e3779b97f4a7c15u;
+  }
+  [[nodiscard]] std::uint64_t match4(be32 destination, std::uint8_t protocol) const noexcept {
+    return generation_ | std::uint64_t{protocol} << 32 | destination.raw();
+  }
+  // Where a pair of places begins, by number.
+  static constexpr std::uint64_t place_of4(std::uint64_t match) noexcept {
+    return spread(match) >> (65 - bits4);
+  }
+  static constexpr std::uint64_t place_of6(std::uint64_t high, std::uint64_t low,
+                                           std::uint64_t match) noexcept {
+    return 2 * (spread(spread(high) ^ low ^ match << 13) >> (65 - bits6));
   }
   // free_of() is the one of two places for another VIP: the second, when both are taken.
   template <class Place>
