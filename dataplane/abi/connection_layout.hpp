@@ -9,7 +9,8 @@
 // `word` of an entry, from the lowest bit:
 //   vip 16 (complemented, so that zero is no VIP) | backend_ref 24 |
 //   last seen 16 (seconds of the table's clock, wraps) | state 4 | spare 4
-// The spare bits belong to the bucket, not to the entry: together they count the
+// The highest of the spare bits says that the entry is in its secondary bucket. The other three
+// belong to the bucket, not to the entry: together they count the
 // entries that would live here but had to go to their secondary bucket (overflow).
 #pragma once
 

@@ -24,10 +24,13 @@ constexpr std::uint64_t secondary_bucket(bucket_hash h, std::uint64_t count) noe
   return second + 1 == count ? 0 : second + 1;
 }
 
+// digit_mask is what is a bucket's of each word's spare bits.
+inline constexpr std::uint64_t digit_mask = std::uint64_t{7} << connection_word::spare_shift;
+
 // overflowed() tells whether any entry that belongs here is in its secondary bucket.
 template <class Bucket>
 bool overflowed(const Bucket& b) noexcept {
-  return (b.entries[0].word.value & connection_word::spare_mask) != 0;
+  return (b.entries[0].word.value & digit_mask) != 0;
 }
 
 // free_place() returns the number of a free place, 4 if there is none.
@@ -38,12 +41,16 @@ unsigned free_place(const Bucket& b) noexcept {
   return i;
 }
 
-// any_in() tells whether an entry of the bucket has one of the states (a bit for each).
+// any_in() tells whether an entry of the bucket has one of the states: a bit for each, all of them
+// twice, as the lowest of the spare bits is looked at, too.
+constexpr unsigned twice(unsigned states) noexcept {
+  return states << 16 | states;
+}
 template <class Bucket>
-bool any_in(const Bucket& b, unsigned states) noexcept {
+bool any_in(const Bucket& b, unsigned states_twice) noexcept {
   unsigned any = 0;
   for (const auto& e : b.entries)
-    any |= states >> (e.word.value >> connection_word::state_shift & 0xf);
+    any |= states_twice >> (e.word.value >> connection_word::state_shift & 0x1f);
   return (any & 1) != 0;
 }
 
@@ -84,7 +91,7 @@ struct bulk_functions {
 
 // find_first() looks n <= 64 keys up in their primary buckets. For misses that insert() may want
 // to put into their secondary, it fetches that: where no place of the primary has one of the states
-// `enough`.
+// `enough` (twice()).
 template <class Probe, class Family>
 [[gnu::always_inline]] inline first_look find_first(
     typename Family::bucket* buckets, std::uint64_t count, const typename Family::key_type* keys,

@@ -66,9 +66,9 @@ class flow_map {
         count_{count},
         hasher_{secret},
         find_{bulk_find<Family>(instructions)},
-        vacancy_{vacancy_finder<Family>(instructions)},
+        insert_{instructions == instruction_set::scalar ? insert_scalar : insert_avx2},
         victim_{victim_finder<Family>(instructions)},
-        own_victim_{own_victim_finder<Family>(instructions)} {
+        nearly_full_from_{count * per_bucket / 16 * 15} {
     set_timeouts(abi::default_timeouts);
   }
 
@@ -105,7 +105,7 @@ class flow_map {
   [[nodiscard]] first_look find_primaries(const key_type* keys, const bucket_hash* hashes,
                                           bucket* const* firsts, handle* found, companions beside,
                                           unsigned n) const noexcept {
-    const unsigned enough = nearly_full() ? yielding_states : only_free;
+    const unsigned enough = twice(nearly_full() ? yielding_states : only_free);
     return find_.first(buckets_, count_, keys, hashes, firsts, found, beside, n, enough);
   }
   std::uint64_t find_secondaries(const key_type* keys, const bucket_hash* hashes, handle* found,
@@ -137,8 +137,9 @@ class flow_map {
   void set_timeouts(const timeout_table& t) noexcept {
     for (std::size_t i = 0; i < t.size(); ++i) {
       timeouts_[i] = t[i] > max_timeout ? max_timeout : t[i];
-      wide_timeouts_[i] = timeouts_[i];
+      patience_[i] = timeouts_[i];
     }
+    patience_[static_cast<std::size_t>(connection_state::free)] = -1;
   }
   [[nodiscard]] const timeout_table& timeouts() const noexcept { return timeouts_; }
 
@@ -147,7 +148,9 @@ class flow_map {
   // way to what.
   // fresh: find() has just said that it is not.
   insertion insert(bucket_hash h, const key_type& key, connection_word word,
-                   bool fresh = false) noexcept;
+                   bool fresh = false) noexcept {
+    return insert_(*this, h, key, word, fresh);
+  }
 
   // store() gives an entry a new word (backend, state, time). The VIP must stay. Stores
   // only if something changes: a line that is only read stays clean.
@@ -211,7 +214,7 @@ class flow_map {
   static constexpr std::uint16_t max_timeout = 32767;
   static constexpr unsigned only_free = 1u << static_cast<unsigned>(connection_state::free);
 
-  [[nodiscard]] bool nearly_full() const noexcept { return size_ > capacity() / 16 * 15; }
+  [[nodiscard]] bool nearly_full() const noexcept { return size_ > nearly_full_from_; }
   [[nodiscard]] std::uint64_t primary(bucket_hash h) const noexcept {
     return primary_bucket(h, count_);
   }
@@ -223,26 +226,37 @@ class flow_map {
     return at == per_bucket ? nullptr : &b.entries[at].word;
   }
 
-  // The overflow counter is spread over the spare bits of the bucket's words. The first
+  // The spare bits of a word: away_bit is the entry's, which is in its secondary bucket. The others
+  // are the bucket's, a digit of its overflow counter. The first
   // digit is never 0 unless the count is, so that one word tells whether there is any:
-  // count 0 is all zeros; count c > 0 is digit 1 + (c - 1) % 15 and (c - 1) / 15 above.
+  // count 0 is all zeros; count c > 0 is digit 1 + (c - 1) % 7 and (c - 1) / 7 above.
   // At its maximum it sticks: look-ups then always go on to the secondary.
-  static constexpr std::uint32_t max_overflow = 15u << (4 * (per_bucket - 1));
+  static constexpr unsigned digit_bits = 3;
+  static constexpr std::uint32_t max_overflow = 7u << (digit_bits * (per_bucket - 1));
+  static constexpr std::uint64_t one_digit = std::uint64_t{1} << connection_word::spare_shift;
+  static constexpr std::uint64_t away_bit = connection_word::spare_mask & ~digit_mask;
+  static bool is_away(const typename Family::entry& e) noexcept {
+    return (e.word.value & away_bit) != 0;
+  }
+  bucket& home_of(const typename Family::entry& e) const noexcept {
+    return buckets_[primary(hasher_(Family::key_of(e)))];
+  }
   static std::uint32_t overflow(const bucket& b) noexcept {
     const auto digit = [&b](unsigned i) {
-      return static_cast<std::uint32_t>(b.entries[i].word.value >> connection_word::spare_shift);
+      return static_cast<std::uint32_t>((b.entries[i].word.value & digit_mask) >>
+                                        connection_word::spare_shift);
     };
     if (digit(0) == 0) return 0;
     std::uint32_t high = 0;
-    for (unsigned i = per_bucket - 1; i > 0; --i) high = high << 4 | digit(i);
-    return high * 15 + digit(0);
+    for (unsigned i = per_bucket - 1; i > 0; --i) high = high << digit_bits | digit(i);
+    return high * 7 + digit(0);
   }
-  static void set_overflow(bucket& b, std::uint32_t count) noexcept {
-    std::uint32_t digits = count == 0 ? 0 : ((count - 1) / 15) << 4 | (1 + (count - 1) % 15);
-    for (unsigned i = 0; i < per_bucket; ++i, digits >>= 4) {
+  [[gnu::noinline]] static void set_overflow(bucket& b, std::uint32_t count) noexcept {
+    std::uint32_t digits = count == 0 ? 0 : ((count - 1) / 7) << digit_bits | (1 + (count - 1) % 7);
+    for (unsigned i = 0; i < per_bucket; ++i, digits >>= digit_bits) {
       connection_word& w = b.entries[i].word;
-      const std::uint64_t value = (w.value & ~connection_word::spare_mask) |
-                                  std::uint64_t{digits & 0xf} << connection_word::spare_shift;
+      const std::uint64_t value = (w.value & ~digit_mask) | std::uint64_t{digits & 7}
+                                                                << connection_word::spare_shift;
       if (value != w.value) write(&w, value);
     }
   }
@@ -251,28 +265,37 @@ class flow_map {
     std::atomic_ref<std::uint64_t>{at->value}.store(value, std::memory_order_release);
   }
   struct place {
-    bucket* in;
+    bucket* in;  // null: there is none
     unsigned at;
+    bool idle;  // free, or its connection has expired
   };
-  bool make_room(bucket& first, bucket& second, place& out) noexcept;
+  place make_room(bucket& first, bucket& second) noexcept;
   unsigned vacate(bucket& b, unsigned steps) noexcept;
   void move(bucket& from, unsigned at, bucket& to, unsigned place_there, bool home) noexcept;
   void bring_home(bucket& b, unsigned at) noexcept;
   void add_overflow(bucket& home) noexcept;
   void drop_overflow(bucket& home) noexcept;
   void remove(bucket& b, unsigned at) noexcept;
-  insertion replace(bucket& b, unsigned at, const key_type& key, connection_word word) noexcept;
+  static insertion insert_scalar(flow_map& map, bucket_hash h, const key_type& key,
+                                 connection_word word, bool fresh) noexcept;
+  static insertion insert_avx2(flow_map& map, bucket_hash h, const key_type& key,
+                               connection_word word, bool fresh) noexcept;
+  template <auto Vacancy>
+  insertion insert_by(bucket_hash h, const key_type& key, connection_word word,
+                      bool fresh) noexcept;
+  insertion renew(bucket_hash h, const key_type& key, connection_word word) noexcept;
+  place choose(bucket& first, bucket& second, connection_word word) noexcept;
   [[nodiscard]] bool place_is_right(std::uint64_t b, unsigned at) const noexcept;
 
   bucket* buckets_;
   std::uint64_t count_;
   bucket_hasher hasher_;
   bulk_functions<Family> find_;
-  vacancy_function<Family> vacancy_;
+  insertion (*insert_)(flow_map&, bucket_hash, const key_type&, connection_word, bool) noexcept;
   victim_function<Family> victim_;
-  own_victim_function<Family> own_victim_;
-  alignas(32) std::array<std::uint32_t, abi::connection_state_count> wide_timeouts_{};
+  alignas(32) std::array<std::int32_t, abi::connection_state_count> patience_{};  // timeouts_
   timeout_table timeouts_{abi::default_timeouts};
+  std::uint64_t nearly_full_from_;
   std::uint64_t size_{0};
   std::array<std::uint64_t, abi::connection_state_count> by_state_{};
   unsigned rotor_{0};  // where the search among equals starts

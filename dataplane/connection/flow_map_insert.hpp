@@ -19,70 +19,101 @@
 namespace sluice::connection {
 
 template <class Family>
-insertion flow_map<Family>::insert(bucket_hash h, const key_type& key, connection_word word,
-                                   bool fresh) noexcept {
+insertion flow_map<Family>::insert_scalar(flow_map& map, bucket_hash h, const key_type& key,
+                                          connection_word word, bool fresh) noexcept {
+  return map.insert_by<vacancy_scalar<Family>>(h, key, word, fresh);
+}
+template <class Family>
+SLUICE_AVX2 insertion flow_map<Family>::insert_avx2(flow_map& map, bucket_hash h,
+                                                    const key_type& key, connection_word word,
+                                                    bool fresh) noexcept {
+  return map.insert_by<vacancy_avx2<Family>>(h, key, word, fresh);
+}
+
+// renew() is insert() for a key that is there; a handle of null if it is not.
+template <class Family>
+[[gnu::noinline]] insertion flow_map<Family>::renew(bucket_hash h, const key_type& key,
+                                                    connection_word word) noexcept {
+  const handle found = find(h, key);
+  if (found == nullptr) return {};
+  const connection_word old{found->value & ~connection_word::spare_mask};
+  if (!expired(old, word.seen())) return {found, outcome::existing, {}};
+  store(found, word);
+  return {found, outcome::expired, old};
+}
+
+template <class Family>
+template <auto Vacancy>
+[[gnu::always_inline]] inline insertion flow_map<Family>::insert_by(bucket_hash h,
+                                                                    const key_type& key,
+                                                                    connection_word word,
+                                                                    bool fresh) noexcept {
+  if (!fresh) [[unlikely]]
+    if (const insertion there = renew(h, key, word); there.handle != nullptr) return there;
   const std::uint16_t now = word.seen();
   bucket& first = buckets_[primary(h)];
-  bucket* second = nullptr;
-  if (!fresh) {
-    handle found = find_in(first, key);
-    if (found == nullptr && overflowed(first)) {
-      second = buckets_ + secondary(h);
-      found = find_in(*second, key);
-    }
-    if (found != nullptr) {
-      const connection_word old{found->value & ~connection_word::spare_mask};
-      if (!expired(old, now)) return {found, outcome::existing, {}};
-      store(found, word);
-      return {found, outcome::expired, old};
-    }
-  }
-
-  vacancy there = vacancy_(first, now, wide_timeouts_.data());
-  place to{&first, there.at & 3u};
-  bool idle_place = there.at < per_bucket;
-  if (!idle_place && !there.all_established && nearly_full())
-    if (const unsigned at = own_victim_(first, now, wide_timeouts_.data(), rotor_);
-        at < per_bucket) {
+  vacancy best = Vacancy(first, now, patience_.data(), rotor_);
+  place to{&first, best.at, best.rank >= expired_rank};
+  if (!to.idle) {
+    if (best.rank >= yielding_rank && nearly_full()) {
       ++rotor_;
-      return replace(first, at, key, word);
+    } else {
+      const std::uint32_t here = best.rank;
+      bucket& second = buckets_[secondary(h)];
+      best = Vacancy(second, now, patience_.data(), rotor_);
+      to = {&second, best.at, best.rank >= expired_rank};
+      if (!to.idle) {
+        // A flood into a full table: nobody here gives way to a newcomer of this kind.
+        if (here == all_established && best.rank == all_established && nearly_full() &&
+            embryonic(word.state()) && word.state() != connection_state::learned)
+          return {nullptr, outcome::no_room, {}};
+        to = choose(first, second, word);
+        if (to.in == nullptr) return {nullptr, outcome::no_room, {}};
+      }
     }
-  if (!idle_place) {
-    const bool all_live = there.all_established;
-    second = buckets_ + secondary(h);
-    there = vacancy_(*second, now, wide_timeouts_.data());
-    to = {second, there.at & 3u};
-    idle_place = there.at < per_bucket;
-    // A flood into a full table: nobody here gives way to a newcomer of this kind.
-    if (!idle_place && all_live && there.all_established && nearly_full() &&
-        embryonic(word.state()) && word.state() != connection_state::learned)
-      return {nullptr, outcome::no_room, {}};
-  }
-  if (!idle_place) {
-    const unsigned at = victim_(first, *second, word.state(), now, wide_timeouts_.data(), rotor_++);
-    to = {at == nobody ? nullptr : at < per_bucket ? &first : second, at & 3u};
-    // Nobody loses a closed one; for anything better, first see whether a resident can move.
-    if ((to.in == nullptr || to.in->entries[to.at].word.state() != connection_state::closed) &&
-        make_room(first, *second, to))
-      idle_place = true;
-    if (to.in == nullptr) return {nullptr, outcome::no_room, {}};
   }
 
   auto& entry = to.in->entries[to.at];
-  const connection_word old{entry.word.value & ~connection_word::spare_mask};
+  const std::uint64_t before = entry.word.value;
+  const connection_word old{before & ~connection_word::spare_mask};
   outcome result = outcome::inserted;
-  if (old.state() != connection_state::free) {
-    result = idle_place ? outcome::expired : outcome::evicted;
-    remove(*to.in, to.at);
+  if (old.state() == connection_state::free) {
+    ++size_;
+    ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
+  } else {
+    result = to.idle ? outcome::expired : outcome::evicted;
+    if (is_away(entry)) [[unlikely]]
+      drop_overflow(home_of(entry));
+    // Free first: a reader in another process then sees no half entry.
+    write(&entry.word, before & digit_mask);
+    if (old.state() != word.state()) {
+      --by_state_[static_cast<std::size_t>(old.state()) & 7u];
+      ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
+    }
   }
-  if (to.in != &first) add_overflow(first);
+  std::uint64_t added = key.vip_bits | (before & digit_mask);
+  if (to.in != &first) {
+    add_overflow(first);
+    added |= away_bit;
+  }
   Family::set_key(entry, key);
-  // The word last: a reader in another process then sees no half entry.
-  write(&entry.word, (word.value & ~(connection_word::spare_mask | connection_word::vip_mask)) |
-                         key.vip_bits | (entry.word.value & connection_word::spare_mask));
-  ++size_;
-  ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
+  // The word last, for the same reason.
+  write(&entry.word,
+        (word.value & ~(connection_word::spare_mask | connection_word::vip_mask)) | added);
   return {&entry.word, result, old};
+}
+
+// choose() finds a place in two full buckets; .in is null if nobody gives way.
+template <class Family>
+[[gnu::noinline]] typename flow_map<Family>::place flow_map<Family>::choose(
+    bucket& first, bucket& second, connection_word word) noexcept {
+  const unsigned at = victim_(first, second, word.state(), word.seen(), patience_.data(), rotor_++);
+  const place victim{at == nobody ? nullptr : at < per_bucket ? &first : &second, at & 3u, false};
+  // Nobody loses a closed one; for anything better, first see whether a resident can move.
+  if (at != nobody && victim.in->entries[victim.at].word.state() == connection_state::closed)
+    return victim;
+  const place room = make_room(first, second);
+  return room.in != nullptr ? room : victim;
 }
 
 // make_room() frees a place in one of two full buckets by moving residents to their other
@@ -91,17 +122,16 @@ insertion flow_map<Family>::insert(bucket_hash h, const key_type& key, connectio
 // connection_load). Lines read: 8 for a step, 32 more for two. A table that is nearly full, as in a
 // flood, has no room to make and is not worth looking through.
 template <class Family>
-bool flow_map<Family>::make_room(bucket& first, bucket& second, place& out) noexcept {
-  if (nearly_full()) return false;
+typename flow_map<Family>::place flow_map<Family>::make_room(bucket& first,
+                                                             bucket& second) noexcept {
+  if (nearly_full()) return {};
   for (unsigned steps = 1; steps <= 2; ++steps) {
     for (bucket* b : {&first, &second}) {
       const unsigned at = vacate(*b, steps);
-      if (at == per_bucket) continue;
-      out = {b, at};
-      return true;
+      if (at != per_bucket) return {b, at, true};
     }
   }
-  return false;
+  return {};
 }
 
 // vacate() frees a place of a full bucket in exactly `steps` moves; per_bucket: it cannot.
@@ -135,8 +165,8 @@ void flow_map<Family>::move(bucket& from, unsigned at, bucket& to, unsigned plac
   const key_type key = Family::key_of(old);
   Family::set_key(fresh, key);
   write(&fresh.word, (old.word.value & ~connection_word::spare_mask) |
-                         (fresh.word.value & connection_word::spare_mask));
-  write(&old.word, old.word.value & connection_word::spare_mask);
+                         (fresh.word.value & digit_mask) | (home ? 0 : away_bit));
+  write(&old.word, old.word.value & digit_mask);
   Family::set_key(old, key_type{});
   if (home) {
     drop_overflow(to);
@@ -150,18 +180,25 @@ void flow_map<Family>::move(bucket& from, unsigned at, bucket& to, unsigned plac
 // in its secondary; the sweep meets each of them anyway.
 template <class Family>
 void flow_map<Family>::bring_home(bucket& b, unsigned at) noexcept {
-  bucket& home = buckets_[primary(hasher_(Family::key_of(b.entries[at])))];
-  if (&home == &b) return;
+  if (!is_away(b.entries[at])) return;
+  bucket& home = home_of(b.entries[at]);
   if (const unsigned there = free_place(home); there != per_bucket) move(b, at, home, there, true);
 }
 
+// Mostly the first digit is all that changes.
 template <class Family>
-void flow_map<Family>::add_overflow(bucket& home) noexcept {
-  const std::uint32_t n = overflow(home);
-  if (n < max_overflow) set_overflow(home, n + 1);
+[[gnu::always_inline]] inline void flow_map<Family>::add_overflow(bucket& home) noexcept {
+  const handle first = &home.entries[0].word;
+  if ((first->value & digit_mask) < digit_mask) [[likely]]
+    return write(first, first->value + one_digit);
+  if (const std::uint32_t n = overflow(home); n < max_overflow) set_overflow(home, n + 1);
 }
 template <class Family>
-void flow_map<Family>::drop_overflow(bucket& home) noexcept {
+[[gnu::always_inline]] inline void flow_map<Family>::drop_overflow(bucket& home) noexcept {
+  const handle first = &home.entries[0].word;
+  if (const std::uint64_t digit = first->value & digit_mask;
+      digit > one_digit && digit < digit_mask)
+    return write(first, first->value - one_digit);
   const std::uint32_t n = overflow(home);
   if (n != 0 && n != max_overflow) set_overflow(home, n - 1);
 }
@@ -171,34 +208,12 @@ void flow_map<Family>::drop_overflow(bucket& home) noexcept {
 template <class Family>
 void flow_map<Family>::remove(bucket& b, unsigned at) noexcept {
   auto& entry = b.entries[at];
-  const bucket_hash h = hasher_(Family::key_of(entry));
+  bucket& home = is_away(entry) ? home_of(entry) : b;
   --size_;
   --by_state_[static_cast<std::size_t>(entry.word.state()) & 7u];
-  write(&entry.word, entry.word.value & connection_word::spare_mask);
+  write(&entry.word, entry.word.value & digit_mask);
   Family::set_key(entry, key_type{});
-  bucket& home = buckets_[primary(h)];
   if (&home != &b) drop_overflow(home);
-}
-
-// replace() is remove() and a newcomer in that place, which is in its primary bucket.
-template <class Family>
-insertion flow_map<Family>::replace(bucket& b, unsigned at, const key_type& key,
-                                    connection_word word) noexcept {
-  auto& entry = b.entries[at];
-  const connection_word old{entry.word.value & ~connection_word::spare_mask};
-  bucket& home = buckets_[primary(hasher_(Family::key_of(entry)))];
-  if (&home != &b) [[unlikely]]
-    drop_overflow(home);
-  const std::uint64_t spare = entry.word.value & connection_word::spare_mask;
-  write(&entry.word, spare);
-  Family::set_key(entry, key);
-  write(&entry.word, (word.value & ~(connection_word::spare_mask | connection_word::vip_mask)) |
-                         key.vip_bits | spare);
-  if (old.state() != word.state()) {
-    --by_state_[static_cast<std::size_t>(old.state()) & 7u];
-    ++by_state_[static_cast<std::size_t>(word.state()) & 7u];
-  }
-  return {&entry.word, outcome::evicted, old};
 }
 
 template <class Family>
@@ -261,12 +276,13 @@ bool flow_map<Family>::consistent() const noexcept {
       const auto& e = here.entries[i];
       const std::uint64_t word = e.word.value & ~connection_word::spare_mask;
       if (e.word.state() == connection_state::free) {
-        if (word != 0 || !(Family::key_of(e) == key_type{})) return false;
+        if (word != 0 || is_away(e) || !(Family::key_of(e) == key_type{})) return false;
         continue;
       }
       if (static_cast<std::size_t>(e.word.state()) >= abi::connection_state_count) return false;
       const bucket_hash h = hasher_(Family::key_of(e));
-      if (b != primary(h)) {
+      if (is_away(e) != (b != primary(h))) return false;
+      if (is_away(e)) {
         if (b != secondary(h) || !overflowed(buckets_[primary(h)])) return false;
         ++displaced;
       }

@@ -55,9 +55,10 @@ std::uint64_t flow_map<Family>::repair() noexcept {
       if (&home == &buckets_[b]) continue;
       if (find_in(home, key) == nullptr) {
         add_overflow(home);
+        write(&e.word, e.word.value | away_bit);
         continue;
       }
-      const std::uint64_t count_bits = e.word.value & connection_word::spare_mask;
+      const std::uint64_t count_bits = e.word.value & digit_mask;
       clear(e);
       write(&e.word, count_bits);
       ++removed;

@@ -211,6 +211,50 @@ TYPED_TEST(eviction, OwnHalfOpenOneBeforeTheSecondaryOfANearlyFullTable) {
   EXPECT_TRUE(map.consistent());
 }
 
+// Both instruction sets choose the same place of a bucket, and of two, whatever is in them.
+TYPED_TEST(eviction, TwinsAgree) {
+  if (best_instruction_set() < instruction_set::avx2) GTEST_SKIP() << "not on this processor";
+  alignas(32) static constexpr std::array<std::int32_t, 8> patience{-1, 10,  30,  60,
+                                                                    30, 120, 300, 900};
+  test::random_source random{17};
+  std::array<std::uint64_t, 8> met{};
+  for (int round = 0; round < 200'000; ++round) {
+    std::array<typename TypeParam::bucket, 2> buckets{};
+    const auto now = static_cast<std::uint16_t>(random());
+    // Few states and few ages, so that many are equal; all the other bits are anything.
+    const std::uint64_t states = 1 + random.below(8);
+    const std::uint64_t ages = random.below(4) == 0 ? 1000 : 1 + random.below(40);
+    const bool room = random.below(4) == 0;
+    for (auto& b : buckets)
+      for (auto& e : b.entries) {
+        const auto state = static_cast<connection_state>(room ? random.below(states)
+                                                              : 1 + (states + random.below(2)) % 7);
+        const auto seen = static_cast<std::uint16_t>(now - random.below(ages));
+        e.word = connection_word{random()}.with_state(state).with_seen(seen);
+      }
+    const auto turn = static_cast<unsigned>(random());
+    bool full = true;
+    for (const auto& b : buckets) {
+      const vacancy one = vacancy_scalar<TypeParam>(b, now, patience.data(), turn);
+      const vacancy two = vacancy_avx2<TypeParam>(b, now, patience.data(), turn);
+      ASSERT_EQ(one.rank, two.rank) << round;
+      if (one.rank >= yielding_rank) {
+        ASSERT_EQ(one.at, two.at) << round;
+      }
+      full = full && one.rank < expired_rank;
+      ++met[one.rank];
+    }
+    if (!full) continue;
+    const auto newcomer = static_cast<connection_state>(1 + random.below(7));
+    ASSERT_EQ(
+        victim_scalar<TypeParam>(buckets[0], buckets[1], newcomer, now, patience.data(), turn),
+        victim_avx2<TypeParam>(buckets[0], buckets[1], newcomer, now, patience.data(), turn))
+        << round;
+  }
+  for (const std::uint32_t rank : {all_established, none_yields, 4u, 5u, expired_rank, free_rank})
+    EXPECT_GT(met[rank], 1000u) << rank;
+}
+
 // A flood of SYNs, ten times the table's size, within a few seconds, beside established
 // connections that send now and then, up to 60% of the table.
 TYPED_TEST(eviction, SynFloodTakesNothingFromTheEstablished) {
