@@ -141,13 +141,10 @@ std::vector<std::uint64_t> slots_of(const abi::config_view& view, std::uint32_t 
   if (slots == 0) return {};
   std::vector<std::uint64_t> out(SLUICE_TABLE_ELEMENTS(std::size_t{slots}));
   out[0] = slots | table_word(view, *s);
+  const abi::slot_table table = view.table_of(*s);
+  if (!members_only && table.size() != slots) return {};
   for (std::uint32_t i = 0; i < slots; ++i) {
-    std::uint32_t position = i;
-    if (!members_only) {
-      const std::uint16_t* at = view.table_slot(*s, i);
-      if (at == nullptr) return {};
-      position = *at;
-    }
+    const std::uint32_t position = members_only ? i : table[i];
     out[1 + i / 2] |= std::uint64_t{view.member(*s, position).value} << (i % 2 * 32);
   }
   return out;

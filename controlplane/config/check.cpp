@@ -10,6 +10,7 @@
 #include "controlplane/config/kernel_port.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/slot_table.hpp"
 #include "dataplane/abi/version.hpp"
 
 namespace sluice::config {
@@ -18,9 +19,8 @@ namespace {
 using model::service;
 
 constexpr std::size_t longest_name = 48;  // its place in the shared tables
-// Positions in a lookup table are 16 bits wide (dataplane/abi/service_table.hpp).
+// Positions in a lookup table have at most 16 bits (dataplane/abi/slot_table.hpp).
 constexpr std::size_t max_service_backends = 65535;
-constexpr std::size_t bytes_per_slot = 2;
 
 struct address_hash {
   std::size_t operator()(const ip_address& a) const noexcept {
@@ -319,11 +319,12 @@ void check_dscps(const std::vector<service>& services, const std::vector<service
 void check_limits(const std::vector<service>& services, unsigned line, const context& node,
                   yaml::error_list& errors) {
   std::size_t backends = 0;
-  std::uint64_t slots = 0;
+  std::uint64_t table_bytes = 0;
   std::vector<const model::prefix_set*> lists;  // that differ
   for (const service& s : services) {
     backends += s.backends.size();
-    slots += model::sized(s.scheduler) ? s.table_size : s.backends.size();
+    const std::size_t slots = model::sized(s.scheduler) ? s.table_size : s.backends.size();
+    table_bytes += abi::table_bytes(static_cast<std::uint32_t>(slots), s.backends.size());
     for (const model::prefix_set* set : {&s.allow, &s.deny})
       if (set->given() && lists.size() <= abi::max_prefix_lists &&
           std::none_of(lists.begin(), lists.end(), [set](const auto* l) { return *l == *set; }))
@@ -344,8 +345,8 @@ void check_limits(const std::vector<service>& services, unsigned line, const con
                "more than " + std::to_string(abi::max_prefix_lists) +
                    " different allow and deny lists; expected services to share them");
   if (node.table_memory_mib != 0)
-    exceeded("MiB of lookup tables", (slots * bytes_per_slot + (1u << 20) - 1) >> 20,
-             "table-memory", node.table_memory_mib);
+    exceeded("MiB of lookup tables", (table_bytes + (1u << 20) - 1) >> 20, "table-memory",
+             node.table_memory_mib);
 }
 
 // check_values() looks at what a parser guarantees and a program may get wrong.

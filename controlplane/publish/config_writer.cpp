@@ -95,9 +95,8 @@ std::string config_writer::check(const published_state& state) const {
   std::map<std::uint64_t, std::uint64_t> lists;  // digest -> bytes
   for (const auto& s : state.services) {
     if (!s.backends.empty())
-      bytes +=
-          rounded(std::uint64_t{schedule::largest_table(s.kind, s.backends.size(), s.table_size)} *
-                  sizeof(std::uint16_t));
+      bytes += rounded(abi::table_bytes(
+          schedule::largest_table(s.kind, s.backends.size(), s.table_size), s.backends.size()));
     for (const auto& list : {s.allow, s.deny})
       if (list) lists.emplace(list->digest(), rounded(list->bytes()));
   }

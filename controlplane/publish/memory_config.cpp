@@ -91,8 +91,8 @@ tl::expected<config_segment, std::string> make_config(const model::desired_state
   for (const auto& s : wanted.services) {
     backends += s.backends.size();
     limits.arena_bytes +=
-        std::uint64_t{schedule::largest_table(s.kind, s.backends.size(), s.table_size)} *
-            sizeof(std::uint16_t) +
+        abi::table_bytes(schedule::largest_table(s.kind, s.backends.size(), s.table_size),
+                         s.backends.size()) +
         arena::alignment;
     for (const auto& list : {s.allow, s.deny})
       if (list) limits.arena_bytes += list->bytes() + arena::alignment;

@@ -42,7 +42,7 @@ tl::expected<recovered_table, std::string> recover_table(const abi::config_view&
       return failure{"service " + name + ": its members are out of order or have no weight"};
     table.key.members.push_back(m);
   }
-  if (row.table_size == 0 || view.table_slot(row, row.table_size - 1) == nullptr)
+  if (view.table_of(row).empty())
     return failure{"service " + name + ": its lookup table is out of bounds"};
   table.service = std::move(name);
   return table;

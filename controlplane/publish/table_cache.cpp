@@ -41,22 +41,19 @@ table_cache::table_cache(config_segment& segment, std::uint64_t seed)
       seed_{seed},
       arena_{segment.layout().arena, segment.layout().arena_bytes} {}
 
-std::span<std::uint16_t> table_cache::slots(const lookup_table& t) const noexcept {
-  return {reinterpret_cast<std::uint16_t*>(segment_->data() + t.offset), t.key.size};
-}
-
 tl::expected<lookup_table*, table_cache::error> table_cache::want(table_key key) {
   const std::uint64_t hash = key.hash();
   const auto [first, last] = tables_.equal_range(hash);
   for (auto i = first; i != last; ++i)
     if (i->second->key == key) return i->second.get();
-  const auto offset = arena_.allocate(bytes(key.size));
+  const std::uint64_t size = bytes(key);
+  const auto offset = arena_.allocate(size);
   if (!offset)
     return tl::unexpected{error{failure::full, "the memory for lookup tables is used up (" +
                                                    std::to_string(arena_.capacity() >> 20) +
                                                    " MiB for all generations)"}};
-  if (auto memory = segment_->reserve(*offset, bytes(key.size)); !memory) {
-    arena_.release(*offset, bytes(key.size));
+  if (auto memory = segment_->reserve(*offset, size); !memory) {
+    arena_.release(*offset, size);
     return tl::unexpected{error{failure::no_memory, memory.error()}};
   }
   auto table = std::make_unique<lookup_table>();
@@ -72,13 +69,15 @@ tl::expected<std::size_t, table_cache::error> table_cache::build() {
   std::vector<std::string> errors(unbuilt_.size());
   const auto one = [&](std::size_t i) {
     lookup_table& t = *unbuilt_[i];
-    const std::span<std::uint16_t> out = slots(t);
+    const auto positions = std::make_unique_for_overwrite<std::uint16_t[]>(t.key.size);
+    const std::span<std::uint16_t> out{positions.get(), t.key.size};
     if (auto done = schedule::build(t.key.kind, t.key.members, seed_, out); !done) {
       errors[i] = done.error();
       return;
     }
     t.digest = maglev::digest(t.key.members, out);
     t.counts = count_slots(out, t.key.members.size());
+    abi::write_slots(out, t.key.members.size(), place(t));
     t.built = true;
   };
   if (unbuilt_.size() == 1) {
@@ -127,7 +126,7 @@ bool table_cache::adopt(table_key key, std::uint64_t offset, std::uint64_t diges
       return i->second->digest == digest;  // shared by two services
   for (const auto& t : foreign_)
     if (t->key == key && t->offset == offset) return t->digest == digest;
-  if (!arena_.claim(offset, bytes(key.size))) return false;
+  if (!arena_.claim(offset, bytes(key))) return false;
 
   auto table = std::make_unique<lookup_table>();
   table->key = std::move(key);
@@ -135,7 +134,9 @@ bool table_cache::adopt(table_key key, std::uint64_t offset, std::uint64_t diges
   table->digest = digest;
   table->last_generation = generation;
   table->built = true;
-  const std::span<const std::uint16_t> content = slots(*table);
+  const abi::slot_table slots{place(*table), table->key.size, table->key.members.size()};
+  std::vector<std::uint16_t> content(slots.size());
+  for (std::uint32_t i = 0; i < slots.size(); ++i) content[i] = slots[i];
   table->counts = count_slots(content, table->key.members.size());
   if (table->counts.empty() || maglev::digest(table->key.members, content) != digest) {
     release(*table);

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -68,10 +67,12 @@ class table_cache {
   [[nodiscard]] std::uint64_t bytes_used() const noexcept { return arena_.used(); }
 
  private:
-  [[nodiscard]] std::span<std::uint16_t> slots(const lookup_table& t) const noexcept;
-  void release(const lookup_table& t) { arena_.release(t.offset, bytes(t.key.size)); }
-  static std::uint64_t bytes(std::uint32_t size) noexcept {
-    return std::uint64_t{size} * sizeof(std::uint16_t);
+  [[nodiscard]] std::byte* place(const lookup_table& t) const noexcept {
+    return segment_->data() + t.offset;
+  }
+  void release(const lookup_table& t) { arena_.release(t.offset, bytes(t.key)); }
+  static std::uint64_t bytes(const table_key& key) noexcept {
+    return abi::table_bytes(key.size, key.members.size());
   }
 
   config_segment* segment_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The schedulers' tables: u16 positions into a service's members, as the workers read them
-// (abi::scheduler says how). Each is a pure function of (kind, members sorted by identity,
-// weights, seed, size): every node of a cluster builds the same table, whatever the order in
-// which backends arrived.
+// The schedulers' tables: positions into a service's members, as the workers read them
+// (abi::scheduler says how; abi/slot_table.hpp, in how many bytes). Each is a pure function of
+// (kind, members sorted by identity, weights, seed, size): every node of a cluster builds the same
+// table, whatever the order in which backends arrived.
 //
 // - maglev, source_hash: controlplane/maglev. So is the table of the least_connections kinds:
 //   it names a backend where there is no telling who has fewest.

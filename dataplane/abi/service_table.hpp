@@ -6,7 +6,7 @@
 //   segment_header | config_control | slot 0 | slot 1 | slot 2 | arena
 //
 // A slot holds one generation: header and rows. The arena holds the schedulers'
-// tables (Maglev: u16 positions into the service's members); a table that no
+// tables (slot_table.hpp: positions into the service's members); a table that no
 // generation in use refers to is free. All offsets are from the segment's start.
 //
 // Threading: rows of a published slot do not change until every reader has moved on
@@ -27,6 +27,7 @@
 #include "dataplane/abi/net_types.hpp"
 #include "dataplane/abi/prefix_list.hpp"
 #include "dataplane/abi/service_options.hpp"
+#include "dataplane/abi/slot_table.hpp"
 #include "dataplane/abi/version.hpp"
 
 namespace sluice::abi {
@@ -43,7 +44,7 @@ enum class forward_mode : std::uint8_t {
   count_ = 8,
 };
 
-// How a service's table of u16 (positions into its members) is read for a new connection.
+// How a service's table of positions into its members is read for a new connection.
 // The tables are the control plane's work: the worker only picks a slot. Whatever the
 // scheduler, a packet that neither begins a connection nor finds one in the table goes to the
 // slot of its hash (stateless_choice.hpp).
@@ -135,7 +136,7 @@ struct alignas(cache_line) service_row {
   std::uint32_t member_first;  // into the member rows
   std::uint32_t member_count;  // 0: no backend takes new connections
   std::uint32_t table_size;    // slots
-  std::uint64_t table_offset;  // of u16[table_size], from the segment's start
+  std::uint64_t table_offset;  // of the table (slot_table.hpp), from the segment's start
   std::uint64_t table_digest;  // FNV-1a of (backend identity per slot), for comparing nodes
   std::uint16_t mss_clamp;     // largest MSS a client's SYN may announce; 0: left alone
   std::uint16_t reserved0;
@@ -451,17 +452,6 @@ class config_view {
   [[nodiscard]] const backend_row* backend_at(std::uint32_t index) const noexcept {
     return index < header_.backend_count ? backends_ + index : nullptr;
   }
-  // table_slot() returns the address of a service's table slot, or null if the table
-  // is not inside the arena.
-  [[nodiscard]] const std::uint16_t* table_slot(const service_row& s,
-                                                std::uint32_t slot) const noexcept {
-    const std::uint32_t size = once(s.table_size);
-    const std::uint64_t offset = once(s.table_offset);
-    if (slot >= size || offset < arena_first_ || offset > arena_last_ || (offset & 1) != 0 ||
-        std::uint64_t{size} * sizeof(std::uint16_t) > arena_last_ - offset)
-      return nullptr;
-    return reinterpret_cast<const std::uint16_t*>(segment_ + offset) + slot;
-  }
   // member() returns the backend at a position of a service's members (none: impossible).
   [[nodiscard]] backend_ref member(const service_row& s, std::uint32_t position) const noexcept {
     const std::uint32_t count = once(s.member_count);
@@ -471,13 +461,14 @@ class config_view {
     return members_[first + position];
   }
   // table_of() and members_of() are a service's whole table and members; empty: impossible.
-  [[nodiscard]] std::span<const std::uint16_t> table_of(const service_row& s) const noexcept {
+  [[nodiscard]] slot_table table_of(const service_row& s) const noexcept {
     const std::uint32_t size = once(s.table_size);
+    const std::uint32_t count = once(s.member_count);
     const std::uint64_t offset = once(s.table_offset);
-    if (offset < arena_first_ || offset > arena_last_ || (offset & 1) != 0 ||
-        std::uint64_t{size} * sizeof(std::uint16_t) > arena_last_ - offset)
+    if (size > most_slots || offset < arena_first_ || offset > arena_last_ || (offset & 1) != 0 ||
+        table_bytes(size, count) > arena_last_ - offset)
       return {};
-    return {reinterpret_cast<const std::uint16_t*>(segment_ + offset), size};
+    return {segment_ + offset, size, count};
   }
   [[nodiscard]] std::span<const backend_ref> members_of(const service_row& s) const noexcept {
     const std::uint32_t count = once(s.member_count);
@@ -487,8 +478,14 @@ class config_view {
   }
   // choose() returns the backend that the scheduler's table names for a flow hash.
   [[nodiscard]] backend_ref choose(const service_row& s, std::uint64_t flow_hash) const noexcept {
-    const std::uint16_t* slot = table_slot(s, sluice_slot(flow_hash, s.table_size));
-    return slot == nullptr ? backend_ref{} : member(s, *slot);
+    const slot_table table = table_of(s);
+    return table.empty() ? backend_ref{}
+                         : member(s, position_at(table.of(flow_hash), table.wide()));
+  }
+  // in_slot() returns the backend that a slot of the table names; any number.
+  [[nodiscard]] backend_ref in_slot(const service_row& s, std::uint32_t slot) const noexcept {
+    const slot_table table = table_of(s);
+    return slot < table.size() ? member(s, table[slot]) : backend_ref{};
   }
 
   // options() returns what a service asks for besides its row; null if it is not in use.

@@ -7,7 +7,7 @@
 
 namespace sluice::abi {
 
-inline constexpr std::uint32_t abi_version = 5;
+inline constexpr std::uint32_t abi_version = 6;
 
 inline constexpr std::uint64_t config_magic = 0x31474643'43554c53ull;       // "SLUCCFG1"
 inline constexpr std::uint64_t observation_magic = 0x31534254'43554c53ull;  // "SLUCTBS1"

@@ -142,11 +142,13 @@ template <class Family>
     }
     n.hash = choice_hash(i, *s, n.options);
     if (!abi::does_without_table(*s)) [[likely]] {
-      n.slot = view_.table_slot(*s, sluice_slot(n.hash, s->table_size));
-      if (n.slot == nullptr) {
+      const abi::slot_table table = view_.table_of(*s);
+      if (table.empty()) {
         drop(p, counter_id::drop_bad_table);
         continue;
       }
+      n.slot = table.of(n.hash);
+      n.wide = table.wide();
       __builtin_prefetch(n.slot);
     } else {
       n.backend = abi::stateless_choice(view_, *s, n.hash);
@@ -156,12 +158,12 @@ template <class Family>
   for (unsigned j = 0; j < going; ++j) {
     newcomer& c = newcomers_[j];
     if (c.members != nullptr) [[likely]] {
-      const std::uint16_t position = *c.slot;
+      const std::uint16_t position = abi::position_at(c.slot, abi::slots_are_wide(c.member_count));
       c.backend = position < c.member_count ? c.members[position] : abi::backend_ref{};
       __builtin_prefetch(&line_of(c.backend));
       continue;
     }
-    if (c.slot != nullptr) c.backend = view_.member(*c.service, *c.slot);
+    if (c.slot != nullptr) c.backend = view_.member(*c.service, abi::position_at(c.slot, c.wide));
     view_.prefetch_backend(c.backend);
     __builtin_prefetch(&line_of(c.backend));
   }
@@ -219,7 +221,7 @@ template <class Family>
   n.member_count = s->member_count;
   n.service_number = s->service;
   n.hash = hash;
-  n.slot = s->slots + sluice_slot(hash, s->table_size);
+  n.slot = s->slots.of(hash);
   n.in_batch = static_cast<std::uint8_t>(k);
   __builtin_prefetch(n.slot);
   return true;

@@ -141,7 +141,7 @@ class packet_path {
   struct newcomer {
     const abi::service_row* service;
     const abi::service_options* options;  // null: none
-    const std::uint16_t* slot;            // of the scheduler's table; null: backend is known
+    const std::byte* slot;                // of the scheduler's table; null: backend is known
     const abi::backend_ref* members;      // copied from the service_cache; null: the long way
     std::uint64_t hash;                   // abi::choice_hash()
     abi::backend_ref backend;             // by the hash, or by its QUIC connection id
@@ -149,6 +149,7 @@ class packet_path {
     std::uint16_t service_number;         // with members
     std::uint8_t in_batch;
     bool by_id;
+    bool wide;  // slot, without members
   };
   // A look-up of a burst that is under way; a bit for each packet of the batch.
   static constexpr unsigned chunk = connection::flow_map<connection::ipv4>::chunk;

@@ -19,10 +19,9 @@ class service_cache {
  public:
   struct alignas(cache_line) place {
     std::uint64_t match;              // generation 24 | spare | vip_bits 16 | port 16, raw
-    const std::uint16_t* slots;       // table_size of them, shared memory: not to be trusted
+    abi::slot_table slots;            // shared memory: not to be trusted. Empty: none of these
     const abi::backend_ref* members;  // the same
     const abi::service_row* row;
-    std::uint32_t table_size;
     std::uint32_t member_count;
     std::uint16_t service;
   };
@@ -47,7 +46,7 @@ class service_cache {
     const std::uint64_t match = generation_ | vip_bits << 16 | raw_port;
     place* const pair = &places_[2 * (match * 0x9e3779b97f4a7c15u >> (65 - bits))];
     if (pair->match == match) [[likely]]
-      return pair->table_size != 0 ? pair : nullptr;
+      return pair->slots.empty() ? nullptr : pair;
     return look(view, vip, match, pair);
   }
 
@@ -57,7 +56,7 @@ class service_cache {
 
   [[gnu::noinline]] const place* look(const abi::config_view& view, const abi::vip_row& vip,
                                       std::uint64_t match, place* pair) const noexcept {
-    if (pair[1].match == match) return pair[1].table_size != 0 ? &pair[1] : nullptr;
+    if (pair[1].match == match) return pair[1].slots.empty() ? nullptr : &pair[1];
     // Of this generation: taken.
     place& p = pair[0].match >> 40 == generation_ >> 40 ? pair[1] : pair[0];
     p = {};
@@ -71,12 +70,11 @@ class service_cache {
     const auto slots = view.table_of(*s);
     const auto members = view.members_of(*s);
     if (slots.empty() || members.empty()) return nullptr;
-    p.slots = slots.data();
     p.members = members.data();
     p.row = s;
     p.member_count = static_cast<std::uint32_t>(members.size());
     p.service = static_cast<std::uint16_t>(s->self);
-    p.table_size = static_cast<std::uint32_t>(slots.size());
+    p.slots = slots;
     return &p;
   }
 

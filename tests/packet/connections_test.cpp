@@ -65,7 +65,7 @@ class connections : public ::testing::Test {
   // there from now on.
   void leave_table(std::uint32_t service, std::uint16_t member) {
     const abi::service_row& s = tables.service(service);
-    for (std::uint32_t i = 0; i < s.table_size; ++i) tables.table(s)[i] = member;
+    for (std::uint32_t i = 0; i < s.table_size; ++i) tables.set_slot(s, i, member);
   }
   table_builder tables;
 };
@@ -180,7 +180,7 @@ TEST_F(connections, of_a_backend_that_is_down_move_and_stay_moved) {
   ASSERT_GT(had, 50u);
   // Backend 2 is down: out of the scheduler's table, and keeps nothing.
   for (std::uint32_t i = 0; i < 251; ++i)
-    if (tables.table(tables.service(0))[i] == 2) tables.table(tables.service(0))[i] = 3;
+    if (tables.slot(tables.service(0), i) == 2) tables.set_slot(tables.service(0), i, 3);
   tables.backend(2).flags = abi::backend_in_use | abi::backend_has_next_hop;
   b.path().set_view(tables.view());
   for (int round = 0; round < 2; ++round)

@@ -54,7 +54,7 @@ class icmp : public ::testing::Test {
   }
   void all_slots_to(std::uint32_t service, std::uint16_t member) {
     const abi::service_row& s = tables.service(service);
-    for (std::uint32_t i = 0; i < s.table_size; ++i) tables.table(s)[i] = member;
+    for (std::uint32_t i = 0; i < s.table_size; ++i) tables.set_slot(s, i, member);
   }
   table_builder tables;
 };

@@ -278,7 +278,7 @@ TEST_F(nat_world, a_backend_that_goes_away) {
   abi::backend_row& gone = tables.backend(tables.member(s.member_first + which).index());
   gone.flags = abi::backend_in_use;
   for (std::uint32_t i = 0; i < s.table_size; ++i)
-    tables.table(s)[i] = static_cast<std::uint16_t>(1 - which);
+    tables.set_slot(s, i, static_cast<std::uint16_t>(1 - which));
   ++tables.header().number;
   b.path().set_view(tables.view());
   const segment moved = to_server(b, {.from = client(nat_two), .to = vip(nat_two)});

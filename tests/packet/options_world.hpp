@@ -63,7 +63,7 @@ class options : public ::testing::Test {
   void set_table(std::uint32_t service, const std::vector<std::uint16_t>& members) {
     const abi::service_row& s = tables.service(service);
     for (std::uint32_t i = 0; i < s.table_size; ++i)
-      tables.table(s)[i] = members[i % members.size()];
+      tables.set_slot(s, i, members[i % members.size()]);
   }
   std::uint16_t add_list(const std::vector<ipv4_range>& ranges) {
     std::uint64_t at = tables.layout().arena + 65536 + tables.header().list_count * 300'000u;

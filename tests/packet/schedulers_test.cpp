@@ -38,7 +38,7 @@ struct world : table_builder {
           ip_address::v4({198, 51, 100, 10}), protocol, 443, 443, abi::forward_mode::dsr_l2,
           backends, static_cast<std::uint32_t>(slots.size())));
       service(id).kind = kind;
-      for (std::size_t i = 0; i < slots.size(); ++i) table(service(id))[i] = slots[i];
+      for (std::uint32_t i = 0; i < slots.size(); ++i) set_slot(service(id), i, slots[i]);
     }
     for (unsigned i = 0; i < 2 * members; ++i) backend(i).weight = weights[i % members];
   }
@@ -217,6 +217,53 @@ TEST(schedulers, least_connections_is_even_at_any_moment) {
     }
     ASSERT_LE(high - low, 1u);
   }
+}
+
+// A service of 257 members has wide slots: a packet goes where its hash says all the same, beside
+// services with narrow ones and in one burst with theirs.
+TEST(schedulers, slots_of_either_width) {
+  constexpr std::array<unsigned, 3> sizes{256, 257, 1};
+  table_builder tables{{4, 1024, 1 << 20}};
+  const auto vip = [](std::size_t i) {
+    return ip_address::v4({198, 51, 100, static_cast<std::uint8_t>(10 + i)});
+  };
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    std::vector<table_builder::backend_spec> backends;
+    for (unsigned k = 0; k < sizes[i]; ++k)
+      backends.push_back(
+          {ip_address::v4({10, static_cast<std::uint8_t>(i), static_cast<std::uint8_t>(k >> 8),
+                           static_cast<std::uint8_t>(k)}),
+           {2, 0, 0, 0, 0xb, 1},
+           0,
+           1500,
+           all_flags});
+    (void)tables.add_service(vip(i), ip_proto::tcp, 443, 443, abi::forward_mode::dsr_l2, backends,
+                             4099);
+  }
+  const auto view = tables.view();
+  bench b{view, 65536};
+  std::map<std::uint32_t, unsigned> reached;
+  for (unsigned first = 0; first < 9000; first += 30) {
+    std::vector<input> burst;
+    for (unsigned n = first; n < first + 30; ++n)
+      burst.push_back({ethernet(
+          0x0800, ip4({.source = {203, 0, 113, 7},
+                       .destination = {198, 51, 100, static_cast<std::uint8_t>(10 + n % 3)}},
+                      tcp({1024 + n, 443, syn})))});
+    const auto results = b.run(burst);
+    for (unsigned n = first; n < first + 30; ++n) {
+      const result& r = results[n - first];
+      const std::uint64_t hash = sluice_flow_hash4(
+          view.header().hash_seed, ip_address::v4({203, 0, 113, 7}).v4_raw().raw(),
+          vip(n % 3).v4_raw().raw(), be16{static_cast<std::uint16_t>(1024 + n)}.raw(),
+          be16{443}.raw(), 6);
+      const abi::service_row& s = tables.service(n % 3);
+      ASSERT_EQ(r.outcome, verdict::forward);
+      ASSERT_EQ(r.backend, view.member(s, sluice_slot(hash, s.table_size) % s.member_count)) << n;
+      ++reached[r.backend.index()];
+    }
+  }
+  EXPECT_EQ(reached.count(256 + 256), 1u) << "the member that one byte cannot name";
 }
 
 // The one whose connections end, or that comes anew, is filled up first.

@@ -40,7 +40,7 @@ class steering : public ::testing::TestWithParam<unsigned> {
   void leave_table(std::uint16_t member) {
     for (std::uint32_t k = 0; k < 3; ++k) {
       const abi::service_row& s = tables.service(k);
-      for (std::uint32_t i = 0; i < s.table_size; ++i) tables.table(s)[i] = member;
+      for (std::uint32_t i = 0; i < s.table_size; ++i) tables.set_slot(s, i, member);
     }
   }
   // arrive() has a packet come to a worker; returns the backend that it reached.

@@ -56,8 +56,14 @@ class table_builder {
   abi::backend_ref& member(std::uint32_t i) {
     return rows<abi::backend_ref>(layout_.member_rows)[i];
   }
-  std::uint16_t* table(const abi::service_row& s) {
-    return reinterpret_cast<std::uint16_t*>(bytes() + s.table_offset);
+  // slot() and set_slot() are of a service's table, in the form that its number of members asks
+  // for; there is room for either.
+  [[nodiscard]] std::uint16_t slot(const abi::service_row& s, std::uint32_t i) {
+    return abi::slot_table{bytes() + s.table_offset, s.table_size, s.member_count}[i];
+  }
+  void set_slot(const abi::service_row& s, std::uint32_t i, std::uint16_t position) {
+    const std::uint64_t width = abi::slots_are_wide(s.member_count) ? 2 : 1;
+    std::memcpy(bytes() + s.table_offset + i * width, &position, width);
   }
 
   // vip() returns the row of an address, new or not.
@@ -111,7 +117,7 @@ class table_builder {
     arena_used_ += std::uint64_t{table_size} * 2;
     if (arena_used_ > layout_.arena_bytes) throw std::length_error{"arena"};
     for (std::uint32_t i = 0; i < table_size && !backends.empty(); ++i)
-      table(s)[i] = static_cast<std::uint16_t>(i % backends.size());
+      set_slot(s, i, static_cast<std::uint16_t>(i % backends.size()));
     for (const backend_spec& b : backends) {
       abi::backend_row& row = backend(h.backend_count);
       row = {};

@@ -71,8 +71,8 @@ void fill(const description& from, test::table_builder& to) {
     row.kind = s.kind;
     row.mss_clamp = static_cast<std::uint16_t>(s.mss_clamp);
     if (s.answers_echo) row.flags = abi::service_answers_echo;
-    std::copy(s.table.begin(), s.table.end(), to.table(row));
     row.member_count = static_cast<std::uint32_t>(s.members.size());
+    for (std::uint32_t i = 0; i < row.table_size; ++i) to.set_slot(row, i, s.table[i]);
     for (const unsigned m : s.members)
       to.member(h.member_count++) = abi::backend_ref::make(m, from.backends[m].incarnation);
   }

@@ -37,8 +37,7 @@ struct schedule_context {
 
   // in_slot() is the backend that a slot of the service's table names.
   [[nodiscard]] abi::backend_ref in_slot(std::uint32_t slot) const noexcept {
-    const std::uint16_t* at = view.table_slot(service, slot);
-    return at == nullptr ? abi::backend_ref{} : view.member(service, *at);
+    return view.in_slot(service, slot);
   }
 };
 

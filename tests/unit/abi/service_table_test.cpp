@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <memory>
@@ -147,11 +148,8 @@ TEST(service_table, choose_follows_table_and_members) {
   s.member_count = 2;
   s.table_size = 4;
   s.table_offset = c.layout.arena;
-  auto* table = reinterpret_cast<std::uint16_t*>(c.base + c.layout.arena);
-  table[0] = 0;
-  table[1] = 1;
-  table[2] = 1;
-  table[3] = 7;  // impossible
+  write_slots(std::array<std::uint16_t, 4>{0, 1, 1, 7}, 2,
+              c.base + c.layout.arena);  // 7: impossible
   auto* members = c.rows<backend_ref>(c.layout.member_rows);
   members[2] = backend_ref::make(5, 3);
   members[3] = backend_ref::make(6, 0);
@@ -161,6 +159,75 @@ TEST(service_table, choose_follows_table_and_members) {
   EXPECT_EQ(v.choose(s, slot(1)), backend_ref::make(6, 0));
   EXPECT_EQ(v.choose(s, slot(2)), backend_ref::make(6, 0));
   EXPECT_TRUE(v.choose(s, slot(3)).none());
+}
+
+// Both widths name the same positions, whatever the size, and the same ones by hash.
+TEST(service_table, narrow_and_wide_slots_name_the_same) {
+  EXPECT_FALSE(slots_are_wide(0));
+  EXPECT_FALSE(slots_are_wide(256));
+  EXPECT_TRUE(slots_are_wide(257));
+  std::mt19937_64 random{2};
+  for (const std::uint32_t size : {1u, 2u, 3u, 63u, 64u, 65u, 251u, 1021u, 65537u}) {
+    std::vector<std::uint16_t> positions(size);
+    for (auto& p : positions) p = static_cast<std::uint16_t>(random() % 256);
+    positions.back() = 255;
+    const auto memory = std::make_unique<std::byte[]>(table_bytes(size, 256));
+    const auto wide_memory = std::make_unique<std::byte[]>(table_bytes(size, 257));
+    write_slots(positions, 256, memory.get());
+    write_slots(positions, 257, wide_memory.get());
+    const slot_table narrow{memory.get(), size, 256};
+    const slot_table wide{wide_memory.get(), size, 257};
+    ASSERT_EQ(narrow.size(), size);
+    ASSERT_EQ(wide.size(), size);
+    for (std::uint32_t i = 0; i < size; ++i) {
+      ASSERT_EQ(narrow[i], positions[i]);
+      ASSERT_EQ(wide[i], positions[i]);
+    }
+    const auto check = [&](std::uint64_t hash) {
+      const std::uint16_t right = positions[sluice_slot(hash, size)];
+      ASSERT_EQ(position_at(narrow.of(hash), narrow.wide()), right) << size << ' ' << hash;
+      ASSERT_EQ(position_at(wide.of(hash), wide.wide()), right) << size << ' ' << hash;
+    };
+    check(0);
+    check(~std::uint64_t{0});
+    for (int i = 0; i < 20'000; ++i) check(random());
+    for (std::uint64_t i = 1; i < size; ++i)  // where one slot ends and the next begins
+      for (std::uint64_t near = 0; near < 3; ++near) check(((i << 32) / size - 1 + near) << 32);
+  }
+}
+
+TEST(service_table, positions_that_need_two_bytes) {
+  const std::array<std::uint16_t, 4> positions{256, 255, 65535, 0x0100};
+  std::array<std::byte, 8> memory{};
+  write_slots(positions, 65536, memory.data());
+  const slot_table table{memory.data(), 4, 65536};
+  for (std::uint32_t i = 0; i < 4; ++i) EXPECT_EQ(table[i], positions[i]);
+}
+
+TEST(service_table, a_table_lies_inside_the_arena_with_all_its_bytes) {
+  memory_config c;
+  service_row& s = c.add_service(0);
+  s.table_size = 251;
+  const config_view v = c.view();
+  for (const std::uint32_t members : {1u, 256u, 257u, 0xffffffffu}) {
+    s.member_count = members;
+    const std::uint64_t bytes = members <= 256 ? 252 : 502;
+    ASSERT_EQ(table_bytes(251, members), bytes);
+    s.table_offset = c.layout.total - bytes;
+    EXPECT_EQ(v.table_of(s).size(), 251u) << members;
+    s.table_offset += 2;
+    EXPECT_TRUE(v.table_of(s).empty()) << members;
+    s.table_offset = c.layout.arena - 2;
+    EXPECT_TRUE(v.table_of(s).empty()) << members;
+    s.table_offset = c.layout.arena + 1;
+    EXPECT_TRUE(v.table_of(s).empty()) << members;
+  }
+  s.table_offset = c.layout.arena;
+  for (const std::uint32_t size : {0u, 0x40000000u, 0x80000000u, 0xffffffffu}) {
+    s.table_size = size;
+    EXPECT_TRUE(v.table_of(s).empty()) << size;
+    EXPECT_TRUE(v.choose(s, ~std::uint64_t{0}).none()) << size;
+  }
 }
 
 TEST(service_table, a_backend_row_of_another_incarnation_is_not_found) {

@@ -286,8 +286,9 @@ TEST(services, limits_of_the_node) {
             "(controlplane.limits.services in node.yaml)\n"
             "services.yaml:1: services: 6 backends; expected at most 4 "
             "(controlplane.limits.backends in node.yaml)");
-  EXPECT_EQ(errors_of(many(3, 0), {.table_memory_mib = 64}),
-            "services.yaml:1: services: 96 MiB of lookup tables; expected at most 64 "
+  EXPECT_EQ(errors_of(many(3, 0), {.table_memory_mib = 48}), "");
+  EXPECT_EQ(errors_of(many(3, 0), {.table_memory_mib = 32}),
+            "services.yaml:1: services: 48 MiB of lookup tables; expected at most 32 "
             "(controlplane.limits.table-memory in node.yaml)");
 }
 

@@ -124,7 +124,7 @@ TEST(publish, what_is_written_is_found) {
   const abi::service_row& row = *find(view, s.services[0], 80);
   std::map<std::uint32_t, std::uint32_t> counts;
   for (std::uint32_t i = 0; i < row.table_size; ++i) {
-    const auto ref = view.member(row, *view.table_slot(row, i));
+    const auto ref = view.in_slot(row, i);
     ASSERT_NE(view.backend(ref), nullptr);
     ++counts[ref.index()];
   }
@@ -268,15 +268,17 @@ TEST(publish, a_table_in_use_by_an_old_reader_is_not_overwritten) {
   const auto watch = std::make_shared<test::cell_watch<1>>();
   // Room for three tables.
   const auto w = make_writer(watch, {4, 16, 3 * 2048});
-  published_state s = plain_state(1, 3, 1021);
+  published_state s = plain_state(1, 3, 2039);
   must_publish(*w, s);
   auto held = abi::generation_reader<>::start(watch->cells[0], w->segment().control().current);
   abi::config_view old;
   ASSERT_TRUE(abi::config_view::open(w->segment().data(), w->segment().limits(), held.slot(), old));
   const abi::service_row row = *find(old, s.services[0], 80);
   const auto content = [&] {
-    const auto* t = old.table_slot(row, 0);
-    return std::vector<std::uint16_t>{t, t + row.table_size};
+    const abi::slot_table t = old.table_of(row);
+    std::vector<std::uint16_t> out;
+    for (std::uint32_t i = 0; i < t.size(); ++i) out.push_back(t[i]);
+    return out;
   };
   const auto before = content();
   std::uint32_t weight = 1;
@@ -334,7 +336,7 @@ TEST(publish, refusals_leave_what_was) {
 // What check() lets pass can be published whatever becomes of the backends' health.
 TEST(publish, check_does_not_count_on_shared_tables) {
   constexpr unsigned services = 8;
-  const auto table = std::uint64_t{1021} * 2 / 64 * 64 + 64;
+  const std::uint64_t table = 1024;  // 1021 narrow slots
   published_state s = plain_state(services, 9);
   for (auto& service : s.services) service.backends = s.services[0].backends;
   const auto tight = make_writer(nobody(), {64, 4096, 3 * 2 * table});
@@ -492,7 +494,7 @@ TEST(publish, schedulers_have_tables_of_their_own) {
   EXPECT_NE(row(scheduler::ring_hash).table_digest, row(scheduler::maglev).table_digest);
   const auto smooth = row(scheduler::weighted_round_robin);
   std::vector<std::uint32_t> turns;
-  for (std::uint32_t i = 0; i < 4; ++i) turns.push_back(*w->view().table_slot(smooth, i));
+  for (std::uint32_t i = 0; i < 4; ++i) turns.push_back(w->view().table_of(smooth)[i]);
   EXPECT_EQ(turns, (std::vector<std::uint32_t>{1, 0, 2, 1}));
 }
 

@@ -7,6 +7,7 @@
 #include "controlplane/publish/config_writer.hpp"
 #include "controlplane/publish/observations.hpp"
 #include "controlplane/publish/recover.hpp"
+#include "controlplane/publish/slot_writer.hpp"
 #include "tests/unit/control/control_fixtures.hpp"
 
 namespace sluice::publish {
@@ -99,6 +100,77 @@ TEST_F(reattach, everything_is_as_it_was) {
   EXPECT_EQ(r.generation, 4u);
   EXPECT_EQ(rows_of((*w)->view()), before);  // byte for byte: numbers, tables, bases
   EXPECT_EQ((*w)->table_bytes(), bytes);
+}
+
+// The 257th member makes a service's slots wide; when it goes they are narrow again.
+TEST_F(reattach, slots_are_as_wide_as_the_members_ask_for) {
+  auto segment = config_segment::create_file(path(), limits);
+  ASSERT_TRUE(segment) << segment.error();
+  auto w = config_writer::fresh(std::move(*segment), settings, nobody());
+  published_state s = plain_state(1, 256, 65537);
+  const auto publish = [&] { ASSERT_EQ(w->publish(s).status, publish_status::published); };
+  publish();
+  const std::uint64_t narrow = w->table_bytes();
+  EXPECT_LE(narrow, 65537u + 64);
+  const auto check = [&] {
+    const auto view = w->view();
+    const abi::service_row& row = *view.service(abi::service_id{0});
+    const auto members = publish::members_of(s.services[0]);
+    std::vector<std::uint16_t> right(65537);
+    ASSERT_TRUE(maglev::build(members, 42, right));
+    EXPECT_EQ(row.table_digest, maglev::digest(members, right));
+    const abi::slot_table table = view.table_of(row);
+    ASSERT_EQ(table.size(), right.size());
+    EXPECT_EQ(table.wide(), members.size() > 256);
+    for (std::uint32_t i = 0; i < table.size(); ++i) ASSERT_EQ(table[i], right[i]) << i;
+    for (std::uint64_t hash = 1; hash != 0; hash = hash > 1ull << 63 ? 0 : hash * 3)
+      EXPECT_EQ(view.choose(row, hash), view.member(row, right[sluice_slot(hash, 65537)]));
+  };
+  check();
+  s.services[0].backends.push_back(test::up_backend(test::v4(10, 200, 0, 1)));
+  publish();
+  check();
+  // One that is down is no member.
+  s.services[0].backends.back().effective_weight = 0;
+  publish();
+  check();
+  s.services[0].backends.pop_back();
+  publish();
+  publish();
+  check();
+  EXPECT_TRUE(w->collect());
+  EXPECT_EQ(w->table_bytes(), narrow);
+}
+
+TEST_F(reattach, tables_of_either_width_are_taken_over) {
+  auto segment = config_segment::create_file(path(), limits);
+  ASSERT_TRUE(segment) << segment.error();
+  state_ = plain_state(3, 256);
+  state_.services[1].backends.push_back(test::up_backend(test::v4(10, 250, 0, 1)));
+  state_.services[2] = test::plain_service(2, 1);
+  {
+    const auto w = config_writer::fresh(std::move(*segment), settings, nobody());
+    ASSERT_EQ(w->publish(state_).status, publish_status::published);
+  }
+  const auto w = attach();
+  ASSERT_TRUE(w) << w.error();
+  const auto r = (*w)->publish(state_);
+  ASSERT_EQ(r.status, publish_status::published) << r.error;
+  EXPECT_EQ(r.tables_built, 0u);
+  // A damaged slot is seen, wherever it lies: in the last byte, and in the high one of a wide slot.
+  auto live = config_segment::attach_file(path());
+  ASSERT_TRUE(live);
+  const abi::config_view view = live->view();
+  for (std::uint16_t i = 0; i < 3; ++i) {
+    const abi::service_row& row = *view.service(abi::service_id{i});
+    const std::uint64_t bytes = row.member_count > 256 ? 2 * 1021 : 1021;
+    for (const std::uint64_t at : {std::uint64_t{1}, bytes - 1}) {
+      live->data()[row.table_offset + at] ^= std::byte{3};
+      EXPECT_FALSE(attach()) << i << ' ' << at;
+      live->data()[row.table_offset + at] ^= std::byte{3};
+    }
+  }
+  EXPECT_TRUE(attach());
 }
 
 TEST_F(reattach, a_damaged_list_is_refused) {
