@@ -8,6 +8,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <set>
 #include <vector>
 
 #include "dataplane/connection/bulk_find.hpp"
@@ -65,6 +66,41 @@ TEST(hash, EvenForStructuredKeys) {
   expect_even("IPv6, high half", [&](std::uint64_t i) { return v6(i << 40, 1, 1); });
   expect_even("IPv6, ports",
               [&](std::uint64_t i) { return v6(1, i >> 16, static_cast<std::uint16_t>(i)); });
+}
+
+// FIPS 197 appendix B, round 1: the state is given by columns, as it is in memory.
+constexpr aes_block block_of(std::uint64_t first, std::uint64_t second) {
+  return {byte_swap(first), byte_swap(second)};
+}
+TEST(hash, RoundOfAesIsTheStandards) {
+  constexpr aes_block state = block_of(0x193de3bea0f4e22b, 0x9ac68d2ae9f84808);
+  constexpr aes_block key = block_of(0xa0fafe1788542cb1, 0x23a339392a6c7605);
+  constexpr aes_block behind = block_of(0xa49c7ff2689f352b, 0x6b5bea43026a5049);
+  static_assert(aes_round_portable(state, key) == behind);
+  EXPECT_EQ(detail::aes_sbox[0x00], 0x63);
+  EXPECT_EQ(detail::aes_sbox[0x53], 0xed);  // section 5.1.1
+  EXPECT_EQ(std::set<std::uint8_t>(detail::aes_sbox.begin(), detail::aes_sbox.end()).size(), 256u);
+}
+
+// The instruction and its twin in C++ give the same, as does what is worked out by the compiler.
+TEST(hash, WithAndWithoutTheInstruction) {
+  if (!has_aes) GTEST_SKIP() << "this processor has no instruction for AES";
+  test::random_source random{20};
+  for (unsigned secrets = 0; secrets < 100; ++secrets) {
+    const bucket_hasher hasher{{secrets == 0 ? 0 : random(), secrets == 0 ? 0 : random()}};
+    for (unsigned i = 0; i < 1000; ++i) {
+      const key4 four{random(), random() & 0xffff};
+      const key6 six{random(), random(), random() & 0xffffffff, random() & 0xffff};
+      ASSERT_EQ(hasher(four).value, hasher.portable(four).value);
+      ASSERT_EQ(hasher(six).value, hasher.portable(six).value);
+    }
+    ASSERT_EQ(hasher(key4{}).value, hasher.portable(key4{}).value);
+    ASSERT_EQ(hasher(key6{}).value, hasher.portable(key6{}).value);
+  }
+  constexpr bucket_hasher constant{test::secret};
+  constexpr key6 six{1, 2, 3, 4};
+  constexpr bucket_hash early = constant(six);
+  EXPECT_EQ(early.value, bucket_hasher{test::secret}(six).value);
 }
 
 // The two halves must be independent: keys that share a primary must not share a
