@@ -41,17 +41,21 @@ unsigned free_place(const Bucket& b) noexcept {
   return i;
 }
 
-// any_in() tells whether an entry of the bucket has one of the states: a bit for each, all of them
-// twice, as the lowest of the spare bits is looked at, too.
+// twice() is states (a bit for each) as any_in() wants them: the lowest of the spare bits is looked
+// at, too.
 constexpr unsigned twice(unsigned states) noexcept {
-  return states << 16 | states;
+  return states | states << 16;
 }
+inline constexpr unsigned every_state = 0xffff;
+inline constexpr unsigned only_free = 1u << static_cast<unsigned>(abi::connection_state::free);
+
+// any_in() is 1 if an entry of the bucket has one of the states, else 0.
 template <class Bucket>
-bool any_in(const Bucket& b, unsigned states_twice) noexcept {
-  unsigned any = 0;
-  for (const auto& e : b.entries)
-    any |= states_twice >> (e.word.value >> connection_word::state_shift & 0x1f);
-  return (any & 1) != 0;
+[[gnu::always_inline]] inline unsigned any_in(const Bucket& b, unsigned states_twice) noexcept {
+  const auto of = [&](unsigned i) {
+    return states_twice >> (b.entries[i].word.value >> connection_word::state_shift & 0x1f);
+  };
+  return (of(0) | of(1) | of(2) | of(3)) & 1u;
 }
 
 // companions: beside the table, a row of cache lines and one of IPv6 addresses, with one for each
@@ -121,8 +125,17 @@ template <class Probe, class Family>
     found[i] = nullptr;
     const bool look = overflowed(first);
     again |= std::uint64_t{look} << i;
-    if (look || !any_in(first, enough))
-      Family::prefetch(buckets + secondary_bucket(hashes[i], count));
+    const bucket_hash hash = hashes[i];
+    if (enough == twice(every_state)) {
+      // Whether to look on nobody can foretell: the first bucket, which is there, is fetched
+      // instead. By arithmetic; gcc makes a branch of anything else.
+      const auto one = reinterpret_cast<std::uintptr_t>(&first);
+      const auto other = reinterpret_cast<std::uintptr_t>(buckets + secondary_bucket(hash, count));
+      Family::prefetch(reinterpret_cast<const typename Family::bucket*>(
+          one ^ ((one ^ other) & (std::uintptr_t{0} - unsigned{look}))));
+    } else if (look || any_in(first, enough) == 0) {
+      Family::prefetch(buckets + secondary_bucket(hash, count));
+    }
   }
   return {missed, again};
 }

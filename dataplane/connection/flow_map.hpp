@@ -61,19 +61,11 @@ class flow_map {
   // same secret. count: 2 to 2^32. Call recount() if used before. instructions: for tests
   // and benchmarks; only what the processor has.
   flow_map(void* memory, std::uint64_t count, const std::array<std::uint64_t, 2>& secret,
-           instruction_set instructions = best_instruction_set()) noexcept
-      : buckets_{static_cast<bucket*>(memory)},
-        count_{count},
-        hasher_{secret},
-        find_{bulk_find<Family>(instructions)},
-        insert_{instructions == instruction_set::scalar ? insert_scalar : insert_avx2},
-        victim_{victim_finder<Family>(instructions)},
-        nearly_full_from_{count * per_bucket / 16 * 15} {
-    set_timeouts(abi::default_timeouts);
-  }
+           instruction_set instructions = best_instruction_set()) noexcept;
 
   [[nodiscard]] bucket_hash hash(const key_type& key) const noexcept { return hasher_(key); }
   [[nodiscard]] const bucket_hasher& hasher() const noexcept { return hasher_; }
+  [[nodiscard]] instruction_set instructions() const noexcept { return instructions_; }
 
   // prefetch() fetches the line(s) that find() will most likely need, and returns the bucket
   // for find_bulk().
@@ -105,7 +97,9 @@ class flow_map {
   [[nodiscard]] first_look find_primaries(const key_type* keys, const bucket_hash* hashes,
                                           bucket* const* firsts, handle* found, companions beside,
                                           unsigned n) const noexcept {
-    const unsigned enough = twice(nearly_full() ? yielding_states : only_free);
+    const unsigned enough = twice(all_hold_on()   ? every_state
+                                  : nearly_full() ? yielding_states
+                                                  : only_free);
     return find_.first(buckets_, count_, keys, hashes, firsts, found, beside, n, enough);
   }
   std::uint64_t find_secondaries(const key_type* keys, const bucket_hash* hashes, handle* found,
@@ -199,6 +193,7 @@ class flow_map {
   }
   [[nodiscard]] std::uint64_t capacity() const noexcept { return count_ * per_bucket; }
   [[nodiscard]] std::uint64_t bucket_count() const noexcept { return count_; }
+  [[nodiscard]] const bucket* buckets() const noexcept { return buckets_; }
 
   // repair() takes up a table that another process left, whatever state it was in: entries
   // that cannot be found or are there twice go, all counts are made anew. Returns how many
@@ -212,9 +207,13 @@ class flow_map {
 
  private:
   static constexpr std::uint16_t max_timeout = 32767;
-  static constexpr unsigned only_free = 1u << static_cast<unsigned>(connection_state::free);
 
   [[nodiscard]] bool nearly_full() const noexcept { return size_ > nearly_full_from_; }
+  // all_hold_on() tells that all but one in 64 places are established connections: as in a flood
+  // into a table full of them.
+  [[nodiscard]] bool all_hold_on() const noexcept {
+    return by_state_[static_cast<std::size_t>(connection_state::established)] > all_hold_on_from_;
+  }
   [[nodiscard]] std::uint64_t primary(bucket_hash h) const noexcept {
     return primary_bucket(h, count_);
   }
@@ -290,12 +289,14 @@ class flow_map {
   bucket* buckets_;
   std::uint64_t count_;
   bucket_hasher hasher_;
+  instruction_set instructions_;
   bulk_functions<Family> find_;
   insertion (*insert_)(flow_map&, bucket_hash, const key_type&, connection_word, bool) noexcept;
   victim_function<Family> victim_;
   alignas(32) std::array<std::int32_t, abi::connection_state_count> patience_{};  // timeouts_
   timeout_table timeouts_{abi::default_timeouts};
   std::uint64_t nearly_full_from_;
+  std::uint64_t all_hold_on_from_;
   std::uint64_t size_{0};
   std::array<std::uint64_t, abi::connection_state_count> by_state_{};
   unsigned rotor_{0};  // where the search among equals starts
@@ -305,3 +306,12 @@ class flow_map {
 
 #include "dataplane/connection/flow_map_insert.hpp"
 #include "dataplane/connection/flow_map_repair.hpp"
+
+namespace sluice::connection {
+
+// In flow_map.cpp. Where each that includes this made its own copies the linker would take one of
+// them, and not of the best-built.
+extern template class flow_map<ipv4>;
+extern template class flow_map<ipv6>;
+
+}  // namespace sluice::connection

@@ -11,6 +11,8 @@
 //   - udp: idle for more than a quarter of its timeout, or
 //   - established: the same, and the newcomer is `learned`: it has been a connection
 //     somewhere, whereas a SYN may be one of a flood.
+// In a table full of established connections the secondary is not looked into for an embryonic
+// newcomer: hardly any has a place to give, and each is another line.
 // So a flood of SYNs turns over the embryonic entries and takes nothing from live ones.
 #pragma once
 
@@ -59,13 +61,15 @@ template <auto Vacancy>
       ++rotor_;
     } else {
       const std::uint32_t here = best.rank;
+      const bool of_a_flood = embryonic(word.state()) && word.state() != connection_state::learned;
+      if (here == all_established && of_a_flood && all_hold_on())
+        return {nullptr, outcome::no_room, {}};
       bucket& second = buckets_[secondary(h)];
       best = Vacancy(second, now, patience_.data(), rotor_);
       to = {&second, best.at, best.rank >= expired_rank};
       if (!to.idle) {
         // A flood into a full table: nobody here gives way to a newcomer of this kind.
-        if (here == all_established && best.rank == all_established && nearly_full() &&
-            embryonic(word.state()) && word.state() != connection_state::learned)
+        if (here == all_established && best.rank == all_established && nearly_full() && of_a_flood)
           return {nullptr, outcome::no_room, {}};
         to = choose(first, second, word);
         if (to.in == nullptr) return {nullptr, outcome::no_room, {}};
