@@ -81,8 +81,12 @@ template <class Packet>
                                std::uint32_t total_length) noexcept;
 
 // common: what there is to know of a common frame in 32 bits: IP length 20, TCP flags 8 (0 for
-// UDP), spare 2, protocol 2 (1: TCP, 2: UDP). 0: not a common frame.
+// UDP), spare 1, roomy 1, protocol 2 (1: TCP, 2: UDP). 0: not a common frame. Roomy: its IP packet
+// is in the first segment, and before that are roomy_headroom bytes at least. Not every roomy one
+// is said to be.
 using common = std::uint32_t;
+inline constexpr common roomy = 4;
+inline constexpr std::uint32_t roomy_headroom = sizeof(ipv6_header);
 inline constexpr unsigned common_flags_shift = 4;
 constexpr std::uint32_t length_of(common c) noexcept {
   return c >> 12;

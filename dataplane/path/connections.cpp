@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <type_traits>
+#include <utility>
 
 #include "dataplane/packet/tcp_options.hpp"
 #include "dataplane/path/hit_table.hpp"
@@ -135,7 +136,7 @@ void packet_path::make_stamps(std::uint16_t now) noexcept {
 
 // hit() sends a packet of a connection in the table to the connection's backend. False: it has
 // not counted it as sent. before(): what comes before anything that others notice.
-template <class Family, class Before>
+template <bool wide, class Family, class Before>
 [[gnu::always_inline]] inline bool packet_path::hit(batch<Family>& b,
                                                     connection::flow_map<Family>& map, unsigned k,
                                                     Before&& before) noexcept {
@@ -153,6 +154,15 @@ template <class Family, class Before>
   };
   if (e.tag != tag_of(w)) [[unlikely]]
     return slowly();
+  // For nearly all packets there is nothing to change and all is prepared.
+  if (wide && is_settled(w) && (c & (unsettling | wire::roomy)) == wire::roomy) [[likely]] {
+    if (send_prepared(b, k, w.backend(), line)) [[likely]]
+      return true;
+    if (e.how == egress::way::nat && nat_active_) {
+      put_off(b, k);
+      return false;
+    }
+  }
   // Mostly nothing changes.
   if (!is_settled(w) || (c & unsettling) != 0) [[unlikely]] {
     const stamp& s = stamp_for(w, c);
@@ -178,27 +188,27 @@ template <class Family, class Before>
 // those that are there and come before packet `end`; the others are known to s. Where most
 // packets begin connections, these are prepared before, while the secondaries are on their way; in
 // vain for those that turn out to be there.
-template <class Family>
+template <bool wide, class Family>
 [[gnu::noinline]] void packet_path::look_on(batch<Family>& b, connection::flow_map<Family>& map,
                                             search& s, unsigned end) noexcept {
-  s.looked_on = true;
-  s.prepared = 2 * s.missing > b.size;
+  s.looked_on = s.looked;
+  s.prepared = s.looked == b.size && 2 * s.missing > b.size;
   if (s.prepared) prepare(b, s);
-  std::array<std::uint64_t, max_burst / chunk> there;
+  std::array<std::uint64_t, 2 * max_burst / chunk> there;
   std::uint64_t any = 0;
-  for (unsigned c = 0, at = 0; at < b.size; ++c, at += chunk) {
+  for (unsigned c = 0, at = 0; at < s.looked; ++c, at += s.step) {
     there[c] = map.find_secondaries(b.keys.data() + at, b.hashes.data() + at, b.found.data() + at,
-                                    s.beside, s.first[c].again);
+                                    s.beside, std::exchange(s.first[c].again, 0));
     s.first[c].missed &= ~there[c];
     any |= there[c];
   }
   if (any == 0) return;
-  for (unsigned c = 0, at = 0; at < b.size; ++c, at += chunk)
+  for (unsigned c = 0, at = 0; at < s.looked; ++c, at += s.step)
     for (std::uint64_t rest = there[c]; rest != 0; rest &= rest - 1) {
       const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
       --s.missing;
       if (k < end) {
-        s.unsent += !hit(b, map, k, [] {});
+        s.unsent += !hit<wide>(b, map, k, [] {});
       } else {
         s.known[c] |= rest & -rest;
       }
@@ -212,40 +222,43 @@ template <class Family>
 
 // A packet that changes nothing but its own connection is dealt with at once; before anything
 // else, all that came earlier in the burst are.
-template <class Family>
+template <bool wide, class Family>
 void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept {
   static_assert(sizeof(abi::backend_counters) == cache_line && sizeof(ip_address) == 16);
   search s;
   s.beside = {reinterpret_cast<const std::byte*>(lines_),
               reinterpret_cast<const std::byte*>(outer6_.get())};
+  // Packets of a large table are sent half a burst later than their buckets are fetched; a small
+  // one is there at once, and each turn has its price.
+  s.step = map.bucket_count() * sizeof(typename Family::bucket) > small_table ? chunk / 2 : chunk;
   const unsigned size = b.size;
-  for (unsigned c = 0, at = 0; at < size; ++c, at += chunk) {
-    const unsigned n = std::min(size - at, chunk);
+  unsigned unsent = 0;
+  for (unsigned c = 0, at = 0; at < size; ++c, at += s.step) {
+    const unsigned n = std::min(size - at, s.step);
     s.first[c] = map.find_primaries(b.keys.data() + at, b.hashes.data() + at, b.firsts.data() + at,
                                     b.found.data() + at, s.beside, n);
-    s.known[c] = ~s.first[c].missed & (~std::uint64_t{0} >> (chunk - n));
+    s.known[c] = ~s.first[c].missed & (~std::uint64_t{0} >> (64 - n));
     s.missing += static_cast<unsigned>(std::popcount(s.first[c].missed));
-  }
-  unsigned unsent = 0;
-  for (unsigned c = 0, at = 0; at < size; ++c, at += chunk)
+    s.looked = at + n;
     for (std::uint64_t rest = s.known[c]; rest != 0;) {
       const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
       rest &= rest - 1;
-      unsent += !hit(b, map, k, [&] {
-        if (s.looked_on || s.missing == 0) return;
+      unsent += !hit<wide>(b, map, k, [&] {
+        if (s.missing == 0 || s.looked_on == s.looked) return;
         s.known[c] = rest;
-        look_on(b, map, s, k);
+        look_on<wide>(b, map, s, k);
         rest = s.known[c];
       });
     }
-  if (s.missing != 0 && !s.looked_on) look_on(b, map, s, size);
+  }
+  if (s.missing != 0 && s.looked_on != size) look_on<wide>(b, map, s, size);
   translate_put_off(b, size);
   tally_.hits += size - s.missing;
   tally_.forwarded += size - s.missing - unsent - s.unsent;
   if (s.missing == 0) return;
   if (!s.prepared) {
     newcomer* n = newcomers_.data();
-    for (unsigned c = 0, at = 0; at < size; ++c, at += chunk)
+    for (unsigned c = 0, at = 0; at < size; ++c, at += s.step)
       for (std::uint64_t rest = s.first[c].missed; rest != 0; rest &= rest - 1)
         n++->in_batch =
             static_cast<std::uint8_t>(at + static_cast<unsigned>(__builtin_ctzll(rest)));
@@ -291,9 +304,13 @@ void packet_path::count_closed(abi::backend_ref ref) noexcept {
   counters_.backends[ref.index()].closed.add(1);
 }
 
-template void packet_path::resolve(batch<connection::ipv4>&,
-                                   connection::flow_map<connection::ipv4>&) noexcept;
-template void packet_path::resolve(batch<connection::ipv6>&,
-                                   connection::flow_map<connection::ipv6>&) noexcept;
+template void packet_path::resolve<false>(batch<connection::ipv4>&,
+                                          connection::flow_map<connection::ipv4>&) noexcept;
+template void packet_path::resolve<false>(batch<connection::ipv6>&,
+                                          connection::flow_map<connection::ipv6>&) noexcept;
+template void packet_path::resolve<true>(batch<connection::ipv4>&,
+                                         connection::flow_map<connection::ipv4>&) noexcept;
+template void packet_path::resolve<true>(batch<connection::ipv6>&,
+                                         connection::flow_map<connection::ipv6>&) noexcept;
 
 }  // namespace sluice

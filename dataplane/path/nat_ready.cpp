@@ -67,7 +67,7 @@ void packet_path::confirm(nat_session& s, std::uint64_t hash, std::uint64_t vip_
 
 template <class Family>
 [[gnu::always_inline]] inline bool packet_path::translate_ready(
-    const batch<Family>& b, unsigned k, abi::backend_ref ref,
+    const batch<Family>& b, unsigned k, nat_session* s, abi::backend_ref ref,
     abi::backend_counters& line) noexcept {
   const egress& e = egress_in(line);
   constexpr bool v4 = std::is_same_v<Family, connection::ipv4>;
@@ -75,7 +75,6 @@ template <class Family>
   constexpr std::size_t n = v4 ? 4 : 16;
   packet& p = *b.packets[k];
   const wire::common c = b.commons[k];
-  nat_session* const s = nat_->hinted(b.hashes[k].value);
   auto& ip = *reinterpret_cast<header*>(p.data + sizeof(wire::ethernet_header));
   auto* const l4 = reinterpret_cast<std::byte*>(&ip + 1);
   if (s == nullptr || s->confirmed != generation_mark(generation_, !v4)) return false;
@@ -131,7 +130,9 @@ void packet_path::translate_put_off(batch<Family>& b, unsigned end) noexcept {
   while (count != 0 && put_off_[count - 1] >= end) --count;
   if (count == 0) return;
   for (unsigned j = 0; j < count; ++j) {
-    const nat_session* const s = nat_->hinted(b.hashes[put_off_[j]].value);
+    const unsigned k = put_off_[j];
+    nat_session* const s = nat_->hinted(b.hashes[k].value);
+    hinted_[j] = s;
     if (s == nullptr) continue;
     __builtin_prefetch(s);
     if constexpr (std::is_same_v<Family, connection::ipv6>) __builtin_prefetch(&s->vip);
@@ -139,7 +140,7 @@ void packet_path::translate_put_off(batch<Family>& b, unsigned end) noexcept {
   for (unsigned j = 0; j < count; ++j) {
     const unsigned k = put_off_[j];
     const abi::backend_ref ref = b.found[k]->backend();
-    if (translate_ready(b, k, ref, line_of(ref))) [[likely]] {
+    if (translate_ready(b, k, hinted_[j], ref, line_of(ref))) [[likely]] {
       ++tally_.forwarded;
       continue;
     }

@@ -41,7 +41,9 @@ template <class Family>
   const wire::parsed& m = parsed_[i];
   const connection::transition next = hit_transitions[static_cast<std::size_t>(w.state()) & 7u]
                                                      [m.tcp_flags & (flag_combinations - 1)];
-  const abi::backend_row* row = kept_backend(w.backend(), *vips_[i]);
+  // The entry's VIP is the packet's.
+  const abi::vip_row& vip = vip_cache_.row(w.value);
+  const abi::backend_row* row = kept_backend(w.backend(), vip);
   // An entry that has been idle too long and was not swept yet still knows the backend:
   // only a SYN, which says that nothing is to be continued, is not bound by it.
   const bool anew = is_syn(m) && (next.step == step::renew || map.expired(w, now_));
@@ -56,7 +58,7 @@ template <class Family>
     if (how == course::as_ever) make_egress(tag_of(w), w.backend(), *row);
     return send(i, w.backend());
   }
-  const choice to = choose(i, anew, rated);
+  const choice to = choose(i, vip, anew, rated);
   if (to.row == nullptr) {
     packet& p = burst_[i];
     if (to.reason == counter_id::drop_no_service_port)
@@ -82,12 +84,21 @@ template <class Family>
 template <class Family>
 [[gnu::noinline]] void packet_path::prepare(const batch<Family>& b, const search& s) noexcept {
   newcomer* n = newcomers_.data();
-  for (unsigned c = 0; c * chunk < b.size; ++c)
+  for (unsigned c = 0, at = 0; at < b.size; ++c, at += s.step)
     for (std::uint64_t rest = s.first[c].missed; rest != 0; rest &= rest - 1, ++n) {
-      const unsigned k = c * chunk + static_cast<unsigned>(__builtin_ctzll(rest));
+      const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
       n->in_batch = static_cast<std::uint8_t>(k);
-      if (!quick(b, k, *n)) n->members = nullptr;
+      if (quick(b, k, *n)) continue;
+      n->members = nullptr;
+      n->slot = nullptr;
     }
+  fetch_slots(static_cast<unsigned>(n - newcomers_.data()));
+}
+
+// fetch_slots() fetches the slots of the first `count` newcomers. All in a row: a fetch that has
+// to find its page first keeps the instructions behind it waiting, but not another fetch.
+void packet_path::fetch_slots(unsigned count) const noexcept {
+  for (unsigned j = 0; j < count; ++j) __builtin_prefetch(newcomers_[j].slot);
 }
 
 // resolve_new() finds a backend for the packets without a connection, and enters those
@@ -112,7 +123,8 @@ template <class Family>
     packet& p = burst_[i];
     spell_out(b, k);
     const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
-    const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
+    const abi::service_row* s =
+        view_.find_service(vip_cache_.row(b.keys[k].vip_bits), l4.destination_port.host());
     if (s == nullptr) {
       leave(p, kernel_reason::no_service_port, counter_id::drop_no_service_port);
       continue;
@@ -149,12 +161,12 @@ template <class Family>
       }
       n.slot = table.of(n.hash);
       n.wide = table.wide();
-      __builtin_prefetch(n.slot);
     } else {
       n.backend = abi::stateless_choice(view_, *s, n.hash);
     }
     newcomers_[going++] = n;
   }
+  if (!prepared) fetch_slots(going);
   for (unsigned j = 0; j < going; ++j) {
     newcomer& c = newcomers_[j];
     if (c.members != nullptr) [[likely]] {
@@ -192,17 +204,20 @@ template <class Family>
                                                       newcomer& n) noexcept {
   if (owner_ != nullptr || (b.commons[k] & 3) == 0) [[unlikely]]
     return false;
-  const packet& p = *b.packets[k];
   const auto& key = b.keys[k];
   const std::uint64_t seed = view_.header().hash_seed;
-  const std::byte* const l3 = p.data + sizeof(wire::ethernet_header);
+  const std::byte* const l3 = b.packets[k]->data + sizeof(wire::ethernet_header);
   std::uint16_t port;
   std::uint64_t hash;
   if constexpr (std::is_same_v<Family, connection::ipv4>) {
-    const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(l3);
     port = static_cast<std::uint16_t>(key.tuple >> 48);
-    hash = sluice_flow_hash4(seed, ip.source.raw(), ip.destination.raw(),
-                             static_cast<std::uint16_t>(key.tuple >> 32), port, ip.protocol);
+    if (expects_new_ && (b.commons[k] & wire::roomy) != 0) [[likely]] {
+      hash = choices4_[k];
+    } else {
+      const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(l3);
+      hash = sluice_flow_hash4(seed, ip.source.raw(), ip.destination.raw(),
+                               static_cast<std::uint16_t>(key.tuple >> 32), port, ip.protocol);
+    }
   } else {
     const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(l3);
     const ip_address destination{ip.destination};
@@ -212,7 +227,7 @@ template <class Family>
                              ip.next_header);
   }
   const service_cache::place* const s =
-      service_cache_.find(view_, *vips_[number_of(&p)], key.vip_bits, port);
+      service_cache_.find(view_, vip_cache_.row(key.vip_bits), key.vip_bits, port);
   if (s == nullptr) return false;
   // Copied: another of this burst may take the place.
   n.service = s->row;
@@ -223,7 +238,6 @@ template <class Family>
   n.hash = hash;
   n.slot = s->slots.of(hash);
   n.in_batch = static_cast<std::uint8_t>(k);
-  __builtin_prefetch(n.slot);
   return true;
 }
 
@@ -265,7 +279,8 @@ template <class Family>
     line.opened.add(1);
     counters_.services[c.service_number].opened.add(1);
   }
-  if (send_ready<Family>(*b.packets[k], wire::length_of(common), c.backend, line)) [[likely]] {
+  if (((common & wire::roomy) != 0 && send_prepared(b, k, c.backend, line)) ||
+      send_ready<Family>(*b.packets[k], wire::length_of(common), c.backend, line)) [[likely]] {
     ++tally_.forwarded;
     return;
   }
@@ -307,15 +322,16 @@ template <class Family>
                                                          const abi::service_row& s,
                                                          const choice& to) noexcept {
   const std::size_t i = number_of(b.packets[k]);
+  const std::uint64_t vip_bits = b.keys[k].vip_bits;
   const std::uint64_t tag =
-      tag_of(connection_word::make(vips_[i]->id, to.ref, 0, connection_state::free));
+      tag_of({vip_bits | std::uint64_t{to.ref.value} << connection_word::backend_shift});
   abi::backend_counters& line = line_of(to.ref);
   const egress& e = egress_in(line);
   // The MSS of a SYN is send()'s to lower.
   if (s.mss_clamp != 0) [[unlikely]]
     return send(i, to.ref);
   if (e.tag != tag) [[unlikely]] {
-    if ((s.flags & abi::service_has_options) != 0 || s.vip != vips_[i]->id ||
+    if ((s.flags & abi::service_has_options) != 0 || connection_word::vip_bits(s.vip) != vip_bits ||
         (to.row->flags & abi::backend_keeps_connections) == 0)
       return send(i, to.ref);
     make_egress(tag, to.ref, *to.row);
@@ -377,9 +393,11 @@ template <class Family>
     if (asks) to = checked(*c.service, scheduled(*c.service, kind, c.hash));
     if (to.row == nullptr) return drop(p, to.reason);
   }
-  const auto entered =
-      map.insert(b.hashes[c.in_batch], b.keys[c.in_batch],
-                 connection_word::make(vips_[i]->id, to.ref, now_, first.next), fresh);
+  const auto entered = map.insert(
+      b.hashes[c.in_batch], b.keys[c.in_batch],
+      connection_word{b.keys[c.in_batch].vip_bits}.with_backend(to.ref).with_seen(now_).with_state(
+          first.next),
+      fresh);
   switch (entered.outcome) {
     case connection::outcome::existing:  // entered by an earlier packet of this burst
       ++tally_.hits;
@@ -436,10 +454,11 @@ abi::backend_ref packet_path::scheduled(const abi::service_row& s, abi::schedule
 
 // choose() gives a packet whose connection needs another backend one. anew: it begins another
 // connection in the old one's place.
-packet_path::choice packet_path::choose(std::size_t i, bool anew, bool rated) noexcept {
+packet_path::choice packet_path::choose(std::size_t i, const abi::vip_row& vip, bool anew,
+                                        bool rated) noexcept {
   packet& p = burst_[i];
   const auto& l4 = *reinterpret_cast<const wire::udp_header*>(p.data + parsed_[i].l4);
-  const abi::service_row* s = view_.find_service(*vips_[i], l4.destination_port.host());
+  const abi::service_row* s = view_.find_service(vip, l4.destination_port.host());
   if (s == nullptr) return {nullptr, {}, counter_id::drop_no_service_port};
   p.service = s->self;
   const abi::service_options* options = abi::options_of(view_, *s);

@@ -65,6 +65,9 @@ packet_path::packet_path(connection::connection_table& table, const path_counter
     port_sources4_[i] =
         port_macs_[i] | std::uint64_t{be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw()}
                             << 48;
+    port_sources6_[i] =
+        port_macs_[i] | std::uint64_t{be16{static_cast<std::uint16_t>(ether_type::ipv6)}.raw()}
+                            << 48;
     kernel_ports_ |= std::uint32_t{ports[i].leaves_rest_to_kernel} << i;
   }
 }
@@ -88,10 +91,11 @@ void packet_path::set_view(const abi::config_view& view) noexcept {
     flush_begins_ = flushes != 0;
   }
   table_.set_timeouts(view_.header().timeouts);
-  // Beyond this what is known of VIPs does not stay in the first-level cache.
-  many_services_ = view_.header().service_count > 512;
+  wide_ = processor_is_wide() && table_.v4.instructions() == connection::instruction_set::avx512 &&
+          (table_.v4.bucket_count() | table_.v6.bucket_count()) >> 32 == 0;
   outer4_begin_ = std::uint64_t{wire::outer_ttl} | std::uint64_t{number(ip_proto::ipip)} << 8 |
                   std::uint64_t{view_.header().source4.base.v4_raw().raw()} << 32;
+  outer6_source_ = view_.header().source6.base;
   use_nat(nat_, all_nat_);
 }
 
@@ -114,8 +118,14 @@ void packet_path::process_some(std::span<packet> burst) noexcept {
   batch6_.size = 0;
 
   classify();
-  if (batch4_.size != 0) resolve(batch4_, table_.v4);
-  if (batch6_.size != 0) resolve(batch6_, table_.v6);
+  if (wide_) {
+    if (batch4_.size != 0) resolve<true>(batch4_, table_.v4);
+    if (batch6_.size != 0) resolve<true>(batch6_, table_.v6);
+  } else {
+    if (batch4_.size != 0) resolve<false>(batch4_, table_.v4);
+    if (batch6_.size != 0) resolve<false>(batch6_, table_.v6);
+  }
+  expects_new_ = 2 * tally_.hits < batch4_.size + batch6_.size;
   if (note_count_ != 0) [[unlikely]]
     settle_fragments();
 
@@ -138,35 +148,18 @@ template <class Family>
 [[gnu::always_inline]] inline void packet_path::locate(batch<Family>& b,
                                                        const connection::flow_map<Family>& map,
                                                        unsigned from, unsigned to) noexcept {
-  for (unsigned n = from; n < to; ++n) {
-    const connection::bucket_hash hash = map.hash(b.keys[n]);
-    b.hashes[n] = hash;
-    b.firsts[n] = map.prefetch(hash);
-  }
-}
-
-// prefetch_vips() fetches what packets from..end will ask the vip_cache for.
-[[gnu::noinline]] void packet_path::prefetch_vips(std::size_t from,
-                                                  std::size_t end) const noexcept {
-  asm volatile("");  // or gcc sees that it has no effect, and leaves the calls out
-  for (std::size_t i = from; i < end; ++i) {
-    const packet& p = burst_[i];
-    if (p.length < wire::common6_length) {
-      if (p.length < wire::common4_length) continue;
-      const auto& ip =
-          *reinterpret_cast<const wire::ipv4_header*>(p.data + sizeof(wire::ethernet_header));
-      vip_cache_.prefetch4(ip.destination, ip.protocol);
-      continue;
+  const auto with = [&](auto&& hash_of) {
+    for (unsigned n = from; n < to; ++n) {
+      const connection::bucket_hash hash = hash_of(b.keys[n]);
+      b.hashes[n] = hash;
+      b.firsts[n] = map.prefetch(hash);
     }
-    const std::byte* const l3 = p.data + sizeof(wire::ethernet_header);
-    if ((static_cast<unsigned>(*l3) & 0xf0) == 0x40) {
-      const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(l3);
-      vip_cache_.prefetch4(ip.destination, ip.protocol);
-    } else {
-      const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(l3);
-      const ip_address destination{ip.destination};
-      vip_cache_.prefetch6(destination.high(), destination.low(), ip.next_header);
-    }
+  };
+  // Asked once: in the loop gcc asks for each key.
+  if (connection::has_aes) [[likely]] {
+    with([&](const auto& key) { return map.hasher().by_instruction(key); });
+  } else {
+    with([&](const auto& key) { return map.hasher().portable(key); });
   }
 }
 
@@ -177,12 +170,17 @@ void packet_path::classify() noexcept {
   unsigned n4 = 0;
   unsigned n6 = 0;
   for (std::size_t i = 0; i < size;) {
+    if (wide_) {
+      const std::size_t behind4 = classify_wide4(i, size, n4);
+      n4 += static_cast<unsigned>(behind4 - i);
+      i = classify_wide6(behind4, size, n6);
+      n6 += static_cast<unsigned>(i - behind4);
+      if (i == size) break;
+    }
     // In one go with the rest, the long way from a key to its bucket would leave the processor no
     // room to work on the next packets meanwhile; the whole burst at once would keep the memory
     // idle.
     const std::size_t end = std::min(i + located_at_once, size);
-    if (many_services_) [[unlikely]]
-      prefetch_vips(i, end);
     const unsigned from4 = n4;
     const unsigned from6 = n6;
     for (; i < end; ++i) {
@@ -192,9 +190,9 @@ void packet_path::classify() noexcept {
         if (const wire::common c = wire::parse_common4(frame, p.total_length); c != 0) [[likely]] {
           const auto& ip =
               *reinterpret_cast<const wire::ipv4_header*>(frame + sizeof(wire::ethernet_header));
-          const vip_cache::place4* vip = vip_cache_.find4(view_, ip.destination, ip.protocol);
-          if (vip != nullptr) [[likely]] {
-            enter4(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n4++);
+          const std::uint64_t vip = vip_cache_.find4(view_, ip.destination, ip.protocol);
+          if (vip != 0) [[likely]] {
+            enter4(p, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), vip, c, n4++);
             continue;
           }
           spell_out(i, c, 4);
@@ -208,10 +206,10 @@ void packet_path::classify() noexcept {
               *reinterpret_cast<const wire::ipv6_header*>(frame + sizeof(wire::ethernet_header));
           std::uint64_t destination[2];
           std::memcpy(destination, &ip.destination, 16);
-          const vip_cache::place6* vip =
+          const std::uint64_t vip =
               vip_cache_.find6(view_, destination[0], destination[1], ip.next_header);
-          if (vip != nullptr) [[likely]] {
-            enter6(p, i, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), *vip, c, n6++);
+          if (vip != 0) [[likely]] {
+            enter6(p, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), vip, c, n6++);
             continue;
           }
           spell_out(i, c, 6);
@@ -245,17 +243,17 @@ void packet_path::classify() noexcept {
   };
   if (m.version == 4) {
     const auto& ip = *reinterpret_cast<const wire::ipv4_header*>(p.data + m.l3);
-    if (const auto* vip = vip_cache_.find4(view_, ip.destination, m.protocol); vip != nullptr) {
-      if (fragment_stays()) enter4(p, i, ip, ports, *vip, already_spelled(m), batch4_.size++);
+    if (const std::uint64_t vip = vip_cache_.find4(view_, ip.destination, m.protocol); vip != 0) {
+      if (fragment_stays()) enter4(p, ip, ports, vip, already_spelled(m), batch4_.size++);
       return;
     }
   } else {
     const auto& ip = *reinterpret_cast<const wire::ipv6_header*>(p.data + m.l3);
     const ip_address destination = ip_address::v6(ip.destination);
-    if (const auto* vip =
+    if (const std::uint64_t vip =
             vip_cache_.find6(view_, destination.high(), destination.low(), m.protocol);
-        vip != nullptr) {
-      if (fragment_stays()) enter6(p, i, ip, ports, *vip, already_spelled(m), batch6_.size++);
+        vip != 0) {
+      if (fragment_stays()) enter6(p, ip, ports, vip, already_spelled(m), batch6_.size++);
       return;
     }
   }
@@ -274,12 +272,10 @@ void packet_path::spell_out(std::size_t i, wire::common c, std::uint8_t version)
   begin_packet(burst_[i]);
 }
 
-[[gnu::always_inline]] inline void packet_path::enter4(packet& p, std::size_t i,
-                                                       const wire::ipv4_header& ip,
+[[gnu::always_inline]] inline void packet_path::enter4(packet& p, const wire::ipv4_header& ip,
                                                        const wire::udp_header& ports,
-                                                       const vip_cache::place4& vip, wire::common c,
+                                                       std::uint64_t vip_bits, wire::common c,
                                                        unsigned n) noexcept {
-  vips_[i] = vip.row;
   batch4_.packets[n] = &p;
   batch4_.commons[n] = c;
   // TCP and UDP begin with the same two ports.
@@ -287,19 +283,17 @@ void packet_path::spell_out(std::size_t i, wire::common c, std::uint8_t version)
   std::memcpy(&both, &ports, 4);
   const std::uint64_t tuple = std::uint64_t{both} << 32 | ip.source.raw();
   batch4_.keys[n].tuple = tuple;
-  batch4_.keys[n].vip_bits = vip.vip_bits;
+  batch4_.keys[n].vip_bits = vip_bits;
 }
 
-[[gnu::always_inline]] inline void packet_path::enter6(packet& p, std::size_t i,
-                                                       const wire::ipv6_header& ip,
+[[gnu::always_inline]] inline void packet_path::enter6(packet& p, const wire::ipv6_header& ip,
                                                        const wire::udp_header& ports,
-                                                       const vip_cache::place6& vip, wire::common c,
+                                                       std::uint64_t vip_bits, wire::common c,
                                                        unsigned n) noexcept {
-  vips_[i] = vip.row;
   batch6_.packets[n] = &p;
   batch6_.commons[n] = c;
   const auto key = connection::key6::make(ip_address::v6(ip.source), ports.source_port,
-                                          ports.destination_port, vip.vip_bits);
+                                          ports.destination_port, vip_bits);
   batch6_.keys[n] = key;
 }
 

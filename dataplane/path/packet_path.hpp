@@ -153,15 +153,25 @@ class packet_path {
   };
   // A look-up of a burst that is under way; a bit for each packet of the batch.
   static constexpr unsigned chunk = connection::flow_map<connection::ipv4>::chunk;
+  static constexpr std::size_t small_table = std::size_t{1} << 20;
   struct search {
     connection::companions beside;
-    std::array<connection::first_look, max_burst / chunk> first;  // missed: so far
-    std::array<std::uint64_t, max_burst / chunk> known;           // and not dealt with yet
+    std::array<connection::first_look, 2 * max_burst / chunk> first;  // missed: so far
+    std::array<std::uint64_t, 2 * max_burst / chunk> known;           // and not dealt with yet
+    unsigned step{chunk};  // so many packets for each of `first` and `known`
     unsigned missing{0};
-    unsigned unsent{0};  // of those found, by hit()
-    bool looked_on{false};
-    bool prepared{false};  // the missing are newcomers_
+    unsigned unsent{0};     // of those found, by hit()
+    unsigned looked{0};     // so many have been looked up in their primary buckets
+    unsigned looked_on{0};  // and of these so many in their secondaries
+    bool prepared{false};   // the missing are newcomers_
   };
+  // outer4: of a roomy IPv4 packet what send_roomy() needs, made for eight at once.
+  struct outer4 {
+    std::uint64_t first;  // first 8 bytes of an outer IPv4 header
+    std::uint32_t sum;    // of `first` without the flags that every one has
+    std::uint32_t lived;  // the inner header's TTL, protocol and checksum on their way out
+  };
+  static_assert(sizeof(outer4) == 16);
   // Counts of one burst, added to the shared counters at its end.
   struct tally {
     std::uint64_t forwarded, hits, opened, closed, expired, evicted, moved, untracked, to_kernel;
@@ -210,15 +220,19 @@ class packet_path {
   // Stage 1: parse, find the VIP, key, hash, prefetch the bucket. packet_path.cpp
   void classify() noexcept;
   void classify_any(std::size_t i) noexcept;
-  // enter4() and 6 make packet i the n-th of its batch.
-  void enter4(packet& p, std::size_t i, const wire::ipv4_header& ip, const wire::udp_header& ports,
-              const vip_cache::place4& vip, wire::common c, unsigned n) noexcept;
-  void enter6(packet& p, std::size_t i, const wire::ipv6_header& ip, const wire::udp_header& ports,
-              const vip_cache::place6& vip, wire::common c, unsigned n) noexcept;
+  // classify_wide4() and 6 do the same for packets i.. as long as eight after eight are common ones
+  // to known VIPs, which become the n-th.. of their batch, located; they return how far they came.
+  std::size_t classify_wide4(std::size_t i, std::size_t end, unsigned n) noexcept;
+  std::size_t classify_wide6(std::size_t i, std::size_t end, unsigned n) noexcept;
+  static bool processor_is_wide() noexcept;
+  // enter4() and 6 make a packet the n-th of its batch.
+  void enter4(packet& p, const wire::ipv4_header& ip, const wire::udp_header& ports,
+              std::uint64_t vip_bits, wire::common c, unsigned n) noexcept;
+  void enter6(packet& p, const wire::ipv6_header& ip, const wire::udp_header& ports,
+              std::uint64_t vip_bits, wire::common c, unsigned n) noexcept;
   // spell_out() makes parsed_ and the packet what everything but the shortest way expects;
   // version: 4 or 6.
   void spell_out(std::size_t i, wire::common c, std::uint8_t version) noexcept;
-  void prefetch_vips(std::size_t from, std::size_t end) const noexcept;
   static constexpr std::size_t located_at_once = 16;
   template <class Family>
   void locate(batch<Family>& b, const connection::flow_map<Family>& map, unsigned from,
@@ -227,17 +241,18 @@ class packet_path {
   void judge_rest(std::size_t i) noexcept;
   void process_some(std::span<packet> burst) noexcept;
   // Stage 2: connections, backends, rewriting. connections.cpp, newcomers.cpp
-  template <class Family>
+  // wide: there may be roomy packets.
+  template <bool wide, class Family>
   void resolve(batch<Family>& b, connection::flow_map<Family>& map) noexcept;
   template <class Family>
   void prepare(const batch<Family>& b, const search& s) noexcept;
   template <class Family>
   void resolve_new(batch<Family>& b, connection::flow_map<Family>& map, unsigned count,
                    bool prepared) noexcept;
-  template <class Family>
+  template <bool wide, class Family>
   void look_on(batch<Family>& b, connection::flow_map<Family>& map, search& s,
                unsigned end) noexcept;
-  template <class Family, class Before>
+  template <bool wide, class Family, class Before>
   bool hit(batch<Family>& b, connection::flow_map<Family>& map, unsigned k,
            Before&& before) noexcept;
   template <class Family>
@@ -289,9 +304,11 @@ class packet_path {
   template <class Family>
   void enter_quickly(batch<Family>& b, connection::flow_map<Family>& map, newcomer& c,
                      bool fresh) noexcept;
+  void fetch_slots(unsigned count) const noexcept;
   template <class Family>
   [[nodiscard]] bool quick(const batch<Family>& b, unsigned k, newcomer& n) noexcept;
-  [[nodiscard]] choice choose(std::size_t i, bool anew, bool rated) noexcept;
+  [[nodiscard]] choice choose(std::size_t i, const abi::vip_row& vip, bool anew,
+                              bool rated) noexcept;
   [[nodiscard]] std::uint64_t choice_hash(std::size_t i, const abi::service_row& s,
                                           const abi::service_options* options) const noexcept;
   [[nodiscard]] abi::backend_ref scheduled(const abi::service_row& s, abi::scheduler kind,
@@ -302,6 +319,13 @@ class packet_path {
   template <class Family>
   [[nodiscard]] bool send_ready(packet& p, std::uint32_t ip_length, abi::backend_ref ref,
                                 abi::backend_counters& line) noexcept;
+  template <class Family>
+  [[nodiscard]] bool send_prepared(const batch<Family>& b, unsigned k, abi::backend_ref ref,
+                                   abi::backend_counters& line) noexcept;
+  void send_roomy(packet& p, std::uint32_t ip_length, const outer4& outer, abi::backend_ref ref,
+                  abi::backend_counters& line) noexcept;
+  void send_roomy(packet& p, std::uint32_t ip_length, std::uint64_t outer, abi::backend_ref ref,
+                  abi::backend_counters& line) noexcept;
   template <class Inner>
   [[nodiscard]] bool into_ipip6(packet& p, std::uint32_t ip_length, abi::backend_ref ref,
                                 const egress& e) noexcept;
@@ -323,8 +347,8 @@ class packet_path {
   template <class Family>
   void translate_put_off(batch<Family>& b, unsigned end) noexcept;  // those before
   template <class Family>
-  [[nodiscard]] bool translate_ready(const batch<Family>& b, unsigned k, abi::backend_ref ref,
-                                     abi::backend_counters& line) noexcept;
+  [[nodiscard]] bool translate_ready(const batch<Family>& b, unsigned k, nat_session* s,
+                                     abi::backend_ref ref, abi::backend_counters& line) noexcept;
   void confirm(nat_session& s, std::uint64_t hash, std::uint64_t vip_bits, bool v6) noexcept;
   // count_ready() says and counts what there is to say of a packet that was sent by its egress.
   void count_ready(packet& p, std::uint32_t ip_length, abi::backend_ref ref,
@@ -395,6 +419,7 @@ class packet_path {
   path_counters counters_;
   std::array<wire::mac_word, abi::max_ports> port_macs_{};
   std::array<std::uint64_t, abi::max_ports> port_sources4_{};  // and the type: IPv4, behind it
+  std::array<std::uint64_t, abi::max_ports> port_sources6_{};  // IPv6
   std::uint32_t kernel_ports_{0};  // bit i: port i leaves the rest to the kernel
   unsigned port_count_;
   std::uint16_t now_{0};
@@ -406,6 +431,7 @@ class packet_path {
   abi::backend_counters* lines_;
   std::uint64_t line_mask_;
   abi::huge_array<ip_address> outer6_;  // the address of an ipip6 backend, by row
+  ip_address outer6_source_{};          // the tunnels'
   std::uint64_t outer4_begin_{0};       // of ipip4: TTL and protocol, 0, the tunnel's source
   std::uint64_t generation_{0};         // below 2^generation_bits; 0: no egress has it
   const flow_owner* owner_{nullptr};
@@ -420,12 +446,12 @@ class packet_path {
   bool echo_known_{false};                       // echo_vips_ is of this generation
   std::array<std::uint64_t, 1024> echo_vips_{};  // a bit per vip_id
   nat_table* nat_{nullptr};
-  bool many_services_{false};  // in this generation: prefetch_vips()
-  bool nat_active_{false};     // there is a table, and a service of this generation needs it
+  bool nat_active_{false};  // there is a table, and a service of this generation needs it
   std::span<const nat_table* const> all_nat_;
   nat_session* translated_{nullptr};  // by the last translate()
   unsigned put_off_count_{0};
   std::array<std::uint8_t, max_burst> put_off_;    // places in the batch
+  std::array<nat_session*, max_burst> hinted_;     // what they may belong to; null: not known
   bool nat_backends_known_{false};                 // nat_backends_ is of this generation
   std::array<std::uint64_t, 512> nat_backends_{};  // a bit per hash of an address
 
@@ -437,13 +463,13 @@ class packet_path {
   std::array<packet, waiting_places> released_;
   static_assert(waiting_places <= max_burst);
 
+  bool wide_{false};  // classify_wide4() and 6 are of use
   vip_cache vip_cache_;
   service_cache service_cache_;
   packet* burst_{nullptr};  // during process()
   std::size_t burst_size_{0};
   tally tally_{};
   std::array<wire::parsed, max_burst> parsed_;
-  std::array<const abi::vip_row*, max_burst> vips_;
   // settled_: time and state of an established TCP connection that was seen this second. Only
   // these flags change it: whatever else comes, there is nothing to write.
   std::uint64_t settled_{0};
@@ -477,6 +503,10 @@ class packet_path {
     return static_cast<std::size_t>(p - burst_);
   }
   batch<connection::ipv4> batch4_;
+  std::array<outer4, max_burst> outers4_;  // of batch4_'s roomy packets
+  bool expects_new_{false};                // most packets of the burst before began connections
+  std::array<std::uint64_t, max_burst> choices4_;  // then, of roomy ones: sluice_flow_hash4()
+  std::array<std::uint64_t, max_burst> outers6_;   // of batch6_'s: as outer4::first
   batch<connection::ipv6> batch6_;
   std::array<newcomer, max_burst> newcomers_;
   // Connections that gave way: counted at the end, when their backends' lines have come.

@@ -24,6 +24,59 @@ namespace sluice {
   p.length = contiguous < total ? contiguous : total;
 }
 
+// roomy_became() is prepended() for a roomy packet.
+[[gnu::always_inline]] inline void roomy_became(packet& p, std::byte* frame,
+                                                std::uint32_t ip_length,
+                                                std::uint32_t added) noexcept {
+  p.data = frame;
+  p.length = p.total_length = std::uint32_t{sizeof(wire::ethernet_header)} + added + ip_length;
+  p.headroom = static_cast<std::uint16_t>(p.headroom - added);
+}
+
+// send_roomy() is send_ready() for a roomy IPv4 packet (wire::roomy) of ip_length <=
+// egress::limit_ipip4.
+[[gnu::always_inline]] inline void packet_path::send_roomy(packet& p, std::uint32_t ip_length,
+                                                           const outer4& outer,
+                                                           abi::backend_ref ref,
+                                                           abi::backend_counters& line) noexcept {
+  const egress& e = egress_in(line);
+  constexpr std::uint32_t added = sizeof(wire::ipv4_header);
+  std::byte* const data = p.data;
+  std::byte* const frame = data - added;
+  std::memcpy(data + sizeof(wire::ethernet_header) + offsetof(wire::ipv4_header, ttl), &outer.lived,
+              4);
+  const std::uint32_t sum = outer.sum + static_cast<std::uint32_t>(e.hop >> 48);
+  const std::uint32_t checksum = ~(sum + std::rotl(sum, 16)) & 0xffff0000u;
+  const std::uint64_t second = outer4_begin_ | checksum;
+  // The last two bytes of the hop's word are written once more.
+  std::memcpy(frame, &e.hop, 8);
+  std::memcpy(frame + 6, &port_sources4_[e.out_port], 8);
+  std::memcpy(frame + 14, &outer.first, 8);
+  std::memcpy(frame + 22, &second, 8);
+  std::memcpy(frame + 30, &e.address, 4);
+  roomy_became(p, frame, ip_length, added);
+  count_ready(p, ip_length, ref, line);
+}
+
+// The same for an IPv6 packet and an egress that is ipip6, of ip_length <= egress::limit.
+[[gnu::always_inline]] inline void packet_path::send_roomy(packet& p, std::uint32_t ip_length,
+                                                           std::uint64_t outer,
+                                                           abi::backend_ref ref,
+                                                           abi::backend_counters& line) noexcept {
+  const egress& e = egress_in(line);
+  constexpr std::uint32_t added = sizeof(wire::ipv6_header);
+  std::byte* const data = p.data;
+  std::byte* const frame = data - added;
+  wire::decrement_ttl(*reinterpret_cast<wire::ipv6_header*>(data + sizeof(wire::ethernet_header)));
+  std::memcpy(frame, &e.hop, 8);
+  std::memcpy(frame + 6, &port_sources6_[e.out_port], 8);
+  std::memcpy(frame + 14, &outer, 8);
+  std::memcpy(frame + 22, &outer6_source_, 16);
+  std::memcpy(frame + 38, &outer6_[ref.index()], 16);
+  roomy_became(p, frame, ip_length, added);
+  count_ready(p, ip_length, ref, line);
+}
+
 // into_ipip6() puts an untagged packet into an IPv6 tunnel; Inner is its IP header. False: no
 // room before it.
 template <class Inner>
@@ -60,6 +113,23 @@ template <class Inner>
   wire::write_ethernet(p.data - added, e.hop & wire::mac_mask, port_macs_[e.out_port],
                        ether_type::ipv6);
   prepended(p, ip_length, added);
+  return true;
+}
+
+// send_prepared() is send_ready() for a packet that is known to be roomy.
+template <class Family>
+[[gnu::always_inline]] inline bool packet_path::send_prepared(
+    const batch<Family>& b, unsigned k, abi::backend_ref ref,
+    abi::backend_counters& line) noexcept {
+  const egress& e = egress_in(line);
+  const std::uint32_t ip_length = wire::length_of(b.commons[k]);
+  if constexpr (std::is_same_v<Family, connection::ipv4>) {
+    if (ip_length > e.limit_ipip4) return false;
+    send_roomy(*b.packets[k], ip_length, outers4_[k], ref, line);
+  } else {
+    if (ip_length > e.limit || e.how != egress::way::ipip6) return false;
+    send_roomy(*b.packets[k], ip_length, outers6_[k], ref, line);
+  }
   return true;
 }
 

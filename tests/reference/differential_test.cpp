@@ -60,6 +60,17 @@ bool runs_here(const kind_of_run& k) {
   return k.instructions <= best_instruction_set();
 }
 
+// kind_of() is 0 for the frames that nearly all traffic is made of, of IPv4, 1 of IPv6; others: 2.
+int kind_of(const frame& f) {
+  const auto* const bytes = reinterpret_cast<const std::byte*>(f.bytes.data());
+  const auto total = static_cast<std::uint32_t>(f.bytes.size());
+  if (f.contiguous >= wire::common4_length && wire::parse_common4(bytes, total) != 0) return 0;
+  return f.contiguous >= wire::common6_length && wire::parse_common6(bytes, total) != 0 ? 1 : 2;
+}
+bool comes_before(const frame& a, const frame& b) {
+  return kind_of(a) < kind_of(b);
+}
+
 // whole_table() is how many calls of maintain() go once round.
 constexpr unsigned whole_table = 6000;
 
@@ -102,6 +113,8 @@ TEST_P(differential, PathAndModelAgree) {
       do f = source.next();
       while (w.unknown(f));
     }
+    // Common packets in a row are dealt with in groups; elsewhere they seldom come so.
+    if (d.chance(50)) std::stable_sort(burst.begin(), burst.end(), comes_before);
     const auto at = [&] { return "burst " + std::to_string(bursts) + ", "; };
     std::string wrong;
     // What has given way to others in the first part of a long burst the model learns too late.
