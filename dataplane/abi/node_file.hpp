@@ -71,7 +71,7 @@ struct dataplane_config {
   steering_mode steering{steering_mode::rss};  // where a flow is dealt with
   hugepage_mode hugepages{hugepage_mode::automatic};
   std::optional<unsigned> memory_mib;  // EAL's memory; nothing: computed
-  unsigned burst{64};                  // packets, 8 to 256
+  unsigned burst{96};                  // packets, 8 to 256
   std::vector<std::string> eal_args;   // appended to EAL's own, one argument each
 
   bool operator==(const dataplane_config&) const = default;

@@ -56,7 +56,7 @@ TEST(node_file, reads_the_contract) {
   EXPECT_EQ(d.idle, idle_mode::busy);
   EXPECT_EQ(d.hugepages, hugepage_mode::automatic);
   EXPECT_FALSE(d.memory_mib);
-  EXPECT_EQ(d.burst, 64u);
+  EXPECT_EQ(d.burst, 96u);
   EXPECT_TRUE(d.eal_args.empty());
   const controlplane_config& c = n->controlplane;
   EXPECT_EQ(c.state, "/var/lib/sluice/state.db");
