@@ -23,14 +23,14 @@ from pathlib import Path
 # The first that matches a function's name has it. What is inlined counts for what it is inlined into.
 STAGES = [
     ("frame written (source)", r"perf::|bursts|flow_picker|prepare\(sluice::perf|__memcpy|memset"),
-    ("parse, VIP, hash, bucket's address", r"classify\(|locate|vip_cache"),
+    ("parse, VIP, hash, bucket's address", r"classify|locate|vip_cache"),
     ("connection: primary bucket", r"find_\w+_first"),
     ("connection: secondary bucket", r"find_\w+_second|look_on"),
     ("hit: state, backend, rewrite, counters", r"::resolve<|hit_slow"),
     ("NAT: session, rewrite, counters", r"translate|nat_table|nat_session"),
-    ("new: service, slot of the table", r"::prepare<|service_cache"),
+    ("new: service, slot of the table", r"::prepare<|fetch_slots|service_cache"),
     ("new: place in the connection table",
-     r"flow_map<.*::(insert|replace|remove|make_room|vacate|add_overflow|drop_overflow)"
+     r"flow_map<.*::(insert|renew|choose|replace|remove|make_room|vacate|add_overflow|drop_overflow)"
      r"|vacancy|victim|free_place|any_in"),
     ("new: backend, rewrite, counters", r"resolve_new|enter|count_given_way"),
 ]
