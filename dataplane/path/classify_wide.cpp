@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stage 1 of the path for eight packets at once, with AVX-512: what parse_common4(), the vip_cache
 // and the hash say of one packet after the other is said here of eight, in the lanes of vectors.
-// Eight that are not all common packets to known VIPs are left to classify(), as is everything
-// where the processor has no such instructions.
+// Any packet but a common one to a known VIP ends a row of eights, and is left to classify(), as is
+// everything where the processor has no such instructions.
 #ifdef __x86_64__
 #include <cpuid.h>
 #include <immintrin.h>
@@ -218,14 +218,50 @@ SLUICE_WIDE_INLINE addresses at_offsets(const void* base, words offsets) noexcep
   _mm512_store_si512(o.data(), raw(offsets));
   return {{b + o[0], b + o[1], b + o[2], b + o[3], b + o[4], b + o[5], b + o[6], b + o[7]}};
 }
-SLUICE_WIDE_INLINE addresses frames_of(const packet* p) noexcept {
-  return {{p[0].data, p[1].data, p[2].data, p[3].data, p[4].data, p[5].data, p[6].data, p[7].data}};
+SLUICE_WIDE_INLINE addresses frames_of(packet* const* p) noexcept {
+  return {{p[0]->data, p[1]->data, p[2]->data, p[3]->data, p[4]->data, p[5]->data, p[6]->data,
+           p[7]->data}};
 }
 
-// Where a burst's packets are.
+// chosen are up to eight packets of a list; where there are fewer, the last lanes are the first one
+// again.
+struct chosen {
+  alignas(64) std::array<packet*, lanes> packets;
+  alignas(64) std::array<std::uint64_t, lanes> lengths;  // packet::length
+  unsigned count;
+};
+
+// choose_eight() takes the first of a list that have the `shortest` bytes and the room. False: too
+// few to be worth it.
+SLUICE_WIDE_INLINE bool choose_eight(chosen& g, packet* burst, const std::uint8_t* list,
+                                     std::size_t left, std::uint32_t shortest) noexcept {
+  constexpr unsigned few = 3;
+  if (left < few) return false;
+  unsigned n = 0;
+  for (; n < lanes && n < left; ++n) {
+    packet* const p = burst + list[n];
+    g.packets[n] = p;
+    g.lengths[n] = p->length;
+    if (p->length < shortest || p->headroom < wire::roomy_headroom) break;
+  }
+  if (n < few) return false;
+  g.count = n;
+  for (; n < lanes; ++n) {
+    g.packets[n] = g.packets[0];
+    g.lengths[n] = g.lengths[0];
+  }
+  return true;
+}
+
+// packets_from() are eight in a row.
 SLUICE_WIDE_INLINE words packets_from(const packet* p) noexcept {
   const words step = {0, 1, 2, 3, 4, 5, 6, 7};
   return reinterpret_cast<std::uint64_t>(p) + step * sizeof(packet);
+}
+
+// fine_ones() is how many of the first packets are all fine, by a bit for each of `count`.
+SLUICE_WIDE_INLINE unsigned fine_ones(unsigned count, unsigned fine) noexcept {
+  return static_cast<unsigned>(__builtin_ctz(~fine | 1u << count));
 }
 
 }  // namespace
@@ -242,8 +278,9 @@ bool packet_path::processor_is_wide() noexcept {
          __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & vaes) != 0;
 }
 
-SLUICE_WIDE std::size_t packet_path::classify_wide4(std::size_t i, std::size_t end,
-                                                    unsigned n) noexcept {
+template <bool listed>
+SLUICE_WIDE std::size_t packet_path::wide4(const std::uint8_t* list, std::size_t i,
+                                           std::size_t end) noexcept {
   const connection::flow_map<connection::ipv4>& map = table_.v4;
   const words buckets = all(map.bucket_count());
   const words base = all(reinterpret_cast<std::uint64_t>(map.buckets()));
@@ -252,14 +289,28 @@ SLUICE_WIDE std::size_t packet_path::classify_wide4(std::size_t i, std::size_t e
   const constants* hidden = &the_constants;
   asm("" : "+r"(hidden));
   const constants& c = *hidden;
-  for (; i + lanes <= end; i += lanes, n += lanes) {
+  unsigned n = batch4_.size;
+  while (i < end) {
+    chosen g;
+    words length;
+    addresses frames;
+    unsigned count = lanes;
     packet* const p = burst_ + i;
-    const auto [lengths, rooms] = fields(p);
-    const words length = lengths & all(c.low32);
-    if ((at_least(length, all(c.shortest)) & at_least(rooms & all(c.low16), all(c.added))) != 0xff)
-        [[unlikely]]
-      break;
-    const addresses frames = frames_of(p);
+    if constexpr (listed) {
+      if (!choose_eight(g, burst_, list + i, end - i, wire::common4_length)) break;
+      length = as_words(_mm512_load_si512(g.lengths.data()));
+      frames = frames_of(g.packets.data());
+      count = g.count;
+    } else {
+      if (i + lanes > end) break;
+      const auto [lengths, rooms] = fields(p);
+      length = lengths & all(c.low32);
+      if ((at_least(length, all(c.shortest)) & at_least(rooms & all(c.low16), all(c.added))) !=
+          0xff) [[unlikely]]
+        break;
+      frames = {
+          {p[0].data, p[1].data, p[2].data, p[3].data, p[4].data, p[5].data, p[6].data, p[7].data}};
+    }
     // The frame's 48 bytes as words w0 to w5. Ethernet begins at 0, IP at 14, TCP at 34.
     const auto [w0, w1] = read(frames.at, 0);
     const auto [w2, w3] = read(frames.at, 16);
@@ -297,7 +348,8 @@ SLUICE_WIDE std::size_t packet_path::classify_wide4(std::size_t i, std::size_t e
     const words matched = all(c.matched);
     const __mmask8 in_first = equal((first ^ match) & matched, words{});
     const __mmask8 in_second = equal((second ^ match) & matched, words{});
-    if ((good & ~bad & (tcp | udp) & (in_first | in_second)) != 0xff) [[unlikely]]
+    const unsigned fine = fine_ones(count, good & ~bad & (tcp | udp) & (in_first | in_second));
+    if (fine == 0) [[unlikely]]
       break;
     const words vip = as_words(_mm512_mask_blend_epi64(in_second, raw(first), raw(second))) >>
                       vip_cache::vip_shift4;
@@ -323,7 +375,8 @@ SLUICE_WIDE std::size_t packet_path::classify_wide4(std::size_t i, std::size_t e
     const words more = (begin + outer_length) | lived << 32;
     _mm512_storeu_si512(&outers4_[n], by_turns<0>(outer, more));
     _mm512_storeu_si512(&outers4_[n + 4], by_turns<4>(outer, more));
-    _mm512_storeu_si512(&batch4_.packets[n], raw(packets_from(p)));
+    _mm512_storeu_si512(&batch4_.packets[n],
+                        listed ? _mm512_load_si512(g.packets.data()) : raw(packets_from(p)));
     const words hash = hashed(map.hasher(), low_keys, high_keys);
     const words bucket = as_words(_mm512_mul_epu32(raw(hash >> 32), raw(buckets))) >> 32;
     if (expects_new_)  // sluice_flow_hash4()
@@ -335,12 +388,22 @@ SLUICE_WIDE std::size_t packet_path::classify_wide4(std::size_t i, std::size_t e
     _mm512_storeu_si512(&batch4_.firsts[n], raw(base + (bucket << 6)));
     const auto* const firsts = &batch4_.firsts[n];
     for (unsigned lane = 0; lane < lanes; ++lane) connection::ipv4::prefetch(firsts[lane]);
+    if (fine != count) [[unlikely]] {
+      n += fine;
+      i += fine;
+      break;
+    }
+    // By what is known before: the next turn does not wait for what comes of this one.
+    n += count;
+    i += count;
   }
+  batch4_.size = n;
   return i;
 }
 
-SLUICE_WIDE std::size_t packet_path::classify_wide6(std::size_t i, std::size_t end,
-                                                    unsigned n) noexcept {
+template <bool listed>
+SLUICE_WIDE std::size_t packet_path::wide6(const std::uint8_t* list, std::size_t i,
+                                           std::size_t end) noexcept {
   const connection::flow_map<connection::ipv6>& map = table_.v6;
   const words buckets = all(map.bucket_count());
   const words base = all(reinterpret_cast<std::uint64_t>(map.buckets()));
@@ -349,18 +412,32 @@ SLUICE_WIDE std::size_t packet_path::classify_wide6(std::size_t i, std::size_t e
   const constants* hidden = &the_constants;
   asm("" : "+r"(hidden));
   const constants& c = *hidden;
-  for (; i + lanes <= end; i += lanes, n += lanes) {
+  unsigned n = batch6_.size;
+  while (i < end) {
+    chosen g;
+    words length;
+    addresses frames;
+    unsigned count = lanes;
     packet* const p = burst_ + i;
-    const auto [lengths, rooms] = fields(p);
-    const words length = lengths & all(c.low32);
-    if ((at_least(length, all(c.shortest6)) & at_least(rooms & all(c.low16), all(c.added))) != 0xff)
-        [[unlikely]]
-      break;
-    const addresses frames = frames_of(p);
+    if constexpr (listed) {
+      if (!choose_eight(g, burst_, list + i, end - i, wire::common6_length)) break;
+      length = as_words(_mm512_load_si512(g.lengths.data()));
+      frames = frames_of(g.packets.data());
+      count = g.count;
+    } else {
+      if (i + lanes > end) break;
+      const auto [lengths, rooms] = fields(p);
+      length = lengths & all(c.low32);
+      if ((at_least(length, all(c.shortest6)) & at_least(rooms & all(c.low16), all(c.added))) !=
+          0xff) [[unlikely]]
+        break;
+      frames = {
+          {p[0].data, p[1].data, p[2].data, p[3].data, p[4].data, p[5].data, p[6].data, p[7].data}};
+    }
     // The frame's bytes: Ethernet begins at 0, IP at 14, TCP at 54. t1 are bytes 66 to 73.
     const auto [w0, w1] = read(frames.at, 0);
     const words odd = (w0 & all(c.group)) | ((w1 ^ all(c.plain6)) & all(c.plain6_mask));
-    if (any_of(odd, odd) != 0) [[unlikely]]
+    if ((any_of(odd, odd) & 1) != 0) [[unlikely]]  // not IPv6, mostly
       break;
     const auto [w2, w3] = read(frames.at, 16);
     const auto [w4, w5] = read(frames.at, 32);
@@ -380,16 +457,13 @@ SLUICE_WIDE std::size_t packet_path::classify_wide6(std::size_t i, std::size_t e
                           at_least(length, ip_length + all(c.ethernet)) &
                           any_of(source_high, source_high) &
                           any_of(destination_high, destination_high) & any_of(differs, differs);
-    const __mmask8 bad = equal(source_high & all(c.low8), all(c.low8));
+    const __mmask8 bad = equal(source_high & all(c.low8), all(c.low8)) | any_of(odd, odd);
     const words header = t1 >> 2 & all(c.tcp_bytes);
     const __mmask8 tcp = equal(protocol, all(c.tcp)) & at_least(header, all(c.tcp_least)) &
                          at_least(l4_length, header);
     const words datagram = swapped16<2>(w7);
     const __mmask8 udp = equal(protocol, all(c.udp)) & at_least(datagram, all(c.udp_least)) &
                          at_least(l4_length, datagram);
-    if ((good & ~bad & (tcp | udp)) != 0xff) [[unlikely]]
-      break;
-
     const words match = (generation | protocol) << 16;
     const words golden = all(c.golden);
     const words spread = as_words(_mm512_mullo_epi64(raw(destination_high), raw(golden)));
@@ -402,14 +476,19 @@ SLUICE_WIDE std::size_t packet_path::classify_wide6(std::size_t i, std::size_t e
     words other =
         ((m ^ match) & ~all(c.low16)) | (high ^ destination_high) | (low ^ destination_low);
     words vip = m & all(c.low16);
-    if (const __mmask8 elsewhere = any_of(other, other); elsewhere != 0) [[unlikely]] {
+    __mmask8 known = _knot_mask8(any_of(other, other));
+    if (const __mmask8 elsewhere = _knot_mask8(known); elsewhere != 0) [[unlikely]] {
       const auto [m2, high2] = read(vips.at, 32);
       const auto [low2, unused2] = read(vips.at, 48);
       other =
           ((m2 ^ match) & ~all(c.low16)) | (high2 ^ destination_high) | (low2 ^ destination_low);
-      if ((any_of(other, other) & elsewhere) != 0) break;
+      known |= _knot_mask8(any_of(other, other));
       vip = as_words(_mm512_mask_blend_epi64(elsewhere, raw(vip), raw(m2 & all(c.low16))));
     }
+
+    const unsigned fine = fine_ones(count, good & ~bad & (tcp | udp) & known);
+    if (fine == 0) [[unlikely]]
+      break;
 
     const words common =
         ip_length << 12 |
@@ -429,7 +508,8 @@ SLUICE_WIDE std::size_t packet_path::classify_wide6(std::size_t i, std::size_t e
     _mm512_storeu_si512(keys + 6, _mm512_permutex2var_epi64(high_sources, pairs1, high_rests));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(&batch6_.commons[n]),
                         _mm512_cvtepi64_epi32(raw(common)));
-    _mm512_storeu_si512(&batch6_.packets[n], raw(packets_from(p)));
+    _mm512_storeu_si512(&batch6_.packets[n],
+                        listed ? _mm512_load_si512(g.packets.data()) : raw(packets_from(p)));
     const words hash = hashed(map.hasher(), low_sources, high_sources, low_rests, high_rests);
     const words bucket = as_words(_mm512_mul_epu32(raw(hash >> 32), raw(buckets))) >> 32;
     _mm512_storeu_si512(&batch6_.hashes[n], raw(hash));
@@ -452,7 +532,16 @@ SLUICE_WIDE std::size_t packet_path::classify_wide6(std::size_t i, std::size_t e
     const words swapped = as_words(_mm512_shuffle_epi8(raw(label | ip_length << 32), raw(order)));
     _mm512_storeu_si512(&outers6_[n],
                         raw((w1 >> 48 & all(c.class_bits)) | swapped | all(c.outer6_end)));
+    if (fine != count) [[unlikely]] {
+      n += fine;
+      i += fine;
+      break;
+    }
+    // By what is known before: the next turn does not wait for what comes of this one.
+    n += count;
+    i += count;
   }
+  batch6_.size = n;
   return i;
 }
 
@@ -463,13 +552,24 @@ SLUICE_WIDE std::size_t packet_path::classify_wide6(std::size_t i, std::size_t e
 bool packet_path::processor_is_wide() noexcept {
   return false;
 }
-std::size_t packet_path::classify_wide4(std::size_t i, std::size_t, unsigned) noexcept {
+template <bool listed>
+std::size_t packet_path::wide4(const std::uint8_t*, std::size_t i, std::size_t) noexcept {
   return i;
 }
-std::size_t packet_path::classify_wide6(std::size_t i, std::size_t, unsigned) noexcept {
+template <bool listed>
+std::size_t packet_path::wide6(const std::uint8_t*, std::size_t i, std::size_t) noexcept {
   return i;
 }
 
 #endif
+
+template std::size_t packet_path::wide4<false>(const std::uint8_t*, std::size_t,
+                                               std::size_t) noexcept;
+template std::size_t packet_path::wide4<true>(const std::uint8_t*, std::size_t,
+                                              std::size_t) noexcept;
+template std::size_t packet_path::wide6<false>(const std::uint8_t*, std::size_t,
+                                               std::size_t) noexcept;
+template std::size_t packet_path::wide6<true>(const std::uint8_t*, std::size_t,
+                                              std::size_t) noexcept;
 
 }  // namespace sluice

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstring>
 
 namespace sluice {
 
@@ -28,6 +30,14 @@ constexpr bool may_follow(const wire::parsed& m) noexcept {
   const auto proto = static_cast<ip_proto>(m.protocol);
   return proto == ip_proto::hop_by_hop || proto == ip_proto::routing ||
          proto == ip_proto::dest_options || proto == ip_proto::ah;
+}
+
+// type_of() is a frame's ether_type as it is in memory; 0: it has none.
+std::uint16_t type_of(const packet& p) noexcept {
+  std::uint16_t type = 0;
+  if (p.length >= sizeof(wire::ethernet_header)) [[likely]]
+    std::memcpy(&type, p.data + offsetof(wire::ethernet_header, type), 2);
+  return type;
 }
 
 // already_spelled() stands for a packet whose parsed_ is filled. It is longer than any egress
@@ -163,71 +173,117 @@ template <class Family>
   }
 }
 
+// classify_one() makes a packet the next one of its batch, which has n4 or n6 by now and is located
+// later, or decides on it.
+[[gnu::always_inline]] inline void packet_path::classify_one(std::size_t i, unsigned& n4,
+                                                             unsigned& n6) noexcept {
+  packet& p = burst_[i];
+  const std::byte* const frame = p.data;
+  if (p.length >= wire::common4_length) [[likely]] {
+    if (const wire::common c = wire::parse_common4(frame, p.total_length); c != 0) [[likely]] {
+      const auto& ip =
+          *reinterpret_cast<const wire::ipv4_header*>(frame + sizeof(wire::ethernet_header));
+      const std::uint64_t vip = vip_cache_.find4(view_, ip.destination, ip.protocol);
+      if (vip != 0) [[likely]]
+        return enter4(p, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), vip, c, n4++);
+      spell_out(i, c, 4);
+      return judge_rest(i);
+    }
+  }
+  if (p.length >= wire::common6_length) [[likely]] {
+    if (const wire::common c = wire::parse_common6(frame, p.total_length); c != 0) [[likely]] {
+      const auto& ip =
+          *reinterpret_cast<const wire::ipv6_header*>(frame + sizeof(wire::ethernet_header));
+      std::uint64_t destination[2];
+      std::memcpy(destination, &ip.destination, 16);
+      const std::uint64_t vip =
+          vip_cache_.find6(view_, destination[0], destination[1], ip.next_header);
+      if (vip != 0) [[likely]]
+        return enter6(p, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), vip, c, n6++);
+      spell_out(i, c, 6);
+      return judge_rest(i);
+    }
+  }
+  batch4_.size = n4;
+  batch6_.size = n6;
+  classify_any(i);
+  n4 = batch4_.size;
+  n6 = batch6_.size;
+}
+
 void packet_path::classify() noexcept {
-  packet* const burst = burst_;
   const std::size_t size = burst_size_;
+  if (wide_) {
+    std::size_t i = wide4<false>(nullptr, 0, size);
+    if (i != size) i = wide6<false>(nullptr, i, size);
+    if (i != size) classify_mixed(i);
+    return;
+  }
   // Kept in registers; the batches' sizes are right whenever anything else is called.
   unsigned n4 = 0;
   unsigned n6 = 0;
   for (std::size_t i = 0; i < size;) {
-    if (wide_) {
-      const std::size_t behind4 = classify_wide4(i, size, n4);
-      n4 += static_cast<unsigned>(behind4 - i);
-      i = classify_wide6(behind4, size, n6);
-      n6 += static_cast<unsigned>(i - behind4);
-      if (i == size) break;
-    }
     // In one go with the rest, the long way from a key to its bucket would leave the processor no
     // room to work on the next packets meanwhile; the whole burst at once would keep the memory
     // idle.
     const std::size_t end = std::min(i + located_at_once, size);
     const unsigned from4 = n4;
     const unsigned from6 = n6;
-    for (; i < end; ++i) {
-      packet& p = burst[i];
-      const std::byte* const frame = p.data;
-      if (p.length >= wire::common4_length) [[likely]] {
-        if (const wire::common c = wire::parse_common4(frame, p.total_length); c != 0) [[likely]] {
-          const auto& ip =
-              *reinterpret_cast<const wire::ipv4_header*>(frame + sizeof(wire::ethernet_header));
-          const std::uint64_t vip = vip_cache_.find4(view_, ip.destination, ip.protocol);
-          if (vip != 0) [[likely]] {
-            enter4(p, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), vip, c, n4++);
-            continue;
-          }
-          spell_out(i, c, 4);
-          judge_rest(i);
-          continue;
-        }
-      }
-      if (p.length >= wire::common6_length) [[likely]] {
-        if (const wire::common c = wire::parse_common6(frame, p.total_length); c != 0) [[likely]] {
-          const auto& ip =
-              *reinterpret_cast<const wire::ipv6_header*>(frame + sizeof(wire::ethernet_header));
-          std::uint64_t destination[2];
-          std::memcpy(destination, &ip.destination, 16);
-          const std::uint64_t vip =
-              vip_cache_.find6(view_, destination[0], destination[1], ip.next_header);
-          if (vip != 0) [[likely]] {
-            enter6(p, ip, *reinterpret_cast<const wire::udp_header*>(&ip + 1), vip, c, n6++);
-            continue;
-          }
-          spell_out(i, c, 6);
-          judge_rest(i);
-          continue;
-        }
-      }
-      batch4_.size = n4;
-      batch6_.size = n6;
-      classify_any(i);
-      n4 = batch4_.size;
-      n6 = batch6_.size;
-    }
+    for (; i < end; ++i) classify_one(i, n4, n6);
     locate(batch4_, table_.v4, from4, n4);
     locate(batch6_, table_.v6, from6, n6);
   }
   batch4_.size = n4;
   batch6_.size = n6;
+}
+
+// classify_narrow() takes one packet to its batch, located, or decides on it.
+[[gnu::noinline]] void packet_path::classify_narrow(std::size_t i) noexcept {
+  const unsigned from4 = batch4_.size;
+  const unsigned from6 = batch6_.size;
+  unsigned n4 = from4;
+  unsigned n6 = from6;
+  classify_one(i, n4, n6);
+  locate(batch4_, table_.v4, from4, n4);
+  locate(batch6_, table_.v6, from6, n6);
+  batch4_.size = n4;
+  batch6_.size = n6;
+}
+
+// classify_mixed() deals with packets i.. of a burst in which families or odd packets alternate:
+// each family by itself, in its order, up to the next that is neither.
+[[gnu::noinline]] void packet_path::classify_mixed(std::size_t i) noexcept {
+  static_assert(max_burst <= 256);
+  constexpr std::uint16_t type4 = be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw();
+  constexpr std::uint16_t type6 = be16{static_cast<std::uint16_t>(ether_type::ipv6)}.raw();
+  std::array<std::uint8_t, max_burst> four;
+  std::array<std::uint8_t, max_burst> six;
+  while (i < burst_size_) {
+    unsigned fours = 0;
+    unsigned sixes = 0;
+    for (; i < burst_size_; ++i) {
+      const std::uint16_t type = type_of(burst_[i]);
+      if (type != type4 && type != type6) [[unlikely]]
+        break;
+      // Counted or not: without a branch.
+      four[fours] = six[sixes] = static_cast<std::uint8_t>(i);
+      fours += type == type4;
+      sixes += type == type6;
+    }
+    for (std::size_t at = 0; at < fours;) {
+      at = wide4<true>(four.data(), at, fours);
+      if (at < fours) classify_narrow(four[at++]);
+    }
+    for (std::size_t at = 0; at < sixes;) {
+      at = wide6<true>(six.data(), at, sixes);
+      if (at < sixes) classify_narrow(six[at++]);
+    }
+    for (; i < burst_size_; ++i) {
+      const std::uint16_t type = type_of(burst_[i]);
+      if (type == type4 || type == type6) break;
+      classify_narrow(i);
+    }
+  }
 }
 
 [[gnu::noinline]] void packet_path::classify_any(std::size_t i) noexcept {

@@ -127,15 +127,17 @@ class packet_path {
 
  private:
   // What is known of the packets of one family that belong to a service's address.
+  // Eight may be written where fewer are meant.
+  static constexpr std::size_t batch_room = max_burst + 7;
   template <class Family>
   struct batch {
     unsigned size;
-    std::array<typename Family::key_type, max_burst> keys;
-    std::array<connection::bucket_hash, max_burst> hashes;
-    std::array<typename Family::bucket*, max_burst> firsts;  // primary buckets
+    std::array<typename Family::key_type, batch_room> keys;
+    std::array<connection::bucket_hash, batch_room> hashes;
+    std::array<typename Family::bucket*, batch_room> firsts;  // primary buckets
     std::array<connection::handle, max_burst> found;
-    std::array<wire::common, max_burst> commons;  // spelled(): parsed_ has been filled
-    std::array<packet*, max_burst> packets;
+    std::array<wire::common, batch_room> commons;  // spelled(): parsed_ has been filled
+    std::array<packet*, batch_room> packets;
   };
   // A packet without a connection, on its way to a backend.
   struct newcomer {
@@ -220,10 +222,16 @@ class packet_path {
   // Stage 1: parse, find the VIP, key, hash, prefetch the bucket. packet_path.cpp
   void classify() noexcept;
   void classify_any(std::size_t i) noexcept;
-  // classify_wide4() and 6 do the same for packets i.. as long as eight after eight are common ones
-  // to known VIPs, which become the n-th.. of their batch, located; they return how far they came.
-  std::size_t classify_wide4(std::size_t i, std::size_t end, unsigned n) noexcept;
-  std::size_t classify_wide6(std::size_t i, std::size_t end, unsigned n) noexcept;
+  void classify_narrow(std::size_t i) noexcept;
+  void classify_one(std::size_t i, unsigned& n4, unsigned& n6) noexcept;
+  void classify_mixed(std::size_t i) noexcept;
+  // wide4() and 6 classify packets i.. of the burst, or the i-th.. of a list of its numbers (and
+  // less than `end`), in eights, as long as they are common ones to known VIPs; they return how far
+  // they came. classify_wide.cpp
+  template <bool listed>
+  std::size_t wide4(const std::uint8_t* list, std::size_t i, std::size_t end) noexcept;
+  template <bool listed>
+  std::size_t wide6(const std::uint8_t* list, std::size_t i, std::size_t end) noexcept;
   static bool processor_is_wide() noexcept;
   // enter4() and 6 make a packet the n-th of its batch.
   void enter4(packet& p, const wire::ipv4_header& ip, const wire::udp_header& ports,
@@ -463,7 +471,7 @@ class packet_path {
   std::array<packet, waiting_places> released_;
   static_assert(waiting_places <= max_burst);
 
-  bool wide_{false};  // classify_wide4() and 6 are of use
+  bool wide_{false};  // wide4() and 6 are of use
   vip_cache vip_cache_;
   service_cache service_cache_;
   packet* burst_{nullptr};  // during process()
@@ -503,10 +511,10 @@ class packet_path {
     return static_cast<std::size_t>(p - burst_);
   }
   batch<connection::ipv4> batch4_;
-  std::array<outer4, max_burst> outers4_;  // of batch4_'s roomy packets
-  bool expects_new_{false};                // most packets of the burst before began connections
-  std::array<std::uint64_t, max_burst> choices4_;  // then, of roomy ones: sluice_flow_hash4()
-  std::array<std::uint64_t, max_burst> outers6_;   // of batch6_'s: as outer4::first
+  std::array<outer4, batch_room> outers4_;  // of batch4_'s roomy packets
+  bool expects_new_{false};                 // most packets of the burst before began connections
+  std::array<std::uint64_t, batch_room> choices4_;  // then, of roomy ones: sluice_flow_hash4()
+  std::array<std::uint64_t, batch_room> outers6_;   // of batch6_'s: as outer4::first
   batch<connection::ipv6> batch6_;
   std::array<newcomer, max_burst> newcomers_;
   // Connections that gave way: counted at the end, when their backends' lines have come.

@@ -65,7 +65,7 @@ class Contestant:
 
     def source(self, r, traffic):
         """source() is the environment that has the program fed with a row's packets."""
-        text = (f"flows={r['flows']} services={r['services']} v6={1 if r['v6'] else 0} "
+        text = (f"flows={r['flows']} services={r['services']} v6={2 if r['v6'] == 'mixed' else int(r['v6'])} "
                 f"turns={self.stem}")
         if r.get("capture"):
             # Once round, and every flow is known.
@@ -299,19 +299,26 @@ def runtime_directory(lab):
     return path
 
 
+def service(r, v6, s, weight):
+    """service() is one of services()' entries."""
+    vip = f"'2001:db8:f::{s:x}'" if v6 else f"198.{18 + (s >> 16)}.{s >> 8 & 255}.{s & 255}"
+    lines = [f"  - name: {'six' if v6 else 's'}{s}", f"    address: {vip}", "    protocol: tcp",
+             "    port: 80", f"    forward: {r['mode']}"]
+    if "table_size" in r:
+        lines.append(f"    table-size: {r['table_size']}")
+    lines.append("    backends:")
+    for n in range(s * r["backends"], (s + 1) * r["backends"]):
+        address = (f"'2001:db8:2::{n >> 16:x}:{n & 0xffff:x}'" if v6 else
+                   f"172.{16 + (n >> 16)}.{n >> 8 & 255}.{n & 255}")
+        special = f", weight: {weight}" if n % r["backends"] == 0 and weight != 100 else ""
+        lines.append(f"      - {{address: {address}{special}}}")
+    return lines
+
+
 def services(r, weight=100):
     """services() is a row's services.yaml; weight: of the first backend of each service."""
     lines = ["services:"]
-    for s in range(r["services"]):
-        vip = f"'2001:db8:f::{s:x}'" if r["v6"] else f"198.{18 + (s >> 16)}.{s >> 8 & 255}.{s & 255}"
-        lines += [f"  - name: s{s}", f"    address: {vip}", "    protocol: tcp", "    port: 80",
-                  f"    forward: {r['mode']}"]
-        if "table_size" in r:
-            lines.append(f"    table-size: {r['table_size']}")
-        lines.append("    backends:")
-        for n in range(s * r["backends"], (s + 1) * r["backends"]):
-            address = (f"'2001:db8:2::{n >> 16:x}:{n & 0xffff:x}'" if r["v6"] else
-                       f"172.{16 + (n >> 16)}.{n >> 8 & 255}.{n & 255}")
-            special = f", weight: {weight}" if n % r["backends"] == 0 and weight != 100 else ""
-            lines.append(f"      - {{address: {address}{special}}}")
+    for v6 in (False, True) if r["v6"] == "mixed" else (r["v6"],):
+        for number in range(r["services"]):
+            lines += service(r, v6, number, weight)
     return "\n".join(lines) + "\n"

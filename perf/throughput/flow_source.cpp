@@ -10,7 +10,7 @@
 //              opening: SYNs of flows never seen
 //              flood: handshakes of `flows`, then SYNs of flows never seen
 //              none: packets as they are, also those of net_pcap
-//   flows, services, v6 (0 or 1)
+//   flows, services, v6 (0 or 1; 2: every other flow)
 //   pace       flows that are opened per second, at most (0: as many as go)
 //   passes     of all flows' handshakes (1)
 //   warm       packets before the first turn, at least
@@ -56,6 +56,7 @@ struct wish {
   traffic what{traffic::random};
   std::uint32_t flows{1000};
   flow_frames::shape shape{};
+  bool mixed{false};
   double pace{0};
   unsigned passes{1};
   std::uint64_t warm{1'000'000};
@@ -92,6 +93,7 @@ wish read_wish() {
         w.shape.services = static_cast<std::uint32_t>(std::stoul(value));
       } else if (key == "v6") {
         w.shape.v6 = value == "1";
+        w.mixed = value == "2";
       } else if (key == "pace") {
         w.pace = std::stod(value);
       } else if (key == "passes") {
@@ -165,7 +167,10 @@ class turn_keeper {
 class source {
  public:
   source(const wish& w, unsigned queue)
-      : wish_{w}, frames_{w.shape}, pick_{w.flows, queue + 1}, turns_{w.turns, queue} {
+      : wish_{w},
+        frames_{flow_frames{w.shape}, flow_frames{other_of(w)}},
+        pick_{w.flows, queue + 1},
+        turns_{w.turns, queue} {
     if (w.what == traffic::hits || w.what == traffic::flood) stage_ = stage::handshakes;
   }
 
@@ -193,12 +198,12 @@ class source {
       case traffic::hits:
       case traffic::random:
         for (std::uint16_t i = 0; i < n; ++i)
-          frames_.write(rte_pktmbuf_mtod(packets[i], void*), pick_.next());
+          write(rte_pktmbuf_mtod(packets[i], void*), pick_.next());
         return;
       case traffic::opening:
       case traffic::flood:
         for (std::uint16_t i = 0; i < n; ++i) {
-          frames_.write(rte_pktmbuf_mtod(packets[i], void*), first_unseen + unseen_, flag_syn);
+          write(rte_pktmbuf_mtod(packets[i], void*), first_unseen + unseen_, flag_syn);
           unseen_ = (unseen_ + 1) & (first_unseen - 1);
         }
         return;
@@ -211,11 +216,20 @@ class source {
   enum class stage : std::uint8_t { handshakes, warm, turn, measure, done };
   static constexpr std::uint32_t first_unseen = 1u << 27;
 
+  static flow_frames::shape other_of(const wish& w) {
+    flow_frames::shape s = w.shape;
+    s.v6 = s.v6 || w.mixed;
+    return s;
+  }
+  void write(void* frame, std::uint32_t flow, std::uint8_t flags = flag_ack) const noexcept {
+    frames_[flow & 1].write(frame, flow, flags);
+  }
+
   // open() sends the SYNs of up to 32 flows in a row, then their ACKs.
   void open(rte_mbuf** packets, std::uint16_t n) noexcept {
     for (std::uint16_t i = 0; i < n; ++i) {
       const std::uint32_t flow = (group_ + at_) % wish_.flows;
-      frames_.write(rte_pktmbuf_mtod(packets[i], void*), flow, acks_ ? flag_ack : flag_syn);
+      write(rte_pktmbuf_mtod(packets[i], void*), flow, acks_ ? flag_ack : flag_syn);
       if (++at_ < 32) continue;
       at_ = 0;
       if (acks_) group_ += 32;
@@ -270,7 +284,8 @@ class source {
   }
 
   const wish wish_;
-  flow_frames frames_;
+  // Of even flows, and of odd ones.
+  std::array<flow_frames, 2> frames_;
   flow_picker pick_;
   turn_keeper turns_;
   stage stage_{stage::warm};

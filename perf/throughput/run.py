@@ -53,6 +53,8 @@ ROWS = [
     row("path.ipip.v4.1M", M),
     row("path.ipip.v4.10M", 10 * M),
     row("path.ipip.v6.1M", M, v6=True),
+    # IPv4 and IPv6 at random, 100 services of each.
+    row("path.ipip.mixed.1M", M, v6="mixed"),
     row("path.dsr-l2.v4.1M", M, mode="dsr-l2"),
     # Four connections are provided for each session of NAT (nat_table::sessions_for()).
     row("path.nat.v4.1M", M, mode="nat", connections=5 * M),
@@ -69,7 +71,7 @@ ROWS = [
 ROWS += [row("publish.rate", M, slice=1.0, reference="undisturbed")]
 # The same out of a capture in memory, again and again: receiving is a copy, as from a virtual NIC.
 # --quick leaves these out unless they are named.
-LONG = ("path.dsr-l2.v4.1M", "growth.services.4096", "growth.backends.1000", "publish.rate",
+LONG = ("path.ipip.mixed.1M", "path.dsr-l2.v4.1M", "growth.services.4096", "growth.backends.1000", "publish.rate",
         "pcap.ipip.v4.100k", "pcap.ipip.v4.1M")
 ROWS += [row(f"pcap.ipip.v4.{name}", flows, capture=True)
          for name, flows in (("10k", 10 * K), ("100k", 100 * K), ("1M", M))]

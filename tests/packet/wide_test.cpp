@@ -432,6 +432,49 @@ TEST_F(wide, EightCommonPacketsOfAllKinds) {
   EXPECT_GT(eight_->count(forwarded), 10'000u);
 }
 
+// Both families at random, tags, and a few that are odd in some way: each family is dealt with by
+// itself, up to the next frame that is neither.
+TEST_F(wide, FamiliesAndOddOnesAlternate) {
+  begin_flows(200, 200);
+  static constexpr std::array<unsigned, 4> shares{50, 300, 500, 950};
+  static constexpr std::array<unsigned, 4> odd_shares{0, 10, 60, 300};
+  for (unsigned round = 0; round < 3'000 / share; ++round) {
+    const unsigned six = d_.one_of(shares);
+    const unsigned odd = d_.one_of(odd_shares);
+    std::vector<input> burst;
+    for (unsigned n = d_.between(1, 256); n != 0; --n) {
+      const bool v6 = d_.chance(six);
+      const bool tcp = d_.chance(800);
+      const flow f = d_.chance(950) ? known(v6, tcp) : some_flow(v6, tcp, 300);
+      input p = packet_of(f, some_look(tcp));
+      if (d_.chance(odd)) {
+        switch (d_.below(4)) {
+          case 0: {
+            const std::array<std::uint8_t, 4> tag{0x81, 0, 0, 7};
+            p.frame.insert(p.frame.begin() + 12, tag.begin(), tag.end());
+            break;
+          }
+          case 1: {
+            const unsigned bit = d_.below(std::min<std::size_t>(p.frame.size(), 80) * 8);
+            p.frame[bit / 8] = static_cast<std::uint8_t>(p.frame[bit / 8] ^ 1u << bit % 8);
+            break;
+          }
+          case 2:
+            p.headroom = static_cast<std::uint16_t>(d_.below(64));
+            break;
+          default:
+            p.first_segment = d_.below(p.frame.size() + 1);
+        }
+      }
+      burst.push_back(std::move(p));
+    }
+    if (!run(burst, "round " + std::to_string(round))) return;
+    if (d_.chance(20)) now_ += second;
+    if (d_.chance(20)) maintain();
+  }
+  EXPECT_GT(eight_->count(abi::counter_id::connection_hits), 50'000u / share);
+}
+
 // Where most packets begin connections their hashes are made beforehand; and in a large table that
 // is filled, many of those that do not are in their secondary buckets. Whatever way they go, a
 // packet goes where its connection's first one went.
