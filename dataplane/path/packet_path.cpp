@@ -254,6 +254,7 @@ void packet_path::classify() noexcept {
 // each family by itself, in its order, up to the next that is neither.
 [[gnu::noinline]] void packet_path::classify_mixed(std::size_t i) noexcept {
   static_assert(max_burst <= 256);
+  constexpr std::size_t few_in_a_row = 4;
   constexpr std::uint16_t type4 = be16{static_cast<std::uint16_t>(ether_type::ipv4)}.raw();
   constexpr std::uint16_t type6 = be16{static_cast<std::uint16_t>(ether_type::ipv6)}.raw();
   std::array<std::uint8_t, max_burst> four;
@@ -270,14 +271,17 @@ void packet_path::classify() noexcept {
       fours += type == type4;
       sixes += type == type6;
     }
-    for (std::size_t at = 0; at < fours;) {
-      at = wide4<true>(four.data(), at, fours);
-      if (at < fours) classify_narrow(four[at++]);
-    }
-    for (std::size_t at = 0; at < sixes;) {
-      at = wide6<true>(six.data(), at, sixes);
-      if (at < sixes) classify_narrow(six[at++]);
-    }
+    // Where there are many odd ones eight at once are mostly in vain, and seldom tried.
+    const auto one_by_one = [this](const auto& list, std::size_t from, std::size_t at,
+                                   std::size_t size) {
+      const std::size_t end = std::min(at + (at - from < few_in_a_row ? 8 : 1), size);
+      for (; at < end; ++at) classify_narrow(list[at]);
+      return at;
+    };
+    for (std::size_t at = 0; at < fours;)
+      at = one_by_one(four, at, wide4<true>(four.data(), at, fours), fours);
+    for (std::size_t at = 0; at < sixes;)
+      at = one_by_one(six, at, wide6<true>(six.data(), at, sixes), sixes);
     for (; i < burst_size_; ++i) {
       const std::uint16_t type = type_of(burst_[i]);
       if (type == type4 || type == type6) break;
