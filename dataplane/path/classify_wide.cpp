@@ -17,7 +17,6 @@ namespace sluice {
 
 #ifdef __x86_64__
 
-#define SLUICE_WIDE [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,aes,vaes,bmi,bmi2")]]
 #define SLUICE_WIDE_INLINE SLUICE_WIDE [[gnu::always_inline]] inline
 
 // gcc 12 takes what its intrinsics begin with, and overwrite, for something that is used (105593).

@@ -39,6 +39,13 @@
 #include "dataplane/path/source_rates.hpp"
 #include "dataplane/path/vip_cache.hpp"
 
+// For wide4() and 6: clang wants it where they are declared.
+#ifdef __x86_64__
+#define SLUICE_WIDE [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,aes,vaes,bmi,bmi2")]]
+#else
+#define SLUICE_WIDE
+#endif
+
 namespace sluice {
 
 // path_port: what the path knows about a port of the data plane.
@@ -229,9 +236,9 @@ class packet_path {
   // less than `end`), in eights, as long as they are common ones to known VIPs; they return how far
   // they came. classify_wide.cpp
   template <bool listed>
-  std::size_t wide4(const std::uint8_t* list, std::size_t i, std::size_t end) noexcept;
+  SLUICE_WIDE std::size_t wide4(const std::uint8_t* list, std::size_t i, std::size_t end) noexcept;
   template <bool listed>
-  std::size_t wide6(const std::uint8_t* list, std::size_t i, std::size_t end) noexcept;
+  SLUICE_WIDE std::size_t wide6(const std::uint8_t* list, std::size_t i, std::size_t end) noexcept;
   static bool processor_is_wide() noexcept;
   // enter4() and 6 make a packet the n-th of its batch.
   void enter4(packet& p, const wire::ipv4_header& ip, const wire::udp_header& ports,
