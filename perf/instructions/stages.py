@@ -23,7 +23,7 @@ from pathlib import Path
 # The first that matches a function's name has it. What is inlined counts for what it is inlined into.
 STAGES = [
     ("frame written (source)", r"perf::|bursts|flow_picker|prepare\(sluice::perf|__memcpy|memset"),
-    ("parse, VIP, hash, bucket's address", r"classify|locate|vip_cache"),
+    ("parse, VIP, hash, bucket's address", r"classify|wide[46]<|locate|vip_cache"),
     ("connection: primary bucket", r"find_\w+_first"),
     ("connection: secondary bucket", r"find_\w+_second|look_on"),
     ("hit: state, backend, rewrite, counters", r"::resolve<|hit_slow"),
