@@ -90,17 +90,13 @@ class bucket_hasher {
   }
 
   [[nodiscard]] constexpr bucket_hash operator()(const key4& k) const noexcept {
-#ifdef __x86_64__
     if (!std::is_constant_evaluated() && has_aes) [[likely]]
       return by_instruction(k);
-#endif
     return portable(k);
   }
   [[nodiscard]] constexpr bucket_hash operator()(const key6& k) const noexcept {
-#ifdef __x86_64__
     if (!std::is_constant_evaluated() && has_aes) [[likely]]
       return by_instruction(k);
-#endif
     return portable(k);
   }
 

@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #endif
 
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -252,10 +254,77 @@ SLUICE_WIDE_INLINE bool choose_eight(chosen& g, packet* burst, const std::uint8_
   return true;
 }
 
-// packets_from() are eight in a row.
-SLUICE_WIDE_INLINE words packets_from(const packet* p) noexcept {
+// turn is what one turn of eight begins with.
+struct turn {
+  words length;  // packet::length
+  addresses frames;
+  unsigned count;
+  packet* first;  // of eight in a row
+  chosen others;  // of a list
+};
+
+// take() begins a turn with the packets of a burst from number i on, eight in a row, or with those
+// that a list names from its i-th on, if they have the `shortest` bytes and the room.
+template <bool listed>
+SLUICE_WIDE_INLINE bool take(turn& t, const constants& c, packet* burst, const std::uint8_t* list,
+                             std::size_t i, std::size_t end,
+                             const std::uint64_t& shortest) noexcept {
+  if constexpr (listed) {
+    chosen& g = t.others;
+    if (!choose_eight(g, burst, list + i, end - i, static_cast<std::uint32_t>(shortest)))
+      return false;
+    t.length = as_words(_mm512_load_si512(g.lengths.data()));
+    t.frames = frames_of(g.packets.data());
+    t.count = g.count;
+  } else {
+    if (i + lanes > end) return false;
+    packet* const p = burst + i;
+    const auto [lengths, rooms] = fields(p);
+    t.length = lengths & all(c.low32);
+    if ((at_least(t.length, all(shortest)) & at_least(rooms & all(c.low16), all(c.added))) != 0xff)
+        [[unlikely]]
+      return false;
+    t.frames = {
+        {p[0].data, p[1].data, p[2].data, p[3].data, p[4].data, p[5].data, p[6].data, p[7].data}};
+    t.first = p;
+    t.count = lanes;
+  }
+  return true;
+}
+
+// packets_of() is where a turn's packets are.
+template <bool listed>
+SLUICE_WIDE_INLINE __m512i packets_of(const turn& t) noexcept {
+  if constexpr (listed) return _mm512_load_si512(t.others.packets.data());
   const words step = {0, 1, 2, 3, 4, 5, 6, 7};
-  return reinterpret_cast<std::uint64_t>(p) + step * sizeof(packet);
+  return raw(reinterpret_cast<std::uint64_t>(t.first) + step * sizeof(packet));
+}
+
+// locate_eight() notes hashes and primary buckets from the n-th packet of a batch on, and fetches
+// the buckets.
+template <class Family, class Batch>
+SLUICE_WIDE_INLINE void locate_eight(Batch& b, unsigned n, words hash, words bucket_count,
+                                     words first_bucket) noexcept {
+  constexpr unsigned shift = std::countr_zero(sizeof(typename Family::bucket));
+  static_assert(sizeof(typename Family::bucket) == 1u << shift);
+  const words number = as_words(_mm512_mul_epu32(raw(hash >> 32), raw(bucket_count))) >> 32;
+  _mm512_storeu_si512(&b.hashes[n], raw(hash));
+  _mm512_storeu_si512(&b.firsts[n], raw(first_bucket + (number << shift)));
+  const auto* const firsts = &b.firsts[n];
+  for (unsigned lane = 0; lane < lanes; ++lane) Family::prefetch(firsts[lane]);
+}
+
+// go_on() counts a turn of which so many were fine. False: it was the last one. By what is known
+// before, so that the next turn does not wait for what comes of this one.
+SLUICE_WIDE_INLINE bool go_on(unsigned& n, std::size_t& i, unsigned fine, unsigned count) noexcept {
+  if (fine != count) [[unlikely]] {
+    n += fine;
+    i += fine;
+    return false;
+  }
+  n += count;
+  i += count;
+  return true;
 }
 
 // fine_ones() is how many of the first packets are all fine, by a bit for each of `count`.
@@ -290,26 +359,9 @@ SLUICE_WIDE std::size_t packet_path::wide4(const std::uint8_t* list, std::size_t
   const constants& c = *hidden;
   unsigned n = batch4_.size;
   while (i < end) {
-    chosen g;
-    words length;
-    addresses frames;
-    unsigned count = lanes;
-    packet* const p = burst_ + i;
-    if constexpr (listed) {
-      if (!choose_eight(g, burst_, list + i, end - i, wire::common4_length)) break;
-      length = as_words(_mm512_load_si512(g.lengths.data()));
-      frames = frames_of(g.packets.data());
-      count = g.count;
-    } else {
-      if (i + lanes > end) break;
-      const auto [lengths, rooms] = fields(p);
-      length = lengths & all(c.low32);
-      if ((at_least(length, all(c.shortest)) & at_least(rooms & all(c.low16), all(c.added))) !=
-          0xff) [[unlikely]]
-        break;
-      frames = {
-          {p[0].data, p[1].data, p[2].data, p[3].data, p[4].data, p[5].data, p[6].data, p[7].data}};
-    }
+    turn t;
+    if (!take<listed>(t, c, burst_, list, i, end, c.shortest)) break;
+    const addresses& frames = t.frames;
     // The frame's 48 bytes as words w0 to w5. Ethernet begins at 0, IP at 14, TCP at 34.
     const auto [w0, w1] = read(frames.at, 0);
     const auto [w2, w3] = read(frames.at, 16);
@@ -326,7 +378,7 @@ SLUICE_WIDE std::size_t packet_path::wide4(const std::uint8_t* list, std::size_t
     const __mmask8 bad = any_of(odd, odd) | at_least(octet - all(c.one), all(c.usual_sources)) |
                          equal(octet, all(c.loopback)) | equal(source, destination);
     const __mmask8 good = any_of(w2, all(c.ttl)) &  // TTL
-                          at_least(length, ip_length + all(c.ethernet)) &
+                          at_least(t.length, ip_length + all(c.ethernet)) &
                           at_least(ip_length, all(c.ip)) & holds(c, w1, w2, w3, w4);
     const words protocol = w2 >> 56;
     const words l4_length = ip_length - all(c.ip);
@@ -347,7 +399,7 @@ SLUICE_WIDE std::size_t packet_path::wide4(const std::uint8_t* list, std::size_t
     const words matched = all(c.matched);
     const __mmask8 in_first = equal((first ^ match) & matched, words{});
     const __mmask8 in_second = equal((second ^ match) & matched, words{});
-    const unsigned fine = fine_ones(count, good & ~bad & (tcp | udp) & (in_first | in_second));
+    const unsigned fine = fine_ones(t.count, good & ~bad & (tcp | udp) & (in_first | in_second));
     if (fine == 0) [[unlikely]]
       break;
     const words vip = as_words(_mm512_mask_blend_epi64(in_second, raw(first), raw(second))) >>
@@ -374,27 +426,14 @@ SLUICE_WIDE std::size_t packet_path::wide4(const std::uint8_t* list, std::size_t
     const words more = (begin + outer_length) | lived << 32;
     _mm512_storeu_si512(&outers4_[n], by_turns<0>(outer, more));
     _mm512_storeu_si512(&outers4_[n + 4], by_turns<4>(outer, more));
-    _mm512_storeu_si512(&batch4_.packets[n],
-                        listed ? _mm512_load_si512(g.packets.data()) : raw(packets_from(p)));
+    _mm512_storeu_si512(&batch4_.packets[n], packets_of<listed>(t));
     const words hash = hashed(map.hasher(), low_keys, high_keys);
-    const words bucket = as_words(_mm512_mul_epu32(raw(hash >> 32), raw(buckets))) >> 32;
     if (expects_new_)  // sluice_flow_hash4()
       _mm512_storeu_si512(&choices4_[n],
                           raw(mixed(c, mixed(c, seed ^ source ^ destination << 32) ^
                                            (w4 >> 16 & all(c.low32)) ^ protocol << 32)));
-    _mm512_storeu_si512(&batch4_.hashes[n], raw(hash));
-    static_assert(sizeof(connection::ipv4::bucket) == 64);
-    _mm512_storeu_si512(&batch4_.firsts[n], raw(base + (bucket << 6)));
-    const auto* const firsts = &batch4_.firsts[n];
-    for (unsigned lane = 0; lane < lanes; ++lane) connection::ipv4::prefetch(firsts[lane]);
-    if (fine != count) [[unlikely]] {
-      n += fine;
-      i += fine;
-      break;
-    }
-    // By what is known before: the next turn does not wait for what comes of this one.
-    n += count;
-    i += count;
+    locate_eight<connection::ipv4>(batch4_, n, hash, buckets, base);
+    if (!go_on(n, i, fine, t.count)) break;
   }
   batch4_.size = n;
   return i;
@@ -413,26 +452,9 @@ SLUICE_WIDE std::size_t packet_path::wide6(const std::uint8_t* list, std::size_t
   const constants& c = *hidden;
   unsigned n = batch6_.size;
   while (i < end) {
-    chosen g;
-    words length;
-    addresses frames;
-    unsigned count = lanes;
-    packet* const p = burst_ + i;
-    if constexpr (listed) {
-      if (!choose_eight(g, burst_, list + i, end - i, wire::common6_length)) break;
-      length = as_words(_mm512_load_si512(g.lengths.data()));
-      frames = frames_of(g.packets.data());
-      count = g.count;
-    } else {
-      if (i + lanes > end) break;
-      const auto [lengths, rooms] = fields(p);
-      length = lengths & all(c.low32);
-      if ((at_least(length, all(c.shortest6)) & at_least(rooms & all(c.low16), all(c.added))) !=
-          0xff) [[unlikely]]
-        break;
-      frames = {
-          {p[0].data, p[1].data, p[2].data, p[3].data, p[4].data, p[5].data, p[6].data, p[7].data}};
-    }
+    turn t;
+    if (!take<listed>(t, c, burst_, list, i, end, c.shortest6)) break;
+    const addresses& frames = t.frames;
     // The frame's bytes: Ethernet begins at 0, IP at 14, TCP at 54. t1 are bytes 66 to 73.
     const auto [w0, w1] = read(frames.at, 0);
     const words odd = (w0 & all(c.group)) | ((w1 ^ all(c.plain6)) & all(c.plain6_mask));
@@ -453,7 +475,7 @@ SLUICE_WIDE std::size_t packet_path::wide6(const std::uint8_t* list, std::size_t
     const words ports = w6 >> 48 | (w7 & all(c.low16)) << 16;
     const words differs = (source_high ^ destination_high) | (source_low ^ destination_low);
     const __mmask8 good = any_of(w2, all(c.hop_limit)) &
-                          at_least(length, ip_length + all(c.ethernet)) &
+                          at_least(t.length, ip_length + all(c.ethernet)) &
                           any_of(source_high, source_high) &
                           any_of(destination_high, destination_high) & any_of(differs, differs);
     const __mmask8 bad = equal(source_high & all(c.low8), all(c.low8)) | any_of(odd, odd);
@@ -485,7 +507,7 @@ SLUICE_WIDE std::size_t packet_path::wide6(const std::uint8_t* list, std::size_t
       vip = as_words(_mm512_mask_blend_epi64(elsewhere, raw(vip), raw(m2 & all(c.low16))));
     }
 
-    const unsigned fine = fine_ones(count, good & ~bad & (tcp | udp) & known);
+    const unsigned fine = fine_ones(t.count, good & ~bad & (tcp | udp) & known);
     if (fine == 0) [[unlikely]]
       break;
 
@@ -507,15 +529,9 @@ SLUICE_WIDE std::size_t packet_path::wide6(const std::uint8_t* list, std::size_t
     _mm512_storeu_si512(keys + 6, _mm512_permutex2var_epi64(high_sources, pairs1, high_rests));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(&batch6_.commons[n]),
                         _mm512_cvtepi64_epi32(raw(common)));
-    _mm512_storeu_si512(&batch6_.packets[n],
-                        listed ? _mm512_load_si512(g.packets.data()) : raw(packets_from(p)));
+    _mm512_storeu_si512(&batch6_.packets[n], packets_of<listed>(t));
     const words hash = hashed(map.hasher(), low_sources, high_sources, low_rests, high_rests);
-    const words bucket = as_words(_mm512_mul_epu32(raw(hash >> 32), raw(buckets))) >> 32;
-    _mm512_storeu_si512(&batch6_.hashes[n], raw(hash));
-    static_assert(sizeof(connection::ipv6::bucket) == 128);
-    _mm512_storeu_si512(&batch6_.firsts[n], raw(base + (bucket << 7)));
-    auto* const* const firsts = &batch6_.firsts[n];
-    for (unsigned lane = 0; lane < lanes; ++lane) connection::ipv6::prefetch(firsts[lane]);
+    locate_eight<connection::ipv6>(batch6_, n, hash, buckets, base);
 
     // The first 8 bytes of the outer header: make_outer6() with the label of sluice_flow_hash6().
     words label = mixed(c, seed ^ source_high);
@@ -531,14 +547,7 @@ SLUICE_WIDE std::size_t packet_path::wide6(const std::uint8_t* list, std::size_t
     const words swapped = as_words(_mm512_shuffle_epi8(raw(label | ip_length << 32), raw(order)));
     _mm512_storeu_si512(&outers6_[n],
                         raw((w1 >> 48 & all(c.class_bits)) | swapped | all(c.outer6_end)));
-    if (fine != count) [[unlikely]] {
-      n += fine;
-      i += fine;
-      break;
-    }
-    // By what is known before: the next turn does not wait for what comes of this one.
-    n += count;
-    i += count;
+    if (!go_on(n, i, fine, t.count)) break;
   }
   batch6_.size = n;
   return i;

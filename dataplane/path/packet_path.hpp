@@ -337,6 +337,8 @@ class packet_path {
   template <class Family>
   [[nodiscard]] bool send_prepared(const batch<Family>& b, unsigned k, abi::backend_ref ref,
                                    abi::backend_counters& line) noexcept;
+  void write_outer4(std::byte* frame, const egress& e, std::uint64_t first,
+                    std::uint64_t second) const noexcept;
   void send_roomy(packet& p, std::uint32_t ip_length, const outer4& outer, abi::backend_ref ref,
                   abi::backend_counters& line) noexcept;
   void send_roomy(packet& p, std::uint32_t ip_length, std::uint64_t outer, abi::backend_ref ref,

@@ -33,6 +33,19 @@ namespace sluice {
   p.headroom = static_cast<std::uint16_t>(p.headroom - added);
 }
 
+// write_outer4() writes what goes in front of an ipip4 packet, from `frame` on: the outer
+// header's first 8 bytes are the packet's own, the next 8 have its checksum.
+[[gnu::always_inline]] inline void packet_path::write_outer4(std::byte* frame, const egress& e,
+                                                             std::uint64_t first,
+                                                             std::uint64_t second) const noexcept {
+  // The last two bytes of the hop's word are written once more.
+  std::memcpy(frame, &e.hop, 8);
+  std::memcpy(frame + 6, &port_sources4_[e.out_port], 8);
+  std::memcpy(frame + 14, &first, 8);
+  std::memcpy(frame + 22, &second, 8);
+  std::memcpy(frame + 30, &e.address, 4);
+}
+
 // send_roomy() is send_ready() for a roomy IPv4 packet (wire::roomy) of ip_length <=
 // egress::limit_ipip4.
 [[gnu::always_inline]] inline void packet_path::send_roomy(packet& p, std::uint32_t ip_length,
@@ -48,12 +61,7 @@ namespace sluice {
   const std::uint32_t sum = outer.sum + static_cast<std::uint32_t>(e.hop >> 48);
   const std::uint32_t checksum = ~(sum + std::rotl(sum, 16)) & 0xffff0000u;
   const std::uint64_t second = outer4_begin_ | checksum;
-  // The last two bytes of the hop's word are written once more.
-  std::memcpy(frame, &e.hop, 8);
-  std::memcpy(frame + 6, &port_sources4_[e.out_port], 8);
-  std::memcpy(frame + 14, &outer.first, 8);
-  std::memcpy(frame + 22, &second, 8);
-  std::memcpy(frame + 30, &e.address, 4);
+  write_outer4(frame, e, outer.first, second);
   roomy_became(p, frame, ip_length, added);
   count_ready(p, ip_length, ref, line);
 }
@@ -157,12 +165,7 @@ template <class Family>
                                 std::uint64_t{be16{wire::ipv4_header::dont_fragment}.raw()} << 48;
     const std::uint64_t second = outer4_begin_ | std::uint64_t{checksum} << 16;
     std::byte* const frame = p.data - added;
-    // The last two bytes of the hop's word are written once more.
-    std::memcpy(frame, &e.hop, 8);
-    std::memcpy(frame + 6, &port_sources4_[e.out_port], 8);
-    std::memcpy(frame + 14, &first, 8);
-    std::memcpy(frame + 22, &second, 8);
-    std::memcpy(frame + 30, &e.address, 4);
+    write_outer4(frame, e, first, second);
     prepended(p, ip_length, added);
   } else if (ip_length > e.limit) {
     return false;

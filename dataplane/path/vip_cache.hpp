@@ -6,10 +6,8 @@
 // for every packet).
 #pragma once
 
-#include <array>
-#include <bit>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "dataplane/abi/connection_layout.hpp"
 #include "dataplane/abi/huge_pages.hpp"
