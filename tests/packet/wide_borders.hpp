@@ -47,7 +47,7 @@ inline void sum_up(input& p) {
 
 // with_and_without() is the change alone, and with the IPv4 header's checksum made right.
 inline void with_and_without(std::vector<mutation>& to, const std::string& what,
-                      const std::function<void(input&)>& change) {
+                             const std::function<void(input&)>& change) {
   to.push_back({what, change});
   to.push_back({what + ", summed up", [change](input& p) {
                   change(p);
