@@ -150,7 +150,10 @@ struct connection_layout {
               4096 * 4096;
     return l;
   }
-  // for_connections() sizes the table so that these many fill 80% of it.
+  // for_connections() sizes the table so that these many fill 80% of it. One that fits into a huge
+  // page with twice the buckets has these: that memory is its own anyway, and at half the load next
+  // to no connection is in its secondary bucket, where to look has its price.
+  static constexpr std::uint64_t roomy_up_to = std::uint64_t{2} << 20;  // bytes of the file
   static constexpr connection_layout for_connections(std::uint64_t connections4,
                                                      std::uint64_t connections6) noexcept {
     const auto buckets = [](std::uint64_t connections, unsigned per_bucket) {
@@ -158,8 +161,10 @@ struct connection_layout {
       const std::uint64_t n = (connections * 5 + 4 * per_bucket - 1) / (4 * per_bucket);
       return n < 2 ? std::uint64_t{2} : n;
     };
-    return of(buckets(connections4, entries4_per_bucket),
-              buckets(connections6, entries6_per_bucket));
+    const std::uint64_t buckets4 = buckets(connections4, entries4_per_bucket);
+    const std::uint64_t buckets6 = buckets(connections6, entries6_per_bucket);
+    const connection_layout roomy = of(2 * buckets4, 2 * buckets6);
+    return roomy.total != 0 && roomy.total <= roomy_up_to ? roomy : of(buckets4, buckets6);
   }
 };
 

@@ -37,7 +37,7 @@ struct table_file_options {
   std::string hugepage_dir;  // a hugetlbfs directory, or empty
   std::uint32_t worker{0};
   std::uint32_t workers{1};
-  std::uint64_t connections4{0};  // that fill 80% of the IPv4 part
+  std::uint64_t connections4{0};  // of the IPv4 part: connection_layout::for_connections()
   std::uint64_t connections6{0};
   int numa_node{-1};
 };

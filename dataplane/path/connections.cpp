@@ -198,8 +198,8 @@ template <bool wide, class Family>
   std::uint64_t any = 0;
   for (unsigned c = 0, at = 0; at < s.looked; ++c, at += s.step) {
     there[c] = map.find_secondaries(b.keys.data() + at, b.hashes.data() + at, b.found.data() + at,
-                                    s.beside, std::exchange(s.first[c].again, 0));
-    s.first[c].missed &= ~there[c];
+                                    s.beside, std::exchange(s.again[c], 0));
+    s.missed[c] &= ~there[c];
     any |= there[c];
   }
   if (any == 0) return;
@@ -235,10 +235,13 @@ void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) n
   unsigned unsent = 0;
   for (unsigned c = 0, at = 0; at < size; ++c, at += s.step) {
     const unsigned n = std::min(size - at, s.step);
-    s.first[c] = map.find_primaries(b.keys.data() + at, b.hashes.data() + at, b.firsts.data() + at,
-                                    b.found.data() + at, s.beside, n);
-    s.known[c] = ~s.first[c].missed & (~std::uint64_t{0} >> (64 - n));
-    s.missing += static_cast<unsigned>(std::popcount(s.first[c].missed));
+    const auto [missed, again] =
+        map.find_primaries(b.keys.data() + at, b.hashes.data() + at, b.firsts.data() + at,
+                           b.found.data() + at, s.beside, n);
+    s.missed[c] = missed;
+    s.again[c] = again;
+    s.known[c] = ~missed & (~std::uint64_t{0} >> (64 - n));
+    s.missing += static_cast<unsigned>(std::popcount(missed));
     s.looked = at + n;
     for (std::uint64_t rest = s.known[c]; rest != 0;) {
       const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
@@ -259,7 +262,7 @@ void packet_path::resolve(batch<Family>& b, connection::flow_map<Family>& map) n
   if (!s.prepared) {
     newcomer* n = newcomers_.data();
     for (unsigned c = 0, at = 0; at < size; ++c, at += s.step)
-      for (std::uint64_t rest = s.first[c].missed; rest != 0; rest &= rest - 1)
+      for (std::uint64_t rest = s.missed[c]; rest != 0; rest &= rest - 1)
         n++->in_batch =
             static_cast<std::uint8_t>(at + static_cast<unsigned>(__builtin_ctzll(rest)));
   }

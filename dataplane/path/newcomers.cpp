@@ -85,7 +85,7 @@ template <class Family>
 [[gnu::noinline]] void packet_path::prepare(const batch<Family>& b, const search& s) noexcept {
   newcomer* n = newcomers_.data();
   for (unsigned c = 0, at = 0; at < b.size; ++c, at += s.step)
-    for (std::uint64_t rest = s.first[c].missed; rest != 0; rest &= rest - 1, ++n) {
+    for (std::uint64_t rest = s.missed[c]; rest != 0; rest &= rest - 1, ++n) {
       const unsigned k = at + static_cast<unsigned>(__builtin_ctzll(rest));
       n->in_batch = static_cast<std::uint8_t>(k);
       if (quick(b, k, *n)) continue;

@@ -165,9 +165,12 @@ class packet_path {
   static constexpr std::size_t small_table = std::size_t{1} << 20;
   struct search {
     connection::companions beside;
-    std::array<connection::first_look, 2 * max_burst / chunk> first;  // missed: so far
-    std::array<std::uint64_t, 2 * max_burst / chunk> known;           // and not dealt with yet
-    unsigned step{chunk};  // so many packets for each of `first` and `known`
+    // Words of first_look; in two arrays, as gcc makes a vector of two words side by side, by way
+    // of memory, which takes its time.
+    std::array<std::uint64_t, 2 * max_burst / chunk> missed;  // so far
+    std::array<std::uint64_t, 2 * max_burst / chunk> again;
+    std::array<std::uint64_t, 2 * max_burst / chunk> known;  // and not dealt with yet
+    unsigned step{chunk};                                    // so many packets for each of these
     unsigned missing{0};
     unsigned unsent{0};     // of those found, by hit()
     unsigned looked{0};     // so many have been looked up in their primary buckets

@@ -74,26 +74,29 @@ void worker::run() noexcept {
   second_cycles_ = rte_rdtsc();
   const std::uint64_t look_cycles = rte_get_tsc_hz() / looks_per_second;
   std::uint64_t looked = second_cycles_;
+  std::uint64_t begin = second_cycles_;  // of this turn
 
   while (!stop_.load(std::memory_order_relaxed)) {
-    const std::uint64_t begin = rte_rdtsc();
     unsigned got = 0;
     for (const worker_rx& from : setup_.rx) got += receive(path, from);
     if (!setup_.peers.from.empty()) got += take_handed(path);
     if (!from_twins_.empty()) got += from_twins();
     ++loops_;
+    // Once in a turn: reading it takes as long as two packets.
+    const std::uint64_t end = rte_rdtsc();
     if (got != 0) {
       ++busy_loops_;
       empty_passes_ = 0;
-      busy_cycles_ += rte_rdtsc() - begin;
+      busy_cycles_ += end - begin;
     } else {
       ++empty_passes_;
     }
+    begin = end;
     const bool resting = setup_.idle != idle_mode::busy && empty_passes_ >= passes_before_rest;
     if (resting) rest();
-    if (resting || loops_ % turns_per_look == 0 || begin - looked >= look_cycles) {
+    if (resting || loops_ % turns_per_look == 0 || end - looked >= look_cycles) {
       quiescent(path);
-      looked = begin;
+      looked = begin = rte_rdtsc();
     }
   }
   path.set_view(abi::config_view{});

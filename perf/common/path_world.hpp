@@ -33,7 +33,7 @@ struct mix {
   std::uint32_t backends{100};  // of each service
   std::uint32_t table_size{65537};
   std::uint64_t flows{1000};
-  std::uint64_t room{0};  // connections that the table is made for (at 80% load); 0: flows
+  std::uint64_t room{0};  // connections that the table is made for; 0: flows
 };
 
 // fill_tables() makes the mix's services; the builder has room for them (limits_of()).
@@ -105,7 +105,7 @@ class path_world {
       : settings{m},
         frames{{m.v6, m.udp, m.vlan, m.services}},
         tables{limits_of(m)},
-        memory{m.v6 ? 64 : room_of(m), m.v6 ? room_of(m) : 64},
+        memory{room_of(m), room_of(m)},
         table{memory.data()},
         services(m.services),
         backends(abi::observation_layout::backend_rows_for(m.services * m.backends)) {

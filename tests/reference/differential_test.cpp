@@ -97,7 +97,7 @@ TEST_P(differential, PathAndModelAgree) {
   // too late for least connections.
   description estate = first_estate(d, !crowded);
   if (full) keep_steady(estate, d);
-  world w{full ? 600u : crowded ? 2500u : 100'000u, GetParam().instructions, full};
+  world w{full ? 300u : crowded ? 1250u : 100'000u, GetParam().instructions, full};
   traffic source{d, crowded ? 1500u : 3000u};
   w.use(estate);
   source.serve(estate);

@@ -21,7 +21,7 @@ namespace sluice::reference {
 
 class world {
  public:
-  // connections: of each family, that fill 80% of the connection table. may_overflow: it is too
+  // connections: of each family, that the connection table is made for. may_overflow: it is too
   // small for what comes. Which connections have an entry is then not compared: with schedulers
   // that hash, and tables that stay, it makes no difference to any packet.
   world(std::uint64_t connections, sluice::connection::instruction_set instructions,
