@@ -9,6 +9,7 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "dataplane/abi/utf8.hpp"
 #include "dataplane/abi/yaml_reader.hpp"
 
 namespace sluice::yaml {
@@ -37,29 +38,14 @@ unsigned line_of(const YAML::Mark& mark) {
 std::optional<refusal> check_bytes(std::string_view text) {
   unsigned line = 1;
   for (std::size_t i = 0; i < text.size();) {
-    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
-    const unsigned char c = byte(i);
+    const char c = text[i];
     if (c == '\n') ++line;
-    if (c < 0x80) {
-      if ((c < 0x20 && c != '\n' && c != '\r' && c != '\t') || c == 0x7f)
-        return refusal{line, "control character (byte " + std::to_string(c) +
-                                 ") in the text; write plain UTF-8"};
-      ++i;
-      continue;
-    }
-    const std::size_t length = c >= 0xc2 && c < 0xe0   ? 2
-                               : c >= 0xe0 && c < 0xf0 ? 3
-                               : c >= 0xf0 && c < 0xf5 ? 4
-                                                       : 0;
-    bool good = length != 0 && i + length <= text.size();
-    for (std::size_t k = 1; good && k < length; ++k) good = (byte(i + k) & 0xc0) == 0x80;
-    if (good && length > 2) {
-      // RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
-      const unsigned char second = byte(i + 1);
-      good = !(c == 0xe0 && second < 0xa0) && !(c == 0xed && second > 0x9f) &&
-             !(c == 0xf0 && second < 0x90) && !(c == 0xf4 && second > 0x8f);
-    }
-    if (!good) return refusal{line, "not valid UTF-8"};
+    if (is_control(c) && c != '\n' && c != '\r' && c != '\t')
+      return refusal{line, "control character (byte " +
+                               std::to_string(static_cast<unsigned char>(c)) +
+                               ") in the text; write plain UTF-8"};
+    const std::size_t length = utf8_length(text, i);
+    if (length == 0) return refusal{line, "not valid UTF-8"};
     i += length;
   }
   return std::nullopt;

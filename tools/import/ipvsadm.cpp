@@ -186,6 +186,8 @@ class ipvsadm_reader {
   void read_line(std::string_view text, unsigned line) {
     const auto words = words_of(text);
     if (words.empty()) return;
+    if (const auto why = unreadable(text); !why.empty())
+      return draft_.note(line, "", "not carried over: " + std::string{why});
     const options o = read_options(words);
     // "-A -t 198.51.100.10:443": what a note is about.
     std::string key;

@@ -146,6 +146,7 @@ class statement_reader {
       out_.left_out.push_back({here, "include " + pattern, std::move(why)});
       return true;
     };
+    if (const auto why = unreadable(pattern); !why.empty()) return fail(std::string{why});
     if (!include_) return leave("other files are not read");
     if (stack_.size() >= deepest_include) return fail("files include one another too deeply");
     const std::string from = stack_.empty() ? out_.lines.at(here).file : stack_.back().name;
@@ -194,6 +195,7 @@ class statement_reader {
       } else {
         std::string word = word_at(line, at);
         if (grown_ > longest) return fail("is larger than 16 MiB with its definitions put in");
+        if (const auto why = unreadable(word); !why.empty()) return fail(std::string{why});
         if (fresh) into->push_back({{}, line_, {}});
         into->back().words.push_back(std::move(word));
         fresh = false;

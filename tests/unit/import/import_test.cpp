@@ -129,6 +129,29 @@ TEST(import, what_cannot_be_understood_is_refused_with_its_line) {
   EXPECT_EQ(error_of(from_keepalived(bomb, "k")).find("k:"), 0u);
 }
 
+TEST(import, what_a_services_yaml_cannot_hold_is_refused_or_left_out) {
+  const auto with_program = [](const std::string& program) {
+    return "! caf\xe9: in a comment nobody minds\nvirtual_server 198.51.100.10 80 {\n lb_kind DR\n "
+           "real_server 10.0.1.11 80 {\n MISC_CHECK {\n misc_path \"" +
+           program + "\"\n }\n }\n}\n";
+  };
+  const auto good = from_keepalived(with_program("/bin/caf\u00e9"), "k");
+  ASSERT_TRUE(good) << good.error().to_string();
+  EXPECT_NE(model::to_yaml(good->state).find("/checks/caf\u00e9"), std::string::npos);
+  EXPECT_EQ(error_of(from_keepalived(with_program("/bin/caf\xe9"), "k")),
+            "k:6: is not valid UTF-8; iconv(1) converts a file");
+  EXPECT_EQ(error_of(from_keepalived(with_program("/bin/\x7f"), "k")),
+            "k:6: holds a control character");
+  EXPECT_EQ(error_of(from_keepalived("\ninclude \xff.conf\n", "k")),
+            "k:2: is not valid UTF-8; iconv(1) converts a file");
+  const auto some = from_ipvsadm(
+      "-A -t 198.51.100.10:80 -s rr\n-a -t 198.51.100.10:80 -r 10.0.1.11:80 -g\n-A -t \xff\n", "i");
+  ASSERT_TRUE(some) << some.error().to_string();
+  ASSERT_EQ(some->notes.size(), 1u);
+  EXPECT_EQ(some->notes[0].to_string(),
+            "i:3: not carried over: is not valid UTF-8; iconv(1) converts a file");
+}
+
 // What a virtual server is here: one backend, no check.
 std::string server(const std::string& address, const std::string& more = {}) {
   return "virtual_server " + address + " 80 {\n lb_kind DR\n real_server 10.0.1.11 80 {\n }\n" +
