@@ -22,8 +22,8 @@ constexpr std::size_t utf8_length(std::string_view text, std::size_t at) noexcep
     if ((byte(at + k) & 0xc0) != 0x80) return 0;
   if (length == 2) return length;
   const unsigned char second = byte(at + 1);
-  if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) || (c == 0xf0 && second < 0x90) ||
-      (c == 0xf4 && second > 0x8f))
+  if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) ||
+      (c == 0xf0 && second < 0x90) || (c == 0xf4 && second > 0x8f))
     return 0;
   return length;
 }
