@@ -14,10 +14,12 @@ CPP = (".cpp", ".hpp")
 C = (".c", ".h")
 
 
-def tracked_files(root):
-    """The files of the tree as paths relative to root: git's, or all where git knows none."""
+def files_of(root):
+    """The files of the tree as paths relative to root: git's, and those that it does not ignore; or
+    all, where git knows none."""
     result = subprocess.run(
-        ["git", "-c", f"safe.directory={root}", "-C", str(root), "ls-files", "-z"],
+        ["git", "-c", f"safe.directory={root}", "-C", str(root), "ls-files", "-z",
+         "--cached", "--others", "--exclude-standard"],  # what will be added counts, too
         capture_output=True, check=False)
     if result.returncode == 0 and result.stdout:
         names = result.stdout.decode().split("\0")

@@ -40,7 +40,7 @@ def licence(path, lines):
 
 def check(root):
     findings = []
-    for path in common.tracked_files(root):
+    for path in common.files_of(root):
         name = str(path)
         if path.suffix not in TEXT or name == "LICENSE" or "/corpus/" in name:
             continue

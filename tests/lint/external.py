@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--root", type=Path, default=common.REPOSITORY)
     arguments = parser.parse_args()
     root = arguments.root.resolve()
-    code = LINTS[arguments.lint](root, common.tracked_files(root), arguments.fix)
+    code = LINTS[arguments.lint](root, common.files_of(root), arguments.fix)
     print(f"{arguments.lint}: " + ("see above" if code else "clean"))
     return code
 

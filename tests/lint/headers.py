@@ -24,7 +24,7 @@ def flags(root):
 
 
 def check(root):
-    paths = [p for p in common.tracked_files(root)
+    paths = [p for p in common.files_of(root)
              if p.suffix in (".hpp", ".h") and str(p).startswith(FOLDERS)]
     command = flags(root)
 

@@ -60,7 +60,7 @@ def check_include(path, quoted, system, root):
 
 def check(root):
     findings = []
-    for path in common.tracked_files(root):
+    for path in common.files_of(root):
         if path.suffix not in common.CPP + common.C:
             continue
         for number, line in enumerate(common.lines_of(root / path), 1):

@@ -39,7 +39,7 @@ MARK = re.compile(r"//\s*lint: cold(?:\s+(begin|end|file))?\b")
 
 def check(root):
     findings = []
-    for path in common.tracked_files(root):
+    for path in common.files_of(root):
         if not str(path).startswith(HOT) or path.suffix not in common.CPP + common.C:
             continue
         tokens = TOKENS + (HEADER_TOKENS if path.suffix == ".hpp" else [])

@@ -29,7 +29,7 @@ inline std::string answer(int status) {
 }
 
 inline target tcp(const ip_address& a, std::uint16_t port, milliseconds interval = 50ms,
-           milliseconds timeout = 500ms, std::uint32_t rise = 2, std::uint32_t fall = 3) {
+                  milliseconds timeout = 500ms, std::uint32_t rise = 2, std::uint32_t fall = 3) {
   target t;
   t.address = a;
   t.port = port;
@@ -42,7 +42,7 @@ inline target tcp(const ip_address& a, std::uint16_t port, milliseconds interval
 }
 
 inline target http(const ip_address& a, std::uint16_t port, milliseconds interval = 50ms,
-            milliseconds timeout = 500ms, std::uint32_t rise = 2, std::uint32_t fall = 3) {
+                   milliseconds timeout = 500ms, std::uint32_t rise = 2, std::uint32_t fall = 3) {
   target t = tcp(a, port, interval, timeout, rise, fall);
   t.check.kind = model::health_kind::http;
   return t;
