@@ -29,8 +29,7 @@
 namespace sluice {
 namespace {
 
-// One less than a power of two, as mempools like it. What ports and workers hold is counted beside.
-constexpr unsigned least_buffers = 4095;
+constexpr unsigned least_buffers = 8191;
 // Packets that may wait from one worker to another: two of the largest bursts.
 constexpr unsigned handover_ring_size = 512;
 
