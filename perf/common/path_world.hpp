@@ -105,7 +105,7 @@ class path_world {
       : settings{m},
         frames{{m.v6, m.udp, m.vlan, m.services}},
         tables{limits_of(m)},
-        memory{room_of(m), room_of(m)},
+        memory{m.v6 ? others(m) : room_of(m), m.v6 ? room_of(m) : others(m)},
         table{memory.data()},
         services(m.services),
         backends(abi::observation_layout::backend_rows_for(m.services * m.backends)) {
@@ -182,6 +182,11 @@ class path_world {
   std::unique_ptr<packet_path> path;
 
  private:
+  // others() are the connections of the family that is not used: so many that the table is a roomy
+  // one or not as a worker's is, whose families have the same number.
+  static std::uint64_t others(const mix& m) noexcept {
+    return std::min<std::uint64_t>(room_of(m), 20'000);
+  }
   static std::uint64_t room_of(const mix& m) noexcept {
     return std::max<std::uint64_t>(m.room != 0 ? m.room : m.flows, 64);
   }

@@ -6,10 +6,11 @@ a million IPv4 connections, and the services published anew, so that two generat
     memory.py                    two figures; some seconds
     memory.py --json FILE        one object per figure
 
-memory.connection is the table of IPv4 connections, all included, by the connections in it.
-memory.rest is all else that the process has for itself in memory (anonymous, shared, huge pages):
-packet buffers, tables, counters. Pages of programs and libraries, which are the page cache's and the
-kernel's to drop, are told by themselves (`code`), and so are the tables of connections. Root.
+memory.connection is the IPv4 part of the connection table's file, all included, by the connections
+that are in it. memory.rest is what the process has for itself in memory (anonymous, shared, huge
+pages) beside that file, whose IPv6 part is empty here: packet buffers, tables, counters. Pages of
+programs and libraries, which are the page cache's and the kernel's to drop, are not in it; `parts_mb`
+in the conditions tells them (`code`), and the whole file. Root.
 """
 
 import argparse
@@ -30,7 +31,6 @@ from machine import huge_pages, missing  # noqa: E402
 MB = 1e6
 # What each figure has to be under.
 LIMITS = {"memory.connection": 24.0, "memory.rest": 64.0}
-OURS = ("config.shm", "observations.shm", ".connections.", ".nat.")
 
 
 def mappings(pid):
@@ -61,7 +61,7 @@ def memory_of(pid):
             kinds["counters"] += whole
         elif f["Private_Hugetlb"] + f["Shared_Hugetlb"] or "memfd:" in name:
             kinds["dpdk"] += whole
-        elif name.startswith("/") and not any(part in name for part in OURS):
+        elif ".so" in name or name.endswith("/sluice-dataplane"):
             # What relocations have changed is the process's own.
             kinds["other"] += f["Anonymous"]
             kinds["code"] += whole - f["Anonymous"]

@@ -370,7 +370,7 @@ std::size_t pool_end(const bytes& f, bool source) {
 struct fuzz_world {
   table_builder tables;
   bench b;
-  fuzz_world() : b{(fill_config(tables), add_choices(tables), tables.view()), 256} {}
+  fuzz_world() : b{(fill_config(tables), add_choices(tables), tables.view()), 128} {}
 
   // What full-nat took last as a source port; which one it takes the fuzzer cannot know, so
   // that all that comes for the pool comes there.

@@ -24,7 +24,7 @@ struct fuzz_world {
   std::vector<input> packets;
   bench b;
 
-  fuzz_world() : b{(fill_config(tables), add_choices(tables), tables.view()), 256} {
+  fuzz_world() : b{(fill_config(tables), add_choices(tables), tables.view()), 128} {
     std::size_t n = 0;
     for (const auto& rows : {ipv4_rows(), ipv6_rows(), kernel_rows()})
       for (const row& r : rows)

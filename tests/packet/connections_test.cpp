@@ -331,7 +331,7 @@ TEST_F(connections, are_kept_alive_by_packets) {
 
 // A flood of SYNs: everything is forwarded, the established connections stay.
 TEST_F(connections, a_flood_costs_nothing_established) {
-  bench b{tables.view(), 256};
+  bench b{tables.view(), 128};
   std::map<unsigned, abi::backend_ref> where;
   for (unsigned port = 1000; port < 1064; ++port) {
     b.run(packet4(port, syn));

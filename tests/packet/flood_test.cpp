@@ -131,7 +131,7 @@ class floods : public options {
 
 TEST_F(floods, break_no_connection) {
   ask([](abi::service_options& o) { o.syn_flood_rate = 1000; });
-  bench b{view(), 6500};
+  bench b{view(), 3250};
   const losses l = flood(b);
   EXPECT_EQ(l.established, 0u);
   EXPECT_EQ(l.opened_meanwhile, 0u);
@@ -141,7 +141,7 @@ TEST_F(floods, break_no_connection) {
 
 // Without the mode, the order of giving way protects what is established, too.
 TEST_F(floods, break_no_established_connection_without_the_mode) {
-  bench b{view(), 6500};
+  bench b{view(), 3250};
   EXPECT_EQ(flood(b).established, 0u);
 }
 

@@ -228,7 +228,7 @@ TEST(quic_backends, thousands_of_ids_over_many_generations) {
 // Any bytes: something is decided, nothing is read beyond the end (the frames end where their
 // heap block ends).
 TEST_F(quic_service, random_bytes) {
-  bench b{view(), 64};
+  bench b{view(), 32};
   std::mt19937 random{3};
   for (int i = 0; i < 20'000; ++i) {
     bytes payload(random() % 40);

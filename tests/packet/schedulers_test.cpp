@@ -341,7 +341,7 @@ TEST(schedulers, agree_without_a_table_entry) {
     for (const bool table : {true, false}) {
       if (!table && kind < scheduler::least_connections) continue;
       world w{kind, table ? by_weight() : std::vector<std::uint16_t>{}};
-      bench b{w.view(), 8};  // 12 places
+      bench b{w.view(), 8};  // 24 places
       for (unsigned n = 60'000; n < 60'100; ++n)
         for (int k = 0; k < 3; ++k) b.run(datagram_of(n - 50'000));  // fill it with `udp`
       ASSERT_EQ(b.table().v4.size(), b.table().v4.capacity());

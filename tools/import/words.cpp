@@ -143,10 +143,10 @@ class statement_reader {
   bool include(const std::string& pattern) {
     const unsigned here = line_;
     const auto leave = [&](std::string why) {
-      out_.left_out.push_back({here, "include " + pattern, std::move(why)});
+      const std::string shown = unreadable(pattern).empty() ? " " + pattern : std::string{};
+      out_.left_out.push_back({here, "include" + shown, std::move(why)});
       return true;
     };
-    if (const auto why = unreadable(pattern); !why.empty()) return fail(std::string{why});
     if (!include_) return leave("other files are not read");
     if (stack_.size() >= deepest_include) return fail("files include one another too deeply");
     const std::string from = stack_.empty() ? out_.lines.at(here).file : stack_.back().name;
@@ -195,7 +195,11 @@ class statement_reader {
       } else {
         std::string word = word_at(line, at);
         if (grown_ > longest) return fail("is larger than 16 MiB with its definitions put in");
-        if (const auto why = unreadable(word); !why.empty()) return fail(std::string{why});
+        // Nothing stands for it: what it is a value of is told to have none, if anybody needs it.
+        if (const auto why = unreadable(word); !why.empty()) {
+          out_.left_out.push_back({line_, "a word", std::string{why}});
+          word.clear();
+        }
         if (fresh) into->push_back({{}, line_, {}});
         into->back().words.push_back(std::move(word));
         fresh = false;

@@ -129,7 +129,7 @@ TEST(import, what_cannot_be_understood_is_refused_with_its_line) {
   EXPECT_EQ(error_of(from_keepalived(bomb, "k")).find("k:"), 0u);
 }
 
-TEST(import, what_a_services_yaml_cannot_hold_is_refused_or_left_out) {
+TEST(import, what_a_services_yaml_cannot_hold_is_left_out) {
   const auto with_program = [](const std::string& program) {
     return "! caf\xe9: in a comment nobody minds\nvirtual_server 198.51.100.10 80 {\n lb_kind DR\n "
            "real_server 10.0.1.11 80 {\n MISC_CHECK {\n misc_path \"" +
@@ -138,12 +138,30 @@ TEST(import, what_a_services_yaml_cannot_hold_is_refused_or_left_out) {
   const auto good = from_keepalived(with_program("/bin/caf\u00e9"), "k");
   ASSERT_TRUE(good) << good.error().to_string();
   EXPECT_NE(model::to_yaml(good->state).find("/checks/caf\u00e9"), std::string::npos);
-  EXPECT_EQ(error_of(from_keepalived(with_program("/bin/caf\xe9"), "k")),
-            "k:6: is not valid UTF-8; iconv(1) converts a file");
-  EXPECT_EQ(error_of(from_keepalived(with_program("/bin/\x7f"), "k")),
-            "k:6: holds a control character");
-  EXPECT_EQ(error_of(from_keepalived("\ninclude \xff.conf\n", "k")),
-            "k:2: is not valid UTF-8; iconv(1) converts a file");
+  const auto notes = [](const std::string& text) {
+    const auto got = from_keepalived(text, "k");
+    EXPECT_TRUE(got) << got.error().to_string();
+    std::vector<std::string> out;
+    for (const config_error& n : got->notes) out.push_back(n.to_string());
+    EXPECT_TRUE(config::parse_services(model::to_yaml(got->state), "out.yaml", {}));
+    return out;
+  };
+  const auto unchecked = [](const std::string& why) {
+    return std::vector<std::string>{
+        "k:5: virtual_server 198.51.100.10 80: real_server 10.0.1.11 80: MISC_CHECK: names no "
+        "program, so its backends are not checked",
+        "k:6: a word: not carried over: " + why};
+  };
+  EXPECT_EQ(notes(with_program("/bin/caf\xe9")),
+            unchecked("is not valid UTF-8; iconv(1) converts a file"));
+  EXPECT_EQ(notes(with_program("/bin/\x7f")), unchecked("holds a control character"));
+  // What is no part of a service, and a file whose name is none.
+  const auto others =
+      notes("global_defs {\n router_id \xe9\n}\ninclude \xff.conf\n" + with_program("/bin/a"));
+  ASSERT_GE(others.size(), 3u);
+  EXPECT_EQ(others[1],
+            "k:2: a word: not carried over: is not valid UTF-8; iconv(1) converts a file");
+  EXPECT_EQ(others[2], "k:4: include: not carried over: other files are not read");
   const auto some = from_ipvsadm(
       "-A -t 198.51.100.10:80 -s rr\n-a -t 198.51.100.10:80 -r 10.0.1.11:80 -g\n-A -t \xff\n", "i");
   ASSERT_TRUE(some) << some.error().to_string();
