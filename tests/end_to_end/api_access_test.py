@@ -98,6 +98,14 @@ def test_refused_at_check_time(d):
     check(run(DAEMON, "--node", d.node, "--check").returncode == 0, "to both")
 
 
+def listens():
+    try:
+        socket.create_connection(("127.0.0.1", PORT), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def request(method, path, token=None, body=None, header=None):
     context = ssl.create_default_context(cafile=request.ca)
     with socket.create_connection(("127.0.0.1", PORT), timeout=20) as raw, \
@@ -281,6 +289,7 @@ def scenario(d):
     request.other = f"{d.directory}/other.crt"
     test_refused_at_check_time(d)
     d.start()
+    wait_until(listens, "the API by TLS, which comes after the one that start() asks")
     test_who_may_what(d)
     test_tls_itself()
     test_cli(d)
