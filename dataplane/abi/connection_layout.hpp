@@ -150,11 +150,11 @@ struct connection_layout {
               4096 * 4096;
     return l;
   }
+  static constexpr std::uint64_t roomy_up_to = std::uint64_t{2} << 20;  // bytes of the file
   // for_connections() sizes the table so that these many fill 80% of it. One that fits into a huge
   // page with twice the buckets has these: in huge pages that memory is its own anyway, elsewhere
   // it is a megabyte at most, and at half the load next to no connection is in its secondary
   // bucket, where to look has its price.
-  static constexpr std::uint64_t roomy_up_to = std::uint64_t{2} << 20;  // bytes of the file
   static constexpr connection_layout for_connections(std::uint64_t connections4,
                                                      std::uint64_t connections6) noexcept {
     const auto buckets = [](std::uint64_t connections, unsigned per_bucket) {

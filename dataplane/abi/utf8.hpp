@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string_view>
 
 namespace sluice {
@@ -31,6 +32,25 @@ constexpr std::size_t utf8_length(std::string_view text, std::size_t at) noexcep
 // is_control() tells a control character of ASCII, tabs and ends of lines among them.
 constexpr bool is_control(char c) noexcept {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+}
+
+// text_fault is the first place where something is no plain text.
+struct text_fault {
+  std::size_t at;
+  bool is_control;  // else no valid UTF-8
+};
+
+// fault_in() looks for control characters other than tabs and ends of lines, and for what is not
+// UTF-8.
+constexpr std::optional<text_fault> fault_in(std::string_view text) noexcept {
+  for (std::size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    if (is_control(c) && c != '\n' && c != '\r' && c != '\t') return text_fault{at, true};
+    const std::size_t length = utf8_length(text, at);
+    if (length == 0) return text_fault{at, false};
+    at += length;
+  }
+  return std::nullopt;
 }
 
 }  // namespace sluice

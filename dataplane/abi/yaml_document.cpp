@@ -5,6 +5,7 @@
 #include <yaml-cpp/mark.h>
 #include <yaml-cpp/parser.h>
 
+#include <algorithm>
 #include <deque>
 #include <sstream>
 #include <unordered_map>
@@ -36,19 +37,14 @@ unsigned line_of(const YAML::Mark& mark) {
 // check_bytes() refuses what yaml-cpp would misread: it takes byte 4 for the end of the
 // text, guesses UTF-16 from the first bytes, and replaces broken UTF-8 silently.
 std::optional<refusal> check_bytes(std::string_view text) {
-  unsigned line = 1;
-  for (std::size_t i = 0; i < text.size();) {
-    const char c = text[i];
-    if (c == '\n') ++line;
-    if (is_control(c) && c != '\n' && c != '\r' && c != '\t')
-      return refusal{line, "control character (byte " +
-                               std::to_string(static_cast<unsigned char>(c)) +
-                               ") in the text; write plain UTF-8"};
-    const std::size_t length = utf8_length(text, i);
-    if (length == 0) return refusal{line, "not valid UTF-8"};
-    i += length;
-  }
-  return std::nullopt;
+  const auto fault = fault_in(text);
+  if (!fault) return std::nullopt;
+  const auto before = text.substr(0, fault->at);
+  const auto line = 1 + static_cast<unsigned>(std::count(before.begin(), before.end(), '\n'));
+  if (!fault->is_control) return refusal{line, "not valid UTF-8"};
+  return refusal{line, "control character (byte " +
+                           std::to_string(static_cast<unsigned char>(text[fault->at])) +
+                           ") in the text; write plain UTF-8"};
 }
 
 class builder final : public YAML::EventHandler {

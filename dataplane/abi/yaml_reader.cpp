@@ -7,6 +7,8 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "dataplane/abi/utf8.hpp"
+
 namespace sluice {
 
 std::string config_error::to_string() const {
@@ -36,8 +38,7 @@ std::string clean(std::string_view text, std::size_t longest) {
   while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80)
     --end;
   std::string out;
-  for (const char c : text.substr(0, end))
-    out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
+  for (const char c : text.substr(0, end)) out += is_control(c) ? ' ' : c;
   return end < text.size() ? out + "..." : out;
 }
 

@@ -31,6 +31,7 @@ from machine import huge_pages, missing  # noqa: E402
 MB = 1e6
 # What each figure has to be under.
 LIMITS = {"memory.connection": 24.0, "memory.rest": 64.0}
+ROW = next(r for r in run.ROWS if r["name"] == "publish.rate")
 
 
 def mappings(pid):
@@ -78,9 +79,8 @@ def ipv4_part(path):
 
 
 def measure(bench):
-    row = next(r for r in run.ROWS if r["name"] == "publish.rate")
-    bench.choose_memory(row)
-    sluice = Sluice(bench, row)
+    bench.choose_memory(ROW)
+    sluice = Sluice(bench, ROW)
     try:
         sluice.wait_until_ready()
         again = Republished(sluice)
@@ -94,8 +94,8 @@ def measure(bench):
         ipv4 = sum(map(ipv4_part, tables))
     finally:
         sluice.close()
-    facts = bench.conditions() | {"flows": row["flows"], "services": row["services"],
-                                  "backends": row["backends"], "tracked": tracked}
+    facts = bench.conditions() | {"flows": ROW["flows"], "services": ROW["services"],
+                                  "backends": ROW["backends"], "tracked": tracked}
     rest = sum(v for k, v in kinds.items() if k not in ("code", "connections"))
     parts = {k: round(v / MB, 1) for k, v in kinds.items()}
     return [{"name": "memory.connection", "unit": "B", "value": round(ipv4 / tracked, 2),
@@ -109,7 +109,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="the build directory")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help="makes no difference")
+    parser.add_argument("--quick", action="store_true", help="as it is: it takes seconds")
     parser.add_argument("--check", action="store_true", help="a figure too large is an error")
     parser.add_argument("--no-huge", action="store_true", help="in ordinary memory")
     parser.add_argument("--cpu", type=int, default=1, help="the worker's core (1)")
@@ -118,8 +118,7 @@ def main():
     if text := missing(arguments.build, *run.TARGETS):
         parser.error(text)
     arguments.seconds, arguments.rounds, arguments.sittings = 0.2, 1, 1
-    row = next(r for r in run.ROWS if r["name"] == "publish.rate")
-    with huge_pages(0 if arguments.no_huge else run.needed_mib(row)), Lab("perf") as lab:
+    with huge_pages(0 if arguments.no_huge else run.needed_mib(ROW)), Lab("perf") as lab:
         try:
             figures = measure(run.Bench(lab, arguments))
         except LabError as error:

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <string>
 
+#include "dataplane/abi/utf8.hpp"
 #include "tools/cli/commands.hpp"
 #include "tools/cli/top_screen.hpp"
 
@@ -74,7 +75,7 @@ class terminal {
     std::string text = line.text;
     // What comes from elsewhere is not to move the cursor.
     for (char& c : text)
-      if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
+      if (is_control(c)) c = '?';
     const auto width = static_cast<std::size_t>(std::max(columns(), 1));
     if (text.size() > width) text.resize(width);
     const chtype how = attribute(line.style);

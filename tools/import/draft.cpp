@@ -10,6 +10,7 @@
 #include "controlplane/config/config.hpp"
 #include "controlplane/model/text.hpp"
 #include "dataplane/abi/address_text.hpp"
+#include "dataplane/abi/utf8.hpp"
 
 namespace sluice::importing {
 
@@ -102,7 +103,7 @@ std::optional<std::uint32_t> number(std::string_view text, std::uint32_t most) {
 void draft::note(unsigned line, std::string key, std::string message) {
   // The key has words of the file in it, which are not to move a terminal's cursor.
   for (char& c : key)
-    if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
+    if (is_control(c)) c = '?';
   notes_.emplace_back(line, error(line, std::move(key), std::move(message)));
 }
 

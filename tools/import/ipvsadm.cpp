@@ -4,6 +4,7 @@
 
 #include "dataplane/abi/address_text.hpp"
 #include "tools/import/draft.hpp"
+#include "tools/import/unreadable.hpp"
 
 namespace sluice::importing {
 

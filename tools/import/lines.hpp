@@ -1,29 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // line_table: the lines of several files as one count, so that a line number names its file, too.
-// Those of the first file are numbered as they are in it. And what a word or line may not hold.
+// Those of the first file are numbered as they are in it.
 #pragma once
 
 #include <algorithm>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "dataplane/abi/utf8.hpp"
-
 namespace sluice::importing {
-
-// unreadable() says what a services.yaml could not hold of a word or a line; "": nothing.
-inline std::string_view unreadable(std::string_view text) {
-  for (std::size_t at = 0; at < text.size();) {
-    if (is_control(text[at]) && text[at] != '\t' && text[at] != '\r')
-      return "holds a control character";
-    const std::size_t length = utf8_length(text, at);
-    if (length == 0) return "is not valid UTF-8; iconv(1) converts a file";
-    at += length;
-  }
-  return {};
-}
 
 class line_table {
  public:

@@ -5,6 +5,8 @@
 #include <map>
 #include <utility>
 
+#include "tools/import/unreadable.hpp"
+
 namespace sluice::importing {
 
 namespace {
